@@ -1,0 +1,155 @@
+"""Voxels and Å: the one place where positions and sizes change unit or order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+
+import numpy as np
+
+__all__ = [
+    "ParticleSizes",
+    "angstrom_xyz_to_voxel_zyx",
+    "as_voxel_size_zyx",
+    "voxel_zyx_to_angstrom_xyz",
+]
+
+
+def as_voxel_size_zyx(voxel_size: float | tuple[float, float, float] | np.ndarray) -> np.ndarray:
+    """Check a voxel size and give it one form.
+
+    Parameters
+    ----------
+    voxel_size : float or sequence of 3 floats
+        Å per voxel; one number means the same on every axis, three are (Z, Y, X).
+
+    Returns
+    -------
+    ndarray, shape (3,), float64
+        Å per voxel along Z, Y, X.
+
+    Raises
+    ------
+    ValueError
+        If it is not one or three finite positive numbers.
+
+    Examples
+    --------
+    >>> as_voxel_size_zyx(10.0)
+    array([10., 10., 10.])
+    """
+    sizes = np.asarray(voxel_size, dtype=np.float64).reshape(-1)
+    if sizes.size == 1:
+        sizes = np.repeat(sizes, 3)
+    if sizes.size != 3 or not np.isfinite(sizes).all() or (sizes <= 0).any():
+        raise ValueError(
+            f"voxel size: expected one or three (Z, Y, X) positive numbers in Å, got {voxel_size!r}. "
+            "Give the voxel size of the tomogram, for example --voxel_size 10."
+        )
+    return sizes
+
+
+def voxel_zyx_to_angstrom_xyz(centers_zyx_vox: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:
+    """Turn particle centers from array indices into physical positions.
+
+    An index counts voxel centers: 0.0 is the middle of the first voxel, and lies at 0 Å.
+
+    Parameters
+    ----------
+    centers_zyx_vox : ndarray, shape (n, 3), float
+        Indices in array order (Z, Y, X). ``n`` may be 0.
+    voxel_size_zyx : ndarray, shape (3,)
+        Å per voxel along Z, Y, X; every entry > 0.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        Å, in the order (X, Y, Z). The input is untouched.
+
+    Raises
+    ------
+    ValueError
+        If a voxel size is not positive.
+
+    Examples
+    --------
+    >>> voxel_zyx_to_angstrom_xyz(np.array([[1., 2., 3.]]), np.array([10., 5., 5.]))
+    array([[15., 10., 10.]])
+    """
+    centers = np.asarray(centers_zyx_vox, dtype=np.float64).reshape(-1, 3)
+    return (centers * as_voxel_size_zyx(voxel_size_zyx))[:, ::-1].copy()
+
+
+def angstrom_xyz_to_voxel_zyx(centers_xyz_angstrom: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:
+    """Turn physical positions into array indices; the inverse of `voxel_zyx_to_angstrom_xyz`.
+
+    Parameters
+    ----------
+    centers_xyz_angstrom : ndarray, shape (n, 3), float
+        Å in the order (X, Y, Z). ``n`` may be 0.
+    voxel_size_zyx : ndarray, shape (3,)
+        Å per voxel along Z, Y, X; every entry > 0.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        Sub-voxel indices (Z, Y, X). The input is untouched.
+
+    Examples
+    --------
+    >>> angstrom_xyz_to_voxel_zyx(np.array([[15., 10., 10.]]), np.array([10., 5., 5.]))
+    array([[1., 2., 3.]])
+    """
+    centers = np.asarray(centers_xyz_angstrom, dtype=np.float64).reshape(-1, 3)
+    return centers[:, ::-1] / as_voxel_size_zyx(voxel_size_zyx)
+
+
+@dataclass(frozen=True)
+class ParticleSizes:
+    """The lengths of post-processing and evaluation, in Å and cubic Å.
+
+    One setting, the particle's diameter, gives all of them; each can be replaced by itself
+    (`dataclasses.replace`, or the option of the same name).
+
+    Examples
+    --------
+    >>> ParticleSizes.from_diameter(200.0).radius_max
+    150.0
+    """
+
+    min_distance: float  # two seeds are at least this far apart
+    min_size: float  # components and particles below this volume are specks
+    radius_max: float  # R_max: a voxel farther from a seed never belongs to it
+    neighbor_distance: float  # reach of the neighbour filter
+    match_radius: float  # radius whose fraction decides whether two centers match
+
+    @classmethod
+    def from_diameter(cls, particle_diameter: float, **replaced: float | None) -> ParticleSizes:
+        """Derive every length from the particle's diameter in Å; keywords that are not None replace single ones.
+
+        Raises
+        ------
+        ValueError
+            If the diameter or a replacement is not a finite number above 0 (``min_size`` may be 0).
+        """
+        diameter = _positive("particle_diameter", particle_diameter)
+        sizes = {
+            "min_distance": diameter / 4,
+            "min_size": 0.1 * pi / 6 * diameter**3,
+            "radius_max": 0.75 * diameter,
+            "neighbor_distance": 2 * diameter,
+            "match_radius": diameter / 2,
+        }
+        for name, value in replaced.items():
+            if name not in sizes:
+                raise ValueError(f"{name}: expected one of {', '.join(sizes)}")
+            if value is not None:
+                sizes[name] = _positive(name, value, zero_allowed=name == "min_size")
+        return cls(**sizes)
+
+
+def _positive(name: str, value: float, zero_allowed: bool = False) -> float:
+    number = float(value)
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
+        raise ValueError(f"{name}: expected a number above 0 in Å (volumes: cubic Å), got {value!r}")
+    return number
