@@ -1,0 +1,176 @@
+"""Losses that skip ignored voxels: wherever the target is negative, the prediction does not count.
+
+MONAI 1.6 has ``ignore_index`` in `DiceLoss` but not in `DiceCELoss`, and `MaskedLoss` multiplies the
+logits by the mask, which leaves log(2) of cross-entropy in every ignored voxel.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.data import MetaTensor
+from monai.losses import DiceLoss
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["CenterLoss", "MaskLoss"]
+
+IGNORED = -1.0
+CENTER_KINDS = ("mse", "smooth_l1")
+
+
+class MaskLoss(nn.Module):
+    """Dice plus binary cross-entropy of one logit channel.
+
+    Equal to ``monai.losses.DiceCELoss(sigmoid=True)`` when no voxel is ignored. The Dice part is
+    computed per batch item and averaged, cross-entropy over all voxels that are not ignored. A batch
+    that is ignored altogether gives 0, with a gradient of 0. Computed in float32 under any autocast.
+
+    Parameters
+    ----------
+    lambda_dice, lambda_ce : float
+        Weights of the two parts; both >= 0.
+    batch : bool
+        Sum the Dice overlap over the batch before dividing: crops without a particle then do not
+        push the Dice part to 1 by a handful of false voxels.
+    smooth : float
+        Added to numerator and denominator of the Dice part; > 0.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or ``smooth`` is not positive.
+
+    Examples
+    --------
+    >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
+    >>> logits = torch.tensor([30.0, -30.0, 5.0, -5.0]).reshape(1, 1, 1, 2, 2)
+    >>> round(MaskLoss()(logits, target).item(), 4)
+    0.0
+    """
+
+    def __init__(
+        self, lambda_dice: float = 1.0, lambda_ce: float = 1.0, batch: bool = False, smooth: float = 1e-5
+    ) -> None:
+        super().__init__()
+        if lambda_dice < 0 or lambda_ce < 0:
+            raise ValueError(f"lambda_dice and lambda_ce: expected numbers >= 0, got {lambda_dice} and {lambda_ce}.")
+        if smooth <= 0:
+            raise ValueError(f"smooth: expected a number above 0 (an empty crop divides by it), got {smooth}.")
+        self.lambda_dice = float(lambda_dice)
+        self.lambda_ce = float(lambda_ce)
+        self.dice = DiceLoss(
+            sigmoid=True, ignore_index=int(IGNORED), batch=batch, smooth_nr=float(smooth), smooth_dr=float(smooth)
+        )
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch.
+
+        Parameters
+        ----------
+        input : torch.Tensor, shape (B, 1, Z, Y, X)
+            Logits of any floating type.
+        target : torch.Tensor, shape (B, 1, Z, Y, X)
+            1 particle, 0 background, negative ignored; any type.
+
+        Returns
+        -------
+        torch.Tensor, shape (), float32
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ or there is more than one channel.
+        """
+        logits, truth, valid = _prepare(input, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            cross_entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            cross_entropy = (cross_entropy * valid).sum() / valid.sum().clamp(min=1.0)
+            dice = self.dice(logits, torch.where(valid > 0, truth, IGNORED))
+        return self.lambda_dice * dice + self.lambda_ce * cross_entropy
+
+
+class CenterLoss(nn.Module):
+    """Weighted regression of the center map.
+
+    Every voxel weighs ``1 + positive_weight * target``, so that the few voxels near a center count
+    against the many far from any. The result is the weighted **mean** of the error, the sum of
+    weight times error over the sum of the weights: its size stays that of one voxel's error whatever
+    the weight, the crop or the number of ignored voxels. All voxels ignored: 0, with a gradient of 0.
+    Computed in float32 under any autocast.
+
+    Parameters
+    ----------
+    positive_weight : float
+        Extra weight of a voxel whose target is 1; >= 0. With 0 and ``kind="mse"`` this is the plain
+        mean squared error that the original used.
+    kind : {"mse", "smooth_l1"}
+        Squared error, or 0.5 e^2 / beta below ``beta`` and |e| - 0.5 beta above, which lets a wrongly
+        annotated particle pull less.
+    beta : float
+        Where ``smooth_l1`` turns from squared to linear; > 0.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown or a number is out of range.
+
+    Examples
+    --------
+    >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
+    >>> round(CenterLoss(positive_weight=3.0)(torch.zeros(1, 1, 1, 2, 2), target).item(), 4)
+    0.8
+    """
+
+    def __init__(self, positive_weight: float = 10.0, kind: str = "mse", beta: float = 0.1) -> None:
+        super().__init__()
+        if kind not in CENTER_KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(CENTER_KINDS)}, got {kind!r}.")
+        if positive_weight < 0:
+            raise ValueError(f"positive_weight: expected a number >= 0, got {positive_weight}.")
+        if beta <= 0:
+            raise ValueError(f"beta: expected a number above 0, got {beta}.")
+        self.positive_weight = float(positive_weight)
+        self.kind = kind
+        self.beta = float(beta)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch.
+
+        Parameters
+        ----------
+        input : torch.Tensor, shape (B, 1, Z, Y, X)
+            Center map as the network gives it (linear), any floating type.
+        target : torch.Tensor, shape (B, 1, Z, Y, X)
+            0 to 1, negative where ignored; any type.
+
+        Returns
+        -------
+        torch.Tensor, shape (), float32
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ or there is more than one channel.
+        """
+        prediction, truth, valid = _prepare(input, target)
+        with torch.autocast(prediction.device.type, enabled=False):
+            if self.kind == "mse":
+                error = functional.mse_loss(prediction, truth, reduction="none")
+            else:
+                error = functional.smooth_l1_loss(prediction, truth, reduction="none", beta=self.beta)
+            weight = valid * (1.0 + self.positive_weight * truth)
+            return (weight * error).sum() / weight.sum().clamp(min=1.0)
+
+
+def _prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prediction and target as plain float32, 0 where ignored (NaN there must not spread), and the 0/1 mask."""
+    if input.shape != target.shape or input.ndim < 3 or input.shape[1] != 1:
+        raise ValueError(
+            f"loss: expected a prediction and a target of one shape (B, 1, Z, Y, X), "
+            f"got {tuple(input.shape)} and {tuple(target.shape)}. Use a network with one output channel."
+        )
+    prediction = (input.as_tensor() if isinstance(input, MetaTensor) else input).float()
+    truth = (target.as_tensor() if isinstance(target, MetaTensor) else target).to(prediction)
+    valid = truth >= 0
+    zero = torch.zeros((), device=prediction.device)
+    return torch.where(valid, prediction, zero), torch.where(valid, truth, zero), valid.float()
