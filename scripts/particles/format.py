@@ -1,0 +1,136 @@
+"""The protocol of particle-list formats, and what their readers and writers share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scripts.particles.context import TomogramContext
+from scripts.particles.particle_list import ParticleList
+
+__all__ = [
+    "Format",
+    "atomic_path",
+    "number_column",
+    "read_text",
+    "require_columns",
+    "to_numbers",
+    "write_text",
+]
+
+Reader = Callable[[Path, TomogramContext], ParticleList]
+Writer = Callable[[ParticleList, Path, TomogramContext], None]
+Sniffer = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format of particle lists.
+
+    Parameters
+    ----------
+    name : str
+        What a user types after ``--to`` or ``--format``.
+    description : str
+        One line: program, unit, where it counts from.
+    suffixes : tuple of str
+        Endings, lower case, with the dot; a writer is guessed from them.
+    keeps : frozenset of str
+        Of "score", "class", "orientation", "subvoxel", "radius", "tomogram": what a file of this format holds.
+    read, write : callable or None
+        ``read(path, context)`` and ``write(particles, path, context)``; None where there is none.
+    sniff : callable
+        Whether the first 8 KiB of a file are this format.
+    """
+
+    name: str
+    description: str
+    suffixes: tuple[str, ...]
+    keeps: frozenset[str]
+    read: Reader | None
+    write: Writer | None
+    sniff: Sniffer
+
+
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], format_name: str, path: Path) -> None:
+    """Raise ValueError if a column is missing; names it, the file and what is there."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        found = ", ".join(map(str, list(table.columns)[:30])) or "none"
+        raise ValueError(
+            f"{path}: {format_name} needs the column {', '.join(missing)}; found {found}. "
+            "Add the column, or name the right format with --from."
+        )
+
+
+def to_numbers(values: object, column: str, format_name: str, path: Path, empty_is_nan: bool = False) -> np.ndarray:
+    """Turn a column of text or numbers into float64, shape (n,); an error names the first bad row (from 1)."""
+    series = pd.Series(values).reset_index(drop=True)
+    numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(numbers)
+    if empty_is_nan:
+        texts = series[bad].astype(str).str.strip().str.lower()
+        bad[np.flatnonzero(bad)[texts.isin(["", "nan", "none", "<na>"]).to_numpy()]] = False
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"{path}: {format_name} column {column}, row {row + 1}: expected a number, got {str(series.iloc[row])!r} "
+            f"({int(bad.sum())} such rows). Correct or remove the row."
+        )
+    return numbers
+
+
+def number_column(table: pd.DataFrame, column: str, format_name: str, path: Path, missing: float | None = None):
+    """A column as float64, shape (n,); where the column does not exist, ``missing`` for every row (if given)."""
+    if column not in table.columns and missing is not None:
+        return np.full(len(table), missing)
+    require_columns(table, (column,), format_name, path)
+    return to_numbers(table[column], column, format_name, path, empty_is_nan=missing is not None and np.isnan(missing))
+
+
+def read_text(path: Path, format_name: str) -> str:
+    """The text of a file; an error if it is missing or is not text."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such particle list. Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: {format_name} is a text format, but this file is not text ({error.reason})."
+        ) from None
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary name beside ``path`` that becomes ``path`` when the block ends well, and is removed otherwise."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        temporary.chmod(mode & 0o777)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write text, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

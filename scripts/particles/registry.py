@@ -1,0 +1,153 @@
+"""All particle-list formats by name, and reading and writing by name, ending or content."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.particles.context import ParticleListWarning, TomogramContext
+from scripts.particles.csv_table import CSV
+from scripts.particles.format import Format
+from scripts.particles.original_txt import ORIGINAL_TXT
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.relion5_star import RELION5
+
+__all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
+
+# Where several formats share an ending, the first is written by default.
+FORMATS: dict[str, Format] = {item.name: item for item in (CSV, ORIGINAL_TXT, RELION5)}
+
+
+def find_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; lists the known ones.
+
+    Examples
+    --------
+    >>> find_format("relion5").suffixes
+    ('.star',)
+    """
+    key = str(name).strip().lower().replace("-", "_")
+    if key not in FORMATS:
+        raise ValueError(f"{name!r} is not a particle-list format; known: {', '.join(FORMATS)}.")
+    return FORMATS[key]
+
+
+def guess_format(path: Path | str, for_writing: bool = False) -> Format:
+    """The format of a file: by its ending to write, by its content and then its ending to read.
+
+    Raises
+    ------
+    ValueError
+        If nothing fits; lists the known formats with their endings.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    by_suffix = [f for f in FORMATS.values() if suffix in f.suffixes and (f.write if for_writing else f.read)]
+    if not for_writing:
+        head = _head(path)
+        fitting = [f for f in FORMATS.values() if f.read and f.sniff(head)]
+        best = [f for f in fitting if f in by_suffix] or fitting
+        if best:
+            return best[0]
+    if by_suffix:
+        return by_suffix[0]
+    known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS.values())
+    option = "--to" if for_writing else "--from"
+    raise ValueError(f"{path}: cannot tell the particle-list format; name it with {option}. Known: {known}.")
+
+
+def read_particles(
+    path: Path | str, format: str | None = None, context: TomogramContext | None = None, **options: Any
+) -> ParticleList:
+    """Read a particle list.
+
+    Parameters
+    ----------
+    path : path
+    format : str, optional
+        Name of the format; guessed from content and ending if None.
+    context : TomogramContext, optional
+        The tomogram the list belongs to.
+    **options
+        Fields of `TomogramContext`, over those of ``context`` (``voxel_size=10.0``, ``binning=4``...).
+
+    Returns
+    -------
+    ParticleList
+        Empty for a list without particles.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        With the file, the format, the column and the row where one can be named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such particle list. Check the path.")
+    chosen = find_format(format) if format else guess_format(path)
+    if chosen.read is None:
+        raise ValueError(f"{chosen.name} can only be written. Readable: {_names('read')}.")
+    return chosen.read(path, TomogramContext.from_options(context, **options))
+
+
+def write_particles(
+    particles: ParticleList,
+    path: Path | str,
+    format: str | None = None,
+    context: TomogramContext | None = None,
+    **options: Any,
+) -> list[str]:
+    """Write a particle list, whole or not at all; see `read_particles` for the options.
+
+    Returns
+    -------
+    list of str
+        What the format could not keep, one sentence each; each is also a `ParticleListWarning`.
+    """
+    path = Path(path)
+    chosen = find_format(format) if format else guess_format(path, for_writing=True)
+    if chosen.write is None:
+        raise ValueError(f"{chosen.name} can only be read. Writable: {_names('write')}.")
+    chosen.write(particles, path, TomogramContext.from_options(context, **options))
+    lost = losses(particles, chosen)
+    for sentence in lost:
+        warnings.warn(sentence, ParticleListWarning, stacklevel=2)
+    return lost
+
+
+def losses(particles: ParticleList, chosen: Format) -> list[str]:
+    """What a list holds and a format does not keep, one sentence each."""
+    held = {
+        "score": bool(np.isfinite(particles.score).any()),
+        "class": any(particles.class_name),
+        "orientation": particles.rotation is not None,
+        "radius": bool(np.isfinite(particles.radius_angstrom).any()),
+        "tomogram": len(set(particles.tomogram)) > 1,
+        "subvoxel": len(particles) > 0,
+    }
+    words = {
+        "score": "scores",
+        "class": "classes",
+        "orientation": "orientations",
+        "radius": "radii",
+        "tomogram": "tomogram names, of which there are several",
+        "subvoxel": "positions between voxels (they are rounded)",
+    }
+    return [f"{chosen.name} does not keep {words[k]}." for k in words if held[k] and k not in chosen.keeps]
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8192)
+
+
+def _names(direction: str) -> str:
+    return ", ".join(f.name for f in FORMATS.values() if getattr(f, direction))

@@ -1,0 +1,98 @@
+"""RELION 5 STAR: `rlnCenteredCoordinate*Angst`, Å from the center of the unbinned tomogram."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.format import Format, number_column
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.star_tables import (
+    angle_columns,
+    build_particles,
+    class_columns,
+    optics_column,
+    read_particle_block,
+    score_column,
+    sniff_star,
+    subtomogram_shift,
+    tomogram_names,
+    write_block,
+)
+
+__all__ = ["COORDINATES", "RELION5", "read", "write"]
+
+COORDINATES = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
+
+
+def read(path: Path, context: TomogramContext) -> ParticleList:
+    """Read; needs the voxel size, and the unbinned size of each tomogram (tomograms.star, or size and binning).
+
+    unbinned pixel = Å / pixel size + size / 2 (see `TomogramContext.center_rule`), minus the particle's own shift;
+    a pixel size in the file (`rlnTomoTiltSeriesPixelSize`) is used before voxel size / binning.
+    """
+    table, optics = read_particle_block(path, "relion5", COORDINATES)
+    centered = np.stack([number_column(table, c, "relion5", path) for c in COORDINATES], axis=1)
+    centered = centered - subtomogram_shift(table, path)
+    if "rlnTomoName" in table.columns:
+        names = [tomogram_base_name(str(name)) for name in table["rlnTomoName"]]
+    else:
+        names = [context.name] * len(table)
+    if len(table) == 0:
+        return build_particles(table, centered, names, context, path)
+    pixel_size = optics_column(table, optics, "rlnTomoTiltSeriesPixelSize", path)
+    pixel = _unbinned_pixel_xyz(context) if pixel_size is None else pixel_size[:, None]
+    unbinned = centered / pixel + _middle_xyz(names, context)
+    centers = _unbinned_to_angstrom(unbinned, context)
+    return build_particles(table, centers, names, context, path)
+
+
+def write(particles: ParticleList, path: Path, context: TomogramContext) -> None:
+    """Write tomogram name, centered Å, and angles, class and score where they are known."""
+    names = [tomogram_base_name(name) for name in tomogram_names(particles, context, "relion5")]
+    centered = np.zeros((0, 3))
+    if len(particles):
+        unbinned = _angstrom_to_unbinned(particles.centers_xyz_angstrom, context)
+        centered = (unbinned - _middle_xyz(names, context)) * _unbinned_pixel_xyz(context)
+    columns = {
+        "rlnTomoName": names,
+        **dict(zip(COORDINATES, centered.T, strict=True)),
+        **angle_columns(particles),
+        **class_columns(particles),
+        **score_column(particles),
+    }
+    write_block(path, columns)
+
+
+def _unbinned_pixel_xyz(context: TomogramContext) -> np.ndarray:
+    return context.voxel_size_xyz("relion5") / context.binning
+
+
+def _angstrom_to_unbinned(centers_xyz_angstrom: np.ndarray, context: TomogramContext) -> np.ndarray:
+    binned = centers_xyz_angstrom / context.voxel_size_xyz("relion5")
+    return context.binning * binned + (context.binning - 1) / 2
+
+
+def _unbinned_to_angstrom(unbinned_xyz: np.ndarray, context: TomogramContext) -> np.ndarray:
+    binned = (unbinned_xyz - (context.binning - 1) / 2) / context.binning
+    return binned * context.voxel_size_xyz("relion5")
+
+
+def _middle_xyz(names: list[str], context: TomogramContext) -> np.ndarray:
+    """Where each particle's tomogram counts from, in unbinned pixels, shape (n, 3)."""
+    offset = 0.0 if context.center_rule == "size/2" else 1.0
+    middle = {name: context.unbinned_size_xyz(name, "relion5")[0] / 2 - offset for name in set(names)}
+    return np.stack([middle[name] for name in names])
+
+
+RELION5 = Format(
+    name="relion5",
+    description="RELION 5 STAR: Å from the center of the unbinned tomogram",
+    suffixes=(".star",),
+    keeps=frozenset({"score", "class", "orientation", "subvoxel", "tomogram"}),
+    read=read,
+    write=write,
+    sniff=lambda head: sniff_star(head, "rlnCenteredCoordinateXAngst"),
+)
