@@ -1,0 +1,420 @@
+"""Targets: instance labels in, what the two networks learn out.
+
+Labels are whole numbers: 0 background, 1 and up one particle each (gaps allowed), -1 ignored. Every
+target is -1 exactly where it must not count. Compute targets on the whole volume, before cropping: a
+particle cut by a crop would get another center.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import NamedTuple
+
+import cc3d
+import edt
+import fastremap
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple_rep
+from scipy import ndimage
+
+from custom_transforms.units import as_voxel_size_zyx
+
+__all__ = [
+    "CenterTargetd",
+    "CheckLabelsd",
+    "InstanceCenters",
+    "MaskTargetd",
+    "center_target",
+    "instance_centers",
+    "mask_target",
+]
+
+IGNORED = -1
+CLOSING_ANGSTROM = 5.0
+LARGEST_ID = 2**24  # what a float32 label file holds exactly
+TRUNCATE_SIGMAS = 3.0
+CENTER_KINDS = ("gaussian", "distance")
+
+Box = tuple[slice, slice, slice]
+
+
+class InstanceCenters(NamedTuple):
+    """Where the particles of a label volume are and how large; one entry per particle, ids ascending."""
+
+    ids: np.ndarray  # (n,) int64
+    centers_zyx_vox: np.ndarray  # (n, 3) float64
+    diameters_angstrom: np.ndarray  # (n,) float64
+
+
+def mask_target(labels: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """Turn instance labels into the target of MaskNet.
+
+    Parameters
+    ----------
+    labels : ndarray or torch.Tensor, any shape
+        Instance labels of any number type.
+
+    Returns
+    -------
+    ndarray or torch.Tensor, like the input, int8
+        1 particle, 0 background, -1 ignored. The input is untouched.
+
+    Examples
+    --------
+    >>> mask_target(np.array([0, 7, -1, 300]))
+    array([ 0,  1, -1,  1], dtype=int8)
+    """
+    if isinstance(labels, torch.Tensor):
+        plain = labels.as_tensor() if isinstance(labels, MetaTensor) else labels
+        return (plain > 0).to(torch.int8) - (plain < 0).to(torch.int8)
+    return (labels > 0).astype(np.int8) - (labels < 0).astype(np.int8)
+
+
+def instance_centers(
+    labels: np.ndarray | torch.Tensor,
+    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
+    closing_angstrom: float = CLOSING_ANGSTROM,
+) -> InstanceCenters:
+    """Measure every particle's center and size on its filled shape.
+
+    A particle is filled before it is measured: enclosed holes are filled (a hole is what the outside
+    cannot reach through voxel faces; one that is open at the volume's border is no hole), then gaps
+    narrower than about twice ``closing_angstrom`` are closed by a ball. Hollow and concave complexes
+    so have a center, too, and the size of the whole complex.
+
+    Parameters
+    ----------
+    labels : ndarray or torch.Tensor, shape (Z, Y, X) or (1, Z, Y, X)
+        Instance labels.
+    voxel_size_zyx : float or sequence of 3 floats
+        Å per voxel along Z, Y, X.
+    closing_angstrom : float
+        Radius of the closing, Å; nothing is closed when it is below one voxel.
+
+    Returns
+    -------
+    InstanceCenters
+        ``ids`` (n,), ``centers_zyx_vox`` (n, 3): centroids, sub-voxel, voxel i has its center at i, and
+        ``diameters_angstrom`` (n,): of the sphere of equal volume. n is 0 without particles. Two
+        pieces with one id are one particle.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, a label is not a whole number up to 16,777,216, the voxel size is not
+        positive or the closing negative.
+
+    Examples
+    --------
+    >>> shell = np.ones((3, 3, 3), int)
+    >>> shell[1, 1, 1] = 0
+    >>> found = instance_centers(np.pad(shell, 2), 10.0)
+    >>> found.centers_zyx_vox, found.diameters_angstrom.round(1)
+    (array([[3., 3., 3.]]), array([37.2]))
+    """
+    size = as_voxel_size_zyx(voxel_size_zyx)
+    if not closing_angstrom >= 0:
+        raise ValueError(f"closing_angstrom: expected a number >= 0 in Å, got {closing_angstrom}.")
+    volume = _as_label_volume(labels)
+    ids, centers, volumes = [], [], []
+    for label, box in _instances(volume):
+        filled, pad = _fill(volume[box] == label, size, closing_angstrom)
+        count = int(filled.sum())
+        profiles = [filled.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+        offset = [float(profile @ np.arange(profile.size)) / count for profile in profiles]
+        centers.append([at.start - p + o for at, p, o in zip(box, pad, offset, strict=True)])
+        ids.append(label)
+        volumes.append(count)
+    diameters = np.cbrt(np.asarray(volumes, np.float64) * size.prod() * 6 / np.pi)
+    return InstanceCenters(np.asarray(ids, np.int64), np.asarray(centers, np.float64).reshape(-1, 3), diameters)
+
+
+def center_target(
+    labels: np.ndarray | torch.Tensor,
+    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
+    kind: str = "gaussian",
+    sigma_fraction: float = 0.25,
+    closing_angstrom: float = CLOSING_ANGSTROM,
+) -> np.ndarray | torch.Tensor:
+    """Turn instance labels into the target of CenterNet.
+
+    ``gaussian``: a Gaussian of the distance in Å to each particle's sub-voxel center (see
+    `instance_centers`). Its sigma is ``sigma_fraction`` of the filled particle's diameter, at least
+    one voxel (the coarsest axis). It is 1 at the center itself and is **not** rescaled on the grid:
+    a center between voxels has no voxel of exactly 1, so the map keeps the sub-voxel position. It
+    ends at 3 sigma, reaches beyond the particle and into its cavity, and the larger one holds where
+    two overlap on background. A voxel of a particle takes the value of that particle alone, so the
+    valley between touching particles is theirs.
+
+    ``distance``: the original's. Within each particle, the distance in Å to the nearest voxel that is
+    not this particle; voxels with a face outside it set to 0; divided by the particle's own maximum.
+    The volume's border is no outside. A particle of boundary voxels only keeps its distances, so that
+    it has a peak of 1 like every other; one that fills the volume is 1 throughout.
+
+    Parameters
+    ----------
+    labels : ndarray or torch.Tensor, shape (Z, Y, X) or (1, Z, Y, X)
+        Instance labels.
+    voxel_size_zyx : float or sequence of 3 floats
+        Å per voxel along Z, Y, X.
+    kind : {"gaussian", "distance"}
+    sigma_fraction : float
+        Sigma over diameter, for ``gaussian``; > 0.
+    closing_angstrom : float
+        See `instance_centers`; for ``gaussian``.
+
+    Returns
+    -------
+    ndarray or torch.Tensor, like the input in kind and shape, float32
+        0 to 1, and -1 where ignored. The input is untouched.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, a number out of range, or the labels are not labels.
+
+    Examples
+    --------
+    >>> center_target(np.array([[[0, 5, 5, 5, 0, -1]]]), 10.0, kind="gaussian").round(2)
+    array([[[ 0.14, 0.61, 1. , 0.61, 0.14, -1. ]]], dtype=float32)
+    """
+    if kind not in CENTER_KINDS:
+        raise ValueError(f"kind of center target: expected one of {', '.join(CENTER_KINDS)}, got {kind!r}.")
+    if not sigma_fraction > 0:
+        raise ValueError(f"sigma_fraction: expected a number above 0, got {sigma_fraction}.")
+    size = as_voxel_size_zyx(voxel_size_zyx)
+    volume = _as_label_volume(labels)
+    if kind == "gaussian":
+        target = _gaussian_target(volume, size, sigma_fraction, instance_centers(volume, size, closing_angstrom))
+    else:
+        target = _distance_target(volume, size)
+    target[volume < 0] = IGNORED
+    target = target.reshape(labels.shape)
+    return torch.from_numpy(target) if isinstance(labels, torch.Tensor) else target
+
+
+def _gaussian_target(volume: np.ndarray, size: np.ndarray, fraction: float, found: InstanceCenters) -> np.ndarray:
+    target = np.zeros(volume.shape, np.float32)
+    sigmas = np.maximum(fraction * found.diameters_angstrom, size.max())
+    for label, center, sigma in zip(found.ids, found.centers_zyx_vox, sigmas, strict=True):
+        reach = TRUNCATE_SIGMAS * sigma / size
+        low = np.maximum(np.ceil(center - reach), 0).astype(int)
+        high = np.minimum(np.floor(center + reach) + 1, volume.shape).astype(int)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        z, y, x = (((np.arange(a, b) - c) * s / sigma) ** 2 for a, b, c, s in zip(low, high, center, size, strict=True))
+        squared = z[:, None, None] + y[:, None] + x
+        value = np.exp(-0.5 * squared)
+        owner = volume[box]
+        value[(squared > TRUNCATE_SIGMAS**2) | ((owner > 0) & (owner != label))] = 0
+        np.maximum(target[box], value, out=target[box], casting="same_kind")
+    return target
+
+
+def _distance_target(volume: np.ndarray, size: np.ndarray) -> np.ndarray:
+    target = np.zeros(volume.shape, np.float32)
+    for label, box in _instances(volume):
+        # one voxel more on each side, where the volume has one, holds every nearest outside voxel
+        grown = tuple(slice(max(at.start - 1, 0), at.stop + 1) for at in box)
+        mask = volume[grown] == label
+        distance = edt.edt(mask, anisotropy=tuple(size), black_border=False)
+        inner = np.where(_has_outer_face(mask), 0, distance)
+        peak = inner.max()
+        if peak == 0:
+            inner, peak = distance, distance.max()
+        target[grown][mask] = inner[mask] / peak if np.isfinite(peak) else 1.0
+    return target
+
+
+def _has_outer_face(mask: np.ndarray) -> np.ndarray:
+    """Voxels with a face neighbour outside the mask (the array's border is not outside)."""
+    outer = np.zeros_like(mask)
+    for axis in range(3):
+        ahead, behind = np.moveaxis(outer, axis, 0)[1:], np.moveaxis(outer, axis, 0)[:-1]
+        along = np.moveaxis(mask, axis, 0)
+        ahead |= ~along[:-1]
+        behind |= ~along[1:]
+    return outer
+
+
+def _fill(mask: np.ndarray, size: np.ndarray, closing_angstrom: float) -> tuple[np.ndarray, np.ndarray]:
+    """The filled and closed mask on a padded box, and the padding per axis."""
+    closes = closing_angstrom >= size.min()
+    pad = (np.ceil(closing_angstrom / size) + 1).astype(int) if closes else np.ones(3, int)
+    padded = np.pad(mask, [(p, p) for p in pad])
+    outside = cc3d.connected_components(~padded, connectivity=6)
+    filled = outside != outside[0, 0, 0]
+    if closes:
+        radius = closing_angstrom * (1 + 1e-5)  # a distance of exactly the radius is within it
+        grown = edt.edt(~filled, anisotropy=tuple(size)) <= radius
+        filled = edt.edt(grown, anisotropy=tuple(size)) > radius
+    return filled, pad
+
+
+def _instances(volume: np.ndarray) -> Iterator[tuple[int, Box]]:
+    """Each id with its bounding box, ascending; ids below 1 are no instance."""
+    for index, box in enumerate(ndimage.find_objects(volume)):
+        if box is not None:
+            yield index + 1, box
+
+
+def _as_label_volume(labels: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Labels as an integer array (Z, Y, X); no copy where the type allows it."""
+    if isinstance(labels, torch.Tensor):
+        labels = (labels.as_tensor() if isinstance(labels, MetaTensor) else labels).detach().cpu().numpy()
+    volume = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels
+    if volume.ndim != 3:
+        raise ValueError(f"labels: expected the shape (Z, Y, X) or (1, Z, Y, X), got {labels.shape}.")
+    if volume.size and not float(volume.max()) <= LARGEST_ID:
+        raise ValueError(
+            f"labels: expected whole numbers up to {LARGEST_ID:,}, got {volume.max()}. Renumber the particles from 1."
+        )
+    if volume.dtype.kind == "b":
+        return volume.view(np.int8)
+    if volume.dtype.kind == "f":
+        whole = volume.astype(np.int32)
+        if not np.array_equal(whole, volume):
+            raise ValueError(
+                "labels: expected whole numbers (0 background, 1, 2, ... particles, -1 ignored), got fractions or "
+                "NaN. A label volume must never be interpolated: resample it with the nearest voxel."
+            )
+        return whole
+    return volume.astype(np.int32) if volume.dtype == np.uint64 else volume
+
+
+class MaskTargetd(MapTransform):
+    """Dictionary version of `mask_target`: instance labels -> {0, 1, -1} int8 beside them.
+
+    Parameters
+    ----------
+    keys : str or sequence of str
+        Instance labels, (1, Z, Y, X).
+    target_key : str or sequence of str
+        Where each target goes, with the label's metadata.
+    allow_missing_keys : bool
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        target_key: str | tuple[str, ...] = "mask",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.target_key = ensure_tuple_rep(target_key, len(self.keys))
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key, target_key in self.key_iterator(d, self.target_key):
+            d[target_key] = _like(mask_target(d[key]), d[key])
+        return d
+
+
+class CenterTargetd(MapTransform):
+    """Dictionary version of `center_target`; the voxel size comes from the label's metadata.
+
+    Parameters
+    ----------
+    keys : str or sequence of str
+        Instance labels, (1, Z, Y, X), with ``voxel_size_zyx`` in their metadata.
+    target_key : str or sequence of str
+        Where each target goes, with the label's metadata.
+    kind : {"gaussian", "distance"}
+    sigma_fraction, closing_angstrom : float
+        See `center_target`.
+    dtype : torch.dtype or str
+        Stored type; ``float16`` halves the cache and is exact to 0.0005.
+    allow_missing_keys : bool
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        target_key: str | tuple[str, ...] = "center",
+        kind: str = "gaussian",
+        sigma_fraction: float = 0.25,
+        closing_angstrom: float = CLOSING_ANGSTROM,
+        dtype: torch.dtype | str = torch.float32,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if kind not in CENTER_KINDS:
+            raise ValueError(f"kind of center target: expected one of {', '.join(CENTER_KINDS)}, got {kind!r}.")
+        self.target_key = ensure_tuple_rep(target_key, len(self.keys))
+        self.kind = kind
+        self.sigma_fraction = float(sigma_fraction)
+        self.closing_angstrom = float(closing_angstrom)
+        self.dtype = _as_float_dtype(dtype)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key, target_key in self.key_iterator(d, self.target_key):
+            voxel_size_zyx = _voxel_size_of(d[key], key)
+            target = center_target(d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom)
+            d[target_key] = _like(target, d[key], self.dtype)
+        return d
+
+
+class CheckLabelsd(MapTransform):
+    """Stop with a clear error when a training volume holds too few labelled particles.
+
+    Parameters
+    ----------
+    keys : str or sequence of str
+        Instance labels.
+    minimum : int
+        Particles that a volume must hold at least.
+    allow_missing_keys : bool
+
+    Raises
+    ------
+    ValueError
+        When called on fewer particles; names the file, the count and what to do.
+    """
+
+    def __init__(self, keys: KeysCollection = "label", minimum: int = 1, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.minimum = int(minimum)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            ids, counts = fastremap.unique(_as_label_volume(d[key]), return_counts=True)
+            found = int((ids > 0).sum())
+            if found < self.minimum:
+                name = getattr(d[key], "meta", {}).get("filename_or_obj", f"the entry {key!r}")
+                background, ignored = int(counts[ids == 0].sum()), int(counts[ids < 0].sum())
+                raise ValueError(
+                    f"{name}: expected at least {self.minimum} labelled particle(s) to train on, got {found} "
+                    f"({background:,} background and {ignored:,} ignored voxels). Check that this is the label file "
+                    "of its tomogram, make it with `python -m scripts prepare`, or take it out of the datalist."
+                )
+        return d
+
+
+def _voxel_size_of(labels: torch.Tensor, key: Hashable) -> np.ndarray:
+    meta = labels.meta if isinstance(labels, MetaTensor) else {}
+    if "voxel_size_zyx" not in meta:
+        raise ValueError(
+            f"center target of {key!r}: expected a MetaTensor with 'voxel_size_zyx' (Å) in its metadata, got "
+            f"{type(labels).__name__} without. Load the labels with this bundle's reader."
+        )
+    return as_voxel_size_zyx(meta["voxel_size_zyx"])
+
+
+def _like(target: np.ndarray | torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The target on the labels' device, with a copy of their metadata if they have any."""
+    tensor = torch.as_tensor(target).to(device=torch.as_tensor(labels).device, dtype=dtype)
+    if not isinstance(labels, MetaTensor):
+        return tensor
+    return MetaTensor(tensor, meta=dict(labels.meta), applied_operations=list(labels.applied_operations))
+
+
+def _as_float_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    chosen = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise ValueError(f"dtype: expected float16 or float32, got {dtype!r}.")
+    return chosen
