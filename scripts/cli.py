@@ -1,0 +1,234 @@
+"""The command line: fire, behind one wrapper that makes options safe.
+
+fire alone runs a job before it notices a misspelt option, turns ``--output_dir 2024_01`` into the number 202401 and lets
+a bare flag swallow the file name after it. The wrapper reads the verb's signature first: unknown options are
+rejected before any work, text stays text, and booleans are bare flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+from fire import docstrings
+
+__all__ = ["VERBS", "help_text", "main", "safe_arguments"]
+
+VERBS = {
+    "detect": "scripts.detect:detect",
+    "simulate": "scripts.simulate.simulate:simulate",
+}
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood; nothing has been done yet."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code (0 done, 1 an error, 2 a command line that cannot be understood)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(bundle_version())
+        return 0
+    verb = arguments.pop(0)
+    try:
+        function = find_verb(verb)
+        if any(argument in ("-h", "--help") for argument in arguments):
+            print(help_text(verb, function))
+            return 0
+        fire.Fire(function, command=safe_arguments(verb, function, arguments), name=verb)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {user_message(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def bundle_version() -> str:
+    """Read the version from ``configs/metadata.json``."""
+    import json
+
+    return json.loads((Path(__file__).parents[1] / "configs" / "metadata.json").read_text())["version"]
+
+
+def user_message(error: BaseException) -> str:
+    """Find the message made for the user below MONAI's wrapping ("applying transform ..."), on one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ValueError, OSError, ImportError)):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (run again with --debug to see where)"
+
+
+def find_verb(verb: str) -> Callable:
+    """Import the function behind a verb."""
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(VERBS)}.{hint}")
+    module, name = VERBS[verb].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> list[str]:
+    """Check a verb's arguments against its signature and quote them so that fire changes nothing.
+
+    Parameters
+    ----------
+    verb : str
+        For the messages.
+    function : callable
+        Its annotations decide: ``bool`` is a bare flag, ``int``, ``float`` and tuples of them are parsed,
+        everything else is text.
+    arguments : sequence of str
+        As typed, without the verb.
+
+    Returns
+    -------
+    list of str
+        Arguments for fire.
+
+    Raises
+    ------
+    UsageError
+        For an unknown option, a missing or surplus value, or a value of the wrong type.
+
+    Examples
+    --------
+    >>> def detect(tomogram: str, output_dir: str = "out", overwrite: bool = False): ...
+    >>> safe_arguments("detect", detect, ["--overwrite", "1e3", "--output_dir", "2024_01"])
+    ["'1e3'", '--overwrite=True', "--output_dir='2024_01'"]
+    """
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters
+    options = {name for name, one in parameters.items() if one.kind is not one.VAR_POSITIONAL}
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    queue = list(arguments)
+    while queue:
+        token = queue.pop(0)
+        if token == "--":
+            positional.extend(queue)
+            break
+        if not token.startswith("--"):
+            if token.startswith("-") and len(token) > 1 and not token[1].isdigit():
+                raise UsageError(f"{token}: options have two dashes. See `python -m scripts {verb} --help`.")
+            positional.append(token)
+            continue
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in options:
+            close = difflib.get_close_matches(name, options, 1)
+            hint = f" Did you mean --{close[0]}?" if close else f" See `python -m scripts {verb} --help`."
+            raise UsageError(f"{verb} has no option --{name}.{hint} Nothing was done.")
+        if name in named:
+            raise UsageError(f"--{name} is given twice. Nothing was done.")
+        kind = _kind(hints.get(name))
+        if kind is bool and not equals:
+            value = "true"
+        elif not equals:
+            if not queue or queue[0].startswith("--"):
+                raise UsageError(f"--{name} needs a value. Nothing was done.")
+            value = queue.pop(0)
+        named[name] = repr(_convert(name, kind, value))
+    _check_positional(verb, parameters, positional, named)
+    return [repr(value) for value in positional] + [f"--{name}={value}" for name, value in named.items()]
+
+
+def _check_positional(verb: str, parameters: Any, positional: list[str], named: dict[str, str]) -> None:
+    plain = [one for one in parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    variable = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
+    required = [one.name for one in plain if one.default is one.empty and one.name not in named]
+    optional = {one.name for one in plain} - set(required)
+    if len(positional) < len(required) or (variable and not required and not positional):
+        wanted = required[len(positional)] if required else next(n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL)
+        raise UsageError(f"{verb} needs {wanted.upper()}. See `python -m scripts {verb} --help`.")
+    if not variable and len(positional) > len(required):
+        extra = positional[len(required)]
+        hint = f" (options are given by name: --{sorted(optional)[0]} ...)" if optional else ""
+        raise UsageError(f"{verb} does not know what to do with {extra!r}{hint}. Nothing was done.")
+
+
+def _kind(hint: Any) -> Any:
+    """Reduce an annotation to bool, int, float, (tuple, element) or str; ``X | None`` counts as X."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hints = [one for one in typing.get_args(hint) if one is not type(None)]
+        hint = next((one for one in hints if typing.get_origin(one) is tuple), hints[0])
+    if typing.get_origin(hint) is tuple:
+        return (tuple, typing.get_args(hint)[0])
+    return hint if hint in (bool, int, float) else str
+
+
+def _convert(name: str, kind: Any, value: str) -> Any:
+    if isinstance(kind, tuple):
+        parts = [part for part in value.strip("[]()").replace(",", " ").split() if part]
+        numbers = [_convert(name, kind[1], part) for part in parts]
+        return numbers[0] if len(numbers) == 1 else tuple(numbers)
+    if kind is bool:
+        if value.lower() in ("true", "yes", "1"):
+            return True
+        if value.lower() in ("false", "no", "0"):
+            return False
+        raise UsageError(f"--{name}: expected nothing, true or false, got {value!r}. Nothing was done.")
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError as error:
+            wanted = "a whole number" if kind is int else "a number"
+            raise UsageError(f"--{name}: expected {wanted}, got {value!r}. Nothing was done.") from error
+    return value
+
+
+def overview() -> str:
+    """List the verbs, each with the first line of its help."""
+    lines = ["Find every particle in cryo-electron tomograms.", "", "usage: python -m scripts COMMAND ...", ""]
+    for verb in VERBS:
+        lines.append(f"  {verb:<10} {docstrings.parse(inspect.getdoc(find_verb(verb))).summary}")
+    return "\n".join([*lines, "", "`python -m scripts COMMAND --help` tells more. --debug shows where an error arose."])
+
+
+def help_text(verb: str, function: Callable) -> str:
+    """Write a verb's help from its docstring: what it does, its arguments with defaults, and examples."""
+    parsed = docstrings.parse(inspect.getdoc(function))
+    parameters = inspect.signature(function).parameters
+    described = {one.name.lstrip("*"): " ".join((one.description or "").split()) for one in parsed.args or []}
+    usage, lines = [f"python -m scripts {verb}"], []
+    hints = typing.get_type_hints(function)
+    for name, one in parameters.items():
+        if one.kind is one.VAR_POSITIONAL:
+            usage.append(f"{name.upper()} ...")
+            title = name.upper()
+        elif one.default is one.empty:
+            usage.append(name.upper())
+            title = name.upper()
+        else:
+            flag = _kind(hints.get(name)) is bool
+            shown = "" if flag or one.default is None else f" (default: {one.default})"
+            title = f"--{name}" if flag else f"--{name} VALUE{shown}"
+        lines.append(f"  {title}\n      {described.get(name, '')}")
+    text = [parsed.summary or "", "", "usage: " + " ".join(usage) + " [options]", ""]
+    if parsed.description:
+        text += [parsed.description, ""]
+    return "\n".join(text + lines)

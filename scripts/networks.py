@@ -1,0 +1,102 @@
+"""The two networks as one module, and how weights get into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["MaskAndCenterNet", "join_state_dicts", "load_weights", "read_state_dict"]
+
+
+class MaskAndCenterNet(nn.Module):
+    """Run MaskNet and CenterNet on the same window and return their outputs as one tensor.
+
+    One tensor means one sliding-window pass, one weights file and one TorchScript file for both.
+
+    Parameters
+    ----------
+    mask_network, center_network : nn.Module
+        Each takes (B, 1, Z, Y, X) and returns (B, 1, Z, Y, X). Any MONAI network will do; the two may differ.
+    """
+
+    def __init__(self, mask_network: nn.Module, center_network: nn.Module) -> None:
+        super().__init__()
+        self.mask_network = mask_network
+        self.center_network = center_network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Take (B, 1, Z, Y, X); return (B, 2, Z, Y, X): mask logit, center map."""
+        return torch.cat([self.mask_network(image), self.center_network(image)], dim=1)
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a flat state dict from a weights file, without running any code stored in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; says how weights are made.
+    ValueError
+        If the file is not a flat state dict of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a weights file (.pt), found none. Train the networks "
+            "(configs/train_mask.json, configs/train_center.json) and join them with `python -m bundle join`, "
+            "or name another file with --weights."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
+        raise ValueError(f"{path}: expected a PyTorch weights file, but it cannot be read ({error}).") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path}: expected a flat state dict (names to tensors), got {type(state).__name__}. "
+            "Use the model.pt of a run, not its last.pt, which also holds the optimizer."
+        )
+    return state
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Load a weights file into a network, exactly.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place.
+    path : path
+        A flat state dict.
+
+    Returns
+    -------
+    nn.Module
+        The same network.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_state_dict`; also if names or shapes differ from the network's.
+    """
+    state = read_state_dict(path)
+    own = network.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    if missing or unknown or other:
+        raise ValueError(
+            f"{path}: the weights do not fit the network of the config: {len(missing)} names missing "
+            f"({', '.join(missing[:2]) or 'none'}), {len(unknown)} unknown ({', '.join(unknown[:2]) or 'none'}), "
+            f"{len(other)} of another shape ({', '.join(other[:2]) or 'none'}). "
+            "Use the network_def the weights were trained with."
+        )
+    network.load_state_dict(state)
+    return network
+
+
+def join_state_dicts(mask: dict[str, torch.Tensor], center: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Join the weights of MaskNet and CenterNet into those of a `MaskAndCenterNet`."""
+    joined = {f"mask_network.{name}": value for name, value in mask.items()}
+    joined.update({f"center_network.{name}": value for name, value in center.items()})
+    return joined

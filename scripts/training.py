@@ -1,0 +1,249 @@
+"""What a training run keeps: averaged weights, checkpoints, early stopping, a log, and how it goes on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping, ProgressBar
+from ignite.metrics import Average
+from monai.data.utils import set_rnd
+from monai.utils import optional_import
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+__all__ = ["TrainingRun", "average_weights", "select_channel"]
+
+logger = logging.getLogger(__name__)
+
+
+def average_weights(network: nn.Module, device: torch.device | str, decay: float = 0.999) -> AveragedModel:
+    """Keep an exponential moving average of a network's weights: what is validated, saved and shipped.
+
+    The average follows quickly at first, ``min(decay, (1 + n) / (10 + n))`` after n steps, so that short runs work.
+    Batch-norm statistics are averaged too.
+    """
+
+    def average(averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        weight = min(decay, (1 + int(count)) / (10 + int(count)))
+        return averaged * weight + current * (1 - weight)
+
+    return AveragedModel(network, device=torch.device(device), avg_fn=average, use_buffers=True)
+
+
+def select_channel(channel: int, keys: tuple[str, str] = ("pred", "label")) -> Any:
+    """Give an ``output_transform`` for metrics: predictions, and one channel of the labels.
+
+    Returns
+    -------
+    callable
+        Takes ignite's list of decollated outputs; returns (list of (1, Z, Y, X), list of (1, Z, Y, X)).
+    """
+
+    def transform(output: list[dict[str, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return [item[keys[0]] for item in output], [item[keys[1]][channel : channel + 1] for item in output]
+
+    return transform
+
+
+class TrainingRun:
+    """Attach to a trainer what makes a run safe to stop and useful to have.
+
+    Every epoch starts from random states that depend on the seed and the epoch alone, so a run that was killed and
+    resumed ends with the weights of one that was not (on CPUs, with the same number of threads).
+
+    Parameters
+    ----------
+    folder : path
+        Gets ``model.pt`` (best averaged weights, a flat state dict on the CPU), ``last.pt`` (everything needed to
+        go on), ``metrics.csv`` (a row per epoch) and ``model.json`` (best epoch and score).
+    trainer, evaluator : ignite engines
+        The evaluator's key metric decides what is best; higher is better. It is run by MONAI's ValidationHandler.
+    network : nn.Module
+        The network without a DDP wrapper.
+    average : AveragedModel
+        From `average_weights`.
+    optimizer, lr_scheduler
+        The scheduler is stepped once per iteration.
+    dataset : Dataset
+        The training dataset, whose random transforms are reseeded.
+    seed : int
+    patience : int
+        Validations without a better key metric before the run ends early; 0 never ends it.
+    resume : bool
+        Go on from ``last.pt``. Otherwise the folder of an earlier run is moved aside first, never overwritten.
+    progress : bool
+        Show a progress bar.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        trainer: Engine,
+        evaluator: Engine,
+        network: nn.Module,
+        average: AveragedModel,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        dataset: Any,
+        seed: int = 0,
+        patience: int = 0,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.trainer, self.evaluator = trainer, evaluator
+        self.network, self.average = network, average
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.dataset, self.seed, self.resume, self.progress = dataset, int(seed), resume, progress
+        self.best: dict[str, Any] = {"epoch": 0, "score": None, "metric": None}
+        self.started = time.time()
+        self.early_stopping = EarlyStopping(patience, self._score, trainer) if patience > 0 else None
+
+    def run(self) -> None:
+        """Train, from the last state with ``resume``, to the last epoch or until early stopping."""
+        self._attach()
+        epochs = self.trainer.state.max_epochs
+        if self.trainer.state.epoch >= epochs:
+            logger.info("%s: all %d epochs are done, nothing to train; give more with --epochs", self.folder, epochs)
+            return
+        self.trainer.run()
+        logger.info("%s: best %s %s in epoch %s", self.folder, self.best["metric"], self.best["score"], self.best["epoch"])
+
+    def _attach(self) -> None:
+        if self.early_stopping is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self.early_stopping)
+        self.trainer.add_event_handler(Events.EPOCH_STARTED, self._reseed)
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        Average(output_transform=lambda output: output["loss"]).attach(self.trainer, "train_loss")
+        if self.resume:
+            self._load()
+        if _rank() != 0:
+            return
+        if not self.resume:
+            self._move_earlier_run_aside()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        if self.progress:
+            bar = ProgressBar(desc=self.folder.name, persist=False)
+            bar.attach(self.trainer, output_transform=lambda output: {"loss": output["loss"]})
+
+    def _score(self, evaluator: Engine) -> float:
+        return float(evaluator.state.metrics[evaluator.state.key_metric_name])  # type: ignore[attr-defined]
+
+    def _reseed(self, engine: Engine) -> None:
+        seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31
+        torch.manual_seed(seed)
+        set_rnd(self.dataset, seed)
+
+    def _after_step(self, engine: Engine) -> None:
+        self.lr_scheduler.step()
+        self.average.update_parameters(self.network)
+
+    def _after_epoch(self, engine: Engine) -> None:
+        state = self.evaluator.state
+        validated = bool(state.metrics) and state.epoch == engine.state.epoch
+        if validated:
+            score = self._score(self.evaluator)
+            if self.best["score"] is None or score > self.best["score"]:
+                self.best = {"epoch": engine.state.epoch, "score": score, "metric": state.key_metric_name}  # type: ignore[attr-defined]
+                weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
+                _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
+                text = json.dumps({**self.best, "seed": self.seed}, indent=2) + "\n"
+                _replace(self.folder / "model.json", lambda path: path.write_text(text))
+        row = {
+            "epoch": engine.state.epoch,
+            "train_loss": round(float(engine.state.metrics["train_loss"]), 6),
+            **{name: round(float(value), 6) for name, value in (state.metrics if validated else {}).items()},
+            "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
+            "seconds": round(time.time() - self.started, 1),
+        }
+        logger.info("  ".join(f"{name} {value}" for name, value in row.items()))
+        self._log(row)
+        _replace(self.folder / "last.pt", lambda path: torch.save(self._state(), path))
+
+    def _log(self, row: dict[str, Any]) -> None:
+        path = self.folder / "metrics.csv"
+        rows = [row]
+        if path.is_file():
+            with path.open(newline="") as file:
+                # a run that resumes repeats no epoch, but may have died between log and checkpoint
+                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]] + rows
+        names = list(dict.fromkeys(name for one in rows for name in one))
+
+        def write(target: Path) -> None:
+            with target.open("w", newline="") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(rows)
+
+        _replace(path, write)
+        summary_writer, found = optional_import("torch.utils.tensorboard", name="SummaryWriter")
+        if found:
+            with summary_writer(str(self.folder / "tensorboard")) as board:
+                for name, value in row.items():
+                    board.add_scalar(name, float(value), row["epoch"])
+
+    def _state(self) -> dict[str, Any]:
+        scaler = getattr(self.trainer, "scaler", None)
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler_step": self.lr_scheduler.last_epoch,
+            "epoch": self.trainer.state.epoch,
+            "iteration": self.trainer.state.iteration,
+            "best": self.best,
+            "early_stopping": None if self.early_stopping is None else dict(self.early_stopping.state_dict()),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "seconds": time.time() - self.started,
+        }
+
+    def _load(self) -> None:
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            logger.warning("%s: nothing to resume, the run starts at epoch 1", path)
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        # The schedule itself comes from the config, which may ask for more epochs now; only the place in it is kept.
+        self.lr_scheduler.last_epoch = state["scheduler_step"] - 1
+        self.lr_scheduler.step()
+        self.trainer.state.epoch = state["epoch"]
+        self.trainer.state.iteration = state["iteration"]
+        self.best = state["best"]
+        self.started = time.time() - state["seconds"]
+        if self.early_stopping is not None and state["early_stopping"] is not None:
+            self.early_stopping.load_state_dict(state["early_stopping"])
+        if state["scaler"] is not None:  # MONAI's trainer makes its gradient scaler when it starts
+            self.trainer.add_event_handler(Events.STARTED, lambda engine: engine.scaler.load_state_dict(state["scaler"]))
+        logger.info("%s: goes on after epoch %d", path, state["epoch"])
+
+    def _move_earlier_run_aside(self) -> None:
+        last = self.folder / "last.pt"
+        if last.is_file():
+            stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(last.stat().st_mtime))
+            aside = self.folder.with_name(f"{self.folder.name}_{stamp}")
+            os.replace(self.folder, aside)
+            logger.warning("%s held an earlier run: moved to %s (--resume true goes on instead)", self.folder, aside)
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file under a temporary name, then give it its own: a file that is there is whole."""
+    temporary = path.with_name(f".{path.name}.part")
+    write(temporary)
+    os.replace(temporary, path)
