@@ -18,7 +18,9 @@ from scripts.particles.particle_list import ParticleList
 __all__ = [
     "Format",
     "atomic_path",
+    "class_numbers",
     "number_column",
+    "number_names",
     "read_text",
     "require_columns",
     "to_numbers",
@@ -105,6 +107,28 @@ def read_text(path: Path, format_name: str) -> str:
         raise ValueError(
             f"{path}: {format_name} is a text format, but this file is not text ({error.reason})."
         ) from None
+
+
+def class_numbers(particles: ParticleList, context: TomogramContext) -> list[int]:
+    """A number for every particle's class; 0 for "".
+
+    Names that are numbers keep them; others follow ``context.class_names``, then come in alphabetical order.
+    """
+    known = {name: int(number) for number, name in context.class_names.items()}
+    names = [str(name) for name in particles.class_name]
+    new = sorted({name for name in names if name and name not in known and not name.isdecimal()})
+    taken = set(known.values()) | {int(name) for name in names if name.isdecimal()}
+    free = (number for number in range(1, len(new) + len(taken) + 1) if number not in taken)
+    known.update(zip(new, free, strict=False))
+    return [known[name] if name in known else int(name or 0) for name in names]
+
+
+def number_names(names: list[str]) -> list[int]:
+    """A number for every tomogram: its own if all names are numbers, else 1, 2, ... in alphabetical order."""
+    if all(name.isdecimal() for name in names):
+        return [int(name) for name in names]
+    number = {name: index for index, name in enumerate(sorted(set(names)), start=1)}
+    return [number[name] for name in names]
 
 
 @contextmanager

@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 
 from scripts.particles.context import ParticleListWarning, TomogramContext
+from scripts.particles.coords_text import COORDS
 from scripts.particles.csv_table import CSV
+from scripts.particles.deepfinder_xml import DEEPFINDER
 from scripts.particles.format import Format
 from scripts.particles.original_txt import ORIGINAL_TXT
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.relion5_star import RELION5
+from scripts.particles.relion_star import RELION3, RELION4, WARP
 
 __all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
 
 # Where several formats share an ending, the first is written by default.
-FORMATS: dict[str, Format] = {item.name: item for item in (CSV, ORIGINAL_TXT, RELION5)}
+FORMATS: dict[str, Format] = {
+    item.name: item for item in (CSV, ORIGINAL_TXT, DEEPFINDER, RELION5, RELION4, WARP, RELION3, COORDS)
+}
 
 
 def find_format(name: str) -> Format:

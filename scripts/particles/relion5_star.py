@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.format import Format, number_column
 from scripts.particles.particle_list import ParticleList
@@ -13,7 +14,7 @@ from scripts.particles.star_tables import (
     angle_columns,
     build_particles,
     class_columns,
-    optics_column,
+    pixel_size_in_file,
     read_particle_block,
     score_column,
     sniff_star,
@@ -42,10 +43,9 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
         names = [context.name] * len(table)
     if len(table) == 0:
         return build_particles(table, centered, names, context, path)
-    pixel_size = optics_column(table, optics, "rlnTomoTiltSeriesPixelSize", path)
-    pixel = _unbinned_pixel_xyz(context) if pixel_size is None else pixel_size[:, None]
+    pixel = pixel_size_in_file(table, optics, context, "relion5", path)
     unbinned = centered / pixel + _middle_xyz(names, context)
-    centers = _unbinned_to_angstrom(unbinned, context)
+    centers = unbinned_to_angstrom_xyz(unbinned, context, "relion5")
     return build_particles(table, centers, names, context, path)
 
 
@@ -54,30 +54,16 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
     names = [tomogram_base_name(name) for name in tomogram_names(particles, context, "relion5")]
     centered = np.zeros((0, 3))
     if len(particles):
-        unbinned = _angstrom_to_unbinned(particles.centers_xyz_angstrom, context)
-        centered = (unbinned - _middle_xyz(names, context)) * _unbinned_pixel_xyz(context)
+        unbinned = angstrom_to_unbinned_xyz(particles.centers_xyz_angstrom, context, "relion5")
+        centered = (unbinned - _middle_xyz(names, context)) * unbinned_pixel_xyz(context, "relion5")
     columns = {
         "rlnTomoName": names,
         **dict(zip(COORDINATES, centered.T, strict=True)),
         **angle_columns(particles),
-        **class_columns(particles),
+        **class_columns(particles, context),
         **score_column(particles),
     }
     write_block(path, columns)
-
-
-def _unbinned_pixel_xyz(context: TomogramContext) -> np.ndarray:
-    return context.voxel_size_xyz("relion5") / context.binning
-
-
-def _angstrom_to_unbinned(centers_xyz_angstrom: np.ndarray, context: TomogramContext) -> np.ndarray:
-    binned = centers_xyz_angstrom / context.voxel_size_xyz("relion5")
-    return context.binning * binned + (context.binning - 1) / 2
-
-
-def _unbinned_to_angstrom(unbinned_xyz: np.ndarray, context: TomogramContext) -> np.ndarray:
-    binned = (unbinned_xyz - (context.binning - 1) / 2) / context.binning
-    return binned * context.voxel_size_xyz("relion5")
 
 
 def _middle_xyz(names: list[str], context: TomogramContext) -> np.ndarray:

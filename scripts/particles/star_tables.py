@@ -9,8 +9,9 @@ import pandas as pd
 import starfile
 from scipy.spatial.transform import Rotation
 
+from scripts.particles.binning import unbinned_pixel_xyz
 from scripts.particles.context import TomogramContext
-from scripts.particles.format import atomic_path, number_column, read_text, require_columns
+from scripts.particles.format import atomic_path, class_numbers, number_column, read_text, require_columns
 from scripts.particles.orientations import relion_angles, rotation_from_relion
 from scripts.particles.particle_list import ParticleList
 
@@ -24,6 +25,7 @@ __all__ = [
     "build_particles",
     "class_columns",
     "optics_column",
+    "pixel_size_in_file",
     "read_particle_block",
     "sniff_star",
     "subtomogram_shift",
@@ -34,6 +36,7 @@ __all__ = [
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SUBTOMOGRAM_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+PIXEL_SIZE = "rlnTomoTiltSeriesPixelSize"
 SCORE = "rlnAutopickFigureOfMerit"
 CLASS_NUMBER = "rlnClassNumber"
 PARTICLE_CLASS = "rlnParticleName"
@@ -129,18 +132,37 @@ def tomogram_names(particles: ParticleList, context: TomogramContext, format_nam
     return names
 
 
-def class_columns(particles: ParticleList) -> dict[str, object]:
-    """`rlnClassNumber`, and `rlnParticleName` where classes have names that are not numbers; {} without classes.
+def pixel_size_in_file(
+    table: pd.DataFrame, optics: pd.DataFrame, context: TomogramContext, format_name: str, path: Path
+) -> np.ndarray:
+    """Å per unbinned pixel, shape (n, 1) from the file (`rlnTomoTiltSeriesPixelSize`), else (3,) from the context.
 
-    Named classes are numbered in alphabetical order.
+    Raises
+    ------
+    ValueError
+        If the two are apart: the binning would be wrong, and every position with it.
     """
+    expected = unbinned_pixel_xyz(context, format_name)
+    pixel = optics_column(table, optics, PIXEL_SIZE, path)
+    if pixel is None:
+        return expected
+    if len(pixel) and np.abs(pixel[:, None] / expected - 1).max() > 0.02:
+        raise ValueError(
+            f"{path}: {format_name} has {PIXEL_SIZE} {pixel[0]:g} Å, but voxel size / binning is {expected[0]:g} Å. "
+            f"Give --binning {expected[0] * context.binning / pixel[0]:.4g}, or another --voxel_size."
+        )
+    return pixel[:, None]
+
+
+def class_columns(particles: ParticleList, context: TomogramContext) -> dict[str, object]:
+    """`rlnClassNumber`, and `rlnParticleName` where classes have names that are not numbers; {} without classes."""
     names = [str(name) for name in particles.class_name]
     if not any(names):
         return {}
+    numbers = class_numbers(particles, context)
     if all(name.isdecimal() for name in names):
-        return {CLASS_NUMBER: [int(name) for name in names]}
-    number = {name: index for index, name in enumerate(sorted(set(names)), start=1)}
-    return {CLASS_NUMBER: [number[name] for name in names], PARTICLE_CLASS: [name or "unknown" for name in names]}
+        return {CLASS_NUMBER: numbers}
+    return {CLASS_NUMBER: numbers, PARTICLE_CLASS: [name or "unknown" for name in names]}
 
 
 def angle_columns(particles: ParticleList) -> dict[str, np.ndarray]:
