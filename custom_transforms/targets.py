@@ -8,7 +8,7 @@ particle cut by a crop would get another center.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cc3d
 import edt
@@ -39,6 +39,7 @@ LARGEST_ID = 2**24  # what a float32 label file holds exactly
 TRUNCATE_SIGMAS = 3.0
 CENTER_KINDS = ("gaussian", "distance")
 
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Box = tuple[slice, slice, slice]
 
 
@@ -50,7 +51,7 @@ class InstanceCenters(NamedTuple):
     diameters_angstrom: np.ndarray  # (n,) float64
 
 
-def mask_target(labels: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+def mask_target(labels: Array) -> Array:
     """Turn instance labels into the target of MaskNet.
 
     Parameters
@@ -134,12 +135,12 @@ def instance_centers(
 
 
 def center_target(
-    labels: np.ndarray | torch.Tensor,
+    labels: Array,
     voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
     kind: str = "gaussian",
     sigma_fraction: float = 0.25,
     closing_angstrom: float = CLOSING_ANGSTROM,
-) -> np.ndarray | torch.Tensor:
+) -> Array:
     """Turn instance labels into the target of CenterNet.
 
     ``gaussian``: a Gaussian of the distance in Å to each particle's sub-voxel center (see
@@ -220,13 +221,19 @@ def _distance_target(volume: np.ndarray, size: np.ndarray) -> np.ndarray:
         # one voxel more on each side, where the volume has one, holds every nearest outside voxel
         grown = tuple(slice(max(at.start - 1, 0), at.stop + 1) for at in box)
         mask = volume[grown] == label
-        distance = edt.edt(mask, anisotropy=tuple(size), black_border=False)
+        distance = _distance_to_outside(mask, size)
         inner = np.where(_has_outer_face(mask), 0, distance)
         peak = inner.max()
         if peak == 0:
             inner, peak = distance, distance.max()
         target[grown][mask] = inner[mask] / peak if np.isfinite(peak) else 1.0
     return target
+
+
+def _distance_to_outside(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Å from each voxel of the mask to the nearest one outside, inf if there is none; 0 outside."""
+    # edt is three times faster on bytes than on booleans
+    return edt.edt(mask.view(np.uint8), anisotropy=tuple(size), black_border=False)
 
 
 def _has_outer_face(mask: np.ndarray) -> np.ndarray:
@@ -249,8 +256,8 @@ def _fill(mask: np.ndarray, size: np.ndarray, closing_angstrom: float) -> tuple[
     filled = outside != outside[0, 0, 0]
     if closes:
         radius = closing_angstrom * (1 + 1e-5)  # a distance of exactly the radius is within it
-        grown = edt.edt(~filled, anisotropy=tuple(size)) <= radius
-        filled = edt.edt(grown, anisotropy=tuple(size)) > radius
+        grown = _distance_to_outside(~filled, size) <= radius
+        filled = _distance_to_outside(grown, size) > radius
     return filled, pad
 
 
@@ -294,7 +301,6 @@ class MaskTargetd(MapTransform):
         Instance labels, (1, Z, Y, X).
     target_key : str or sequence of str
         Where each target goes, with the label's metadata.
-    allow_missing_keys : bool
     """
 
     def __init__(
@@ -327,7 +333,6 @@ class CenterTargetd(MapTransform):
         See `center_target`.
     dtype : torch.dtype or str
         Stored type; ``float16`` halves the cache and is exact to 0.0005.
-    allow_missing_keys : bool
     """
 
     def __init__(
@@ -367,7 +372,6 @@ class CheckLabelsd(MapTransform):
         Instance labels.
     minimum : int
         Particles that a volume must hold at least.
-    allow_missing_keys : bool
 
     Raises
     ------
