@@ -1,7 +1,7 @@
 """The command line: fire, behind one wrapper that makes options safe.
 
-fire alone runs a job before it notices a misspelt option, turns ``--output_dir 2024_01`` into the number 202401 and lets
-a bare flag swallow the file name after it. The wrapper reads the verb's signature first: unknown options are
+fire alone runs a job before it notices a misspelt option, turns ``--output_dir 2024_01`` into the number 202401 and
+lets a bare flag swallow the file name after it. The wrapper reads the verb's signature first: unknown options are
 rejected before any work, text stays text, and booleans are bare flags.
 """
 
@@ -14,7 +14,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,14 @@ from fire import docstrings
 
 __all__ = ["VERBS", "help_text", "main", "safe_arguments"]
 
+# verb: where its function is, and what it does in a line (importing all of them for an overview takes seconds)
 VERBS = {
-    "detect": "scripts.detect:detect",
-    "simulate": "scripts.simulate.simulate:simulate",
+    "simulate": ("scripts.simulate.simulate:simulate", "make tomograms with known particles, to train and test on"),
+    "detect": ("scripts.detect:detect", "find and separate the particles of tomograms"),
+    "demo_real": (
+        "scripts.demo_real:demo_real",
+        "train on simulated virus-like particles, find those of a real tomogram",
+    ),
 }
 
 
@@ -33,22 +38,26 @@ class UsageError(ValueError):
     """A command line that cannot be understood; nothing has been done yet."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    verbs: Mapping[str, tuple[str, str]] = VERBS,
+    program: str = "python -m scripts",
+) -> int:
     """Run one verb; return the exit code (0 done, 1 an error, 2 a command line that cannot be understood)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        print(overview(verbs, program))
         return 0
     if arguments[0] == "--version":
         print(bundle_version())
         return 0
     verb = arguments.pop(0)
     try:
-        function = find_verb(verb)
+        function = find_verb(verb, verbs)
         if any(argument in ("-h", "--help") for argument in arguments):
-            print(help_text(verb, function))
+            print(help_text(f"{program} {verb}", function))
             return 0
         fire.Fire(function, command=safe_arguments(verb, function, arguments), name=verb)
     except KeyboardInterrupt:
@@ -82,13 +91,13 @@ def user_message(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} (run again with --debug to see where)"
 
 
-def find_verb(verb: str) -> Callable:
+def find_verb(verb: str, verbs: Mapping[str, tuple[str, str]] = VERBS) -> Callable:
     """Import the function behind a verb."""
-    if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, 1)
+    if verb not in verbs:
+        close = difflib.get_close_matches(verb, verbs, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(VERBS)}.{hint}")
-    module, name = VERBS[verb].split(":")
+        raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(verbs)}.{hint}")
+    module, name = verbs[verb][0].split(":")
     return getattr(importlib.import_module(module), name)
 
 
@@ -134,14 +143,14 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
             break
         if not token.startswith("--"):
             if token.startswith("-") and len(token) > 1 and not token[1].isdigit():
-                raise UsageError(f"{token}: options have two dashes. See `python -m scripts {verb} --help`.")
+                raise UsageError(f"{token}: options have two dashes. See `--help`.")
             positional.append(token)
             continue
         name, equals, value = token[2:].partition("=")
         name = name.replace("-", "_")
         if name not in options:
             close = difflib.get_close_matches(name, options, 1)
-            hint = f" Did you mean --{close[0]}?" if close else f" See `python -m scripts {verb} --help`."
+            hint = f" Did you mean --{close[0]}?" if close else " See `--help`."
             raise UsageError(f"{verb} has no option --{name}.{hint} Nothing was done.")
         if name in named:
             raise UsageError(f"--{name} is given twice. Nothing was done.")
@@ -163,8 +172,12 @@ def _check_positional(verb: str, parameters: Any, positional: list[str], named: 
     required = [one.name for one in plain if one.default is one.empty and one.name not in named]
     optional = {one.name for one in plain} - set(required)
     if len(positional) < len(required) or (variable and not required and not positional):
-        wanted = required[len(positional)] if required else next(n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL)
-        raise UsageError(f"{verb} needs {wanted.upper()}. See `python -m scripts {verb} --help`.")
+        wanted = (
+            required[len(positional)]
+            if required
+            else next(n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL)
+        )
+        raise UsageError(f"{verb} needs {wanted.upper()}. See `--help`.")
     if not variable and len(positional) > len(required):
         extra = positional[len(required)]
         hint = f" (options are given by name: --{sorted(optional)[0]} ...)" if optional else ""
@@ -201,20 +214,19 @@ def _convert(name: str, kind: Any, value: str) -> Any:
     return value
 
 
-def overview() -> str:
-    """List the verbs, each with the first line of its help."""
-    lines = ["Find every particle in cryo-electron tomograms.", "", "usage: python -m scripts COMMAND ...", ""]
-    for verb in VERBS:
-        lines.append(f"  {verb:<10} {docstrings.parse(inspect.getdoc(find_verb(verb))).summary}")
-    return "\n".join([*lines, "", "`python -m scripts COMMAND --help` tells more. --debug shows where an error arose."])
+def overview(verbs: Mapping[str, tuple[str, str]] = VERBS, program: str = "python -m scripts") -> str:
+    """List the verbs, each with a line on what it does."""
+    lines = ["Find every particle in cryo-electron tomograms.", "", f"usage: {program} COMMAND ...", ""]
+    lines += [f"  {verb:<10} {summary}" for verb, (_, summary) in verbs.items()]
+    return "\n".join([*lines, "", f"`{program} COMMAND --help` tells more. --debug shows where an error arose."])
 
 
-def help_text(verb: str, function: Callable) -> str:
+def help_text(command: str, function: Callable) -> str:
     """Write a verb's help from its docstring: what it does, its arguments with defaults, and examples."""
     parsed = docstrings.parse(inspect.getdoc(function))
     parameters = inspect.signature(function).parameters
     described = {one.name.lstrip("*"): " ".join((one.description or "").split()) for one in parsed.args or []}
-    usage, lines = [f"python -m scripts {verb}"], []
+    usage, lines = [command], []
     hints = typing.get_type_hints(function)
     for name, one in parameters.items():
         if one.kind is one.VAR_POSITIONAL:

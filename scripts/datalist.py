@@ -7,8 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_datalist"]
+__all__ = ["TOMOGRAM_SUFFIXES", "find_tomograms", "load_datalist"]
 
+TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff", ".nii", ".nii.gz")
 PATH_KEYS = ("image", "label", "classes", "particles")
 
 
@@ -77,3 +78,28 @@ def _absolute(item: Any, path: Path) -> dict:
                 raise FileNotFoundError(f"{path} names a file that is not there: {value} ({key}).")
         absolute[key] = value
     return absolute
+
+
+def find_tomograms(dataset_dir: str | Path) -> list[dict]:
+    """List the tomograms to detect: the test section of a datalist, or else every tomogram file of a folder.
+
+    Returns
+    -------
+    list of dict
+        ``{"image": path, ...}``, sorted by name; at least one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing or holds no tomogram; lists the endings looked for.
+    """
+    folder = Path(dataset_dir).expanduser()
+    if (folder / "dataset.json").is_file():
+        return load_datalist(folder, "test", fallback="validation")
+    found = sorted(path for path in folder.glob("*") if path.name.lower().endswith(TOMOGRAM_SUFFIXES))
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: expected a folder of tomograms ({' '.join(TOMOGRAM_SUFFIXES)}) or with a dataset.json, "
+            "found none. Name it with --dataset_dir."
+        )
+    return [{"image": str(path.resolve())} for path in found]

@@ -1,0 +1,40 @@
+# make demo | demo-real | test | check | bench | clean. Needs make and Python 3.11 or 3.12, nothing else.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+SOURCES := bundle custom_transforms scripts tests
+
+.PHONY: demo demo-real test check format bench clean
+.DELETE_ON_ERROR:
+
+demo demo-real: .venv/.runtime  ## train on simulated particles, detect those of a real tomogram
+	$(BIN)/python -m scripts demo_real
+
+test: .venv/.development  ## all tests, doctests and the slow ones included
+	$(BIN)/python -m pytest
+
+check: .venv/.development  ## format, lint, types
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: .venv/.development
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: .venv/.development  ## speed and memory, as a table of ratios
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.runtime: requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: expected Python 3.11 or 3.12 on the PATH, found neither. Install one, or: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+.venv/.development: .venv/.runtime tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	touch $@

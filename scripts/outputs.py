@@ -1,0 +1,212 @@
+"""Write what a detection found: the files of one tomogram, and the record of how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from monai.transforms import Transform
+
+from custom_transforms.io import atomic_path, write_instances
+from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.particles.context import TomogramContext
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import find_format, write_particles
+
+__all__ = ["SaveDetectiond", "finished_record", "tomogram_name"]
+
+FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
+
+
+def tomogram_name(path: str | Path) -> str:
+    """Name a tomogram after its file, without folder and endings.
+
+    Examples
+    --------
+    >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz")
+    'TS_001_10.00Apx'
+    """
+    name = Path(path).name
+    for ending in (".gz", ".bz2"):
+        name = name.removesuffix(ending)
+    return Path(name).stem
+
+
+class SaveDetectiond(Transform):
+    """Write instances, particle lists and the record of one tomogram into ``<output_dir>/<tomogram>/``.
+
+    Each file gets its name when it is whole; ``<tomogram>.json`` comes last, so its presence says that all are there.
+
+    Parameters
+    ----------
+    output_dir : path
+    weights : path
+        Recorded with its sha256.
+    settings : mapping
+        What the result depends on, recorded; null values are left out.
+    formats : sequence of str
+        Particle lists to write; ``csv`` is the full table, with the dropped particles, and is always written.
+    overwrite : bool
+        Replace the files of an earlier detection; otherwise one that is there is an error.
+
+    Notes
+    -----
+    Takes ``image`` (for the metadata), ``instances`` (labels), ``particles`` (the table) and optionally ``timings``
+    (seconds by stage); returns them unchanged, with ``output_files``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        weights: str | Path,
+        settings: Mapping[str, Any],
+        formats: Sequence[str] = ("csv", "original", "relion5"),
+        overwrite: bool = False,
+    ) -> None:
+        self.output_dir, self.weights = Path(output_dir), Path(weights)
+        self.settings = {name: value for name, value in settings.items() if value is not None}
+        self.formats = [find_format(one).name for one in formats]
+        self.overwrite = overwrite
+
+    def folder(self, tomogram: str | Path) -> Path:
+        """Where the files of a tomogram go."""
+        return self.output_dir / tomogram_name(tomogram)
+
+    def inputs(self, tomogram: str | Path) -> dict[str, Any]:
+        """What a detection depends on; two detections with the same are the same."""
+        status = Path(tomogram).stat()
+        return {
+            "tomogram": {"path": str(tomogram), "bytes": status.st_size, "modified": status.st_mtime},
+            "settings": json.loads(json.dumps(self.settings)),
+            "weights_sha256": file_sha256(self.weights, self.weights.stat().st_mtime),
+        }
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        d = dict(data)
+        meta = d["image"].meta
+        path = meta["filename_or_obj"]
+        folder, name = self.folder(path), tomogram_name(path)
+        record = folder / f"{name}.json"
+        if record.exists() and not self.overwrite:
+            raise FileExistsError(
+                f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        labels = np.asarray(d["instances"]).reshape(np.asarray(d["instances"]).shape[-3:])
+        table = d["particles"]
+        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
+        header = meta.get("header", {})
+        files = {"instances": folder / f"{name}_instances.mrc"}
+        write_instances(
+            files["instances"],
+            labels,
+            voxel_size_zyx,
+            origin_xyz=meta.get("origin_xyz", (0, 0, 0)),
+            nstart_xyz=header.get("nstart_xyz", (0, 0, 0)),
+        )
+        files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
+        text = json.dumps(self._record(path, meta, table, labels, files, d.get("timings")), indent=2, default=_plain)
+        with atomic_path(record) as temporary:
+            Path(temporary).write_text(text + "\n")
+        d["output_files"] = {**files, "record": record}
+        return d
+
+    def _write_lists(
+        self, folder: Path, name: str, table: pd.DataFrame, size_zyx: tuple[int, ...], voxel_size_zyx: np.ndarray
+    ) -> dict[str, Path]:
+        files = {"csv": folder / FILE_NAMES["csv"].format(name=name)}
+        with atomic_path(files["csv"]) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        kept = table[table["label"] > 0]
+        particles = ParticleList(
+            voxel_zyx_to_angstrom_xyz(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), voxel_size_zyx),
+            tomogram=name,
+            class_name=kept["class"].astype(str).to_numpy() if "class" in kept else "",
+            score=kept["score"].to_numpy(float),
+        )
+        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=tuple(size_zyx), name=name)
+        for one in self.formats:
+            if one != "csv":
+                default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"
+                files[one] = folder / FILE_NAMES.get(one, default).format(name=name)
+                write_particles(particles, files[one], format=one, context=context)
+        return files
+
+    def _record(
+        self, path: str, meta: Mapping, table: pd.DataFrame, labels: np.ndarray, files: Mapping, timings: Mapping | None
+    ) -> dict[str, Any]:
+        dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
+        metadata = json.loads((Path(__file__).parents[1] / "configs" / "metadata.json").read_text())
+        return {
+            "bundle": metadata["name"],
+            "bundle_version": metadata["version"],
+            "inputs": self.inputs(path),
+            "tomogram": {
+                "shape_zyx": list(labels.shape),
+                "voxel_size_zyx_angstrom": list(meta["voxel_size_zyx"]),
+                "origin_xyz_angstrom": list(meta.get("origin_xyz", (0, 0, 0))),
+                "header": meta.get("header", {}),
+            },
+            "conventions": {
+                "axis_order": "volumes are (Z, Y, X); columns are named",
+                "units": "vox counts voxel centers from 0; angstrom = vox x voxel size, without the header's origin",
+                "center": "centroid of the center map's peak; without a peak, centroid of the instance",
+                "labels": "0 background; label n of the volume is the row with label n of the table",
+            },
+            "weights": str(self.weights),
+            "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
+            "files": {key: file.name for key, file in files.items()},
+            "warnings": list(meta.get("warnings", [])),
+            "timings_seconds": dict(timings or {}),
+            "made_with": {
+                "python": platform.python_version(),
+                **{one: version(one) for one in ("torch", "monai", "numpy", "scipy", "connected-components-3d")},
+            },
+        }
+
+
+def finished_record(save: SaveDetectiond, tomogram: str | Path) -> bool:
+    """Tell whether a tomogram was already detected with the same inputs.
+
+    Raises
+    ------
+    FileExistsError
+        If it was detected with other settings or weights; names what differs.
+    """
+    record = save.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
+    if save.overwrite or not record.is_file():
+        return False
+    then, now = json.loads(record.read_text()).get("inputs", {}), save.inputs(tomogram)
+    if then == now:
+        return True
+    changed = [key for key in now["settings"] if then.get("settings", {}).get(key) != now["settings"][key]]
+    changed += [key for key in ("tomogram", "weights_sha256") if then.get(key) != now[key]]
+    raise FileExistsError(
+        f"{record}: detected before with other {', '.join(changed) or 'settings'}. "
+        "Choose another --output_dir, or --overwrite to replace it."
+    )
+
+
+@lru_cache(maxsize=8)
+def file_sha256(path: Path, modified: float) -> str:
+    """Hash a file; ``modified`` only renews the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy values into what JSON knows."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
