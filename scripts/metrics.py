@@ -14,11 +14,16 @@ import torch
 from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 
+from custom_transforms.refine import refine_seeds
+from custom_transforms.seeds import find_seeds
+from custom_transforms.targets import instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.points import match_points, match_radius
 from scripts.evaluation.scores import f_beta, ratio
+from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
 
-__all__ = ["CenterF1", "MaskDice", "NamedMetricsHandler"]
+__all__ = ["CenterF1", "InstanceMetrics", "MaskDice", "NamedMetricsHandler"]
 
 IGNORE = -1
 
@@ -123,9 +128,6 @@ class CenterF1(_PooledMetric):
         self.min_voxels = min_voxels
 
     def _count(self, pred: torch.Tensor, label: torch.Tensor, voxel_size: Any) -> Sequence[float]:
-        from custom_transforms.seeds import find_seeds, refine_seeds
-        from custom_transforms.targets import instance_centers
-
         size = as_voxel_size_zyx(_required(self.voxel_size if voxel_size is None else voxel_size))
         center_map = _array(pred[-1]).astype(np.float32, copy=False).clip(0.0, 1.0)
         labels = _array(label[0]).astype(np.int32, copy=False)
@@ -190,6 +192,52 @@ class MaskDice(_PooledMetric):
             "precision": float(ratio(both, both + extra)),
             "recall": float(ratio(both, both + missed)),
         }
+
+
+class InstanceMetrics(_PooledMetric):
+    """Instance scores of predicted against true labels, by overlap (`scripts.evaluation.volumes.judge_volumes`).
+
+    Parameters
+    ----------
+    rule : {"main", "original"}
+    border : {"count", "ignore"}
+        What to do with particles that touch a face of the volume.
+    metric_name : str or list of str
+        ``f1``, ``precision``, ``recall``, ``merged_rate``, ``split_rate``, ``panoptic_quality``,
+        ``segmentation_quality``, ``recognition_quality``. MONAI's handler records the first of several;
+        `NamedMetricsHandler` all of them.
+
+    Notes
+    -----
+    ``y_pred`` and ``y`` are instance labels (B, 1, Z, Y, X): 0 background, 1..n particles; -1 in ``y`` is ignored.
+    """
+
+    names = (
+        "f1",
+        "precision",
+        "recall",
+        "merged_rate",
+        "split_rate",
+        "panoptic_quality",
+        "segmentation_quality",
+        "recognition_quality",
+    )
+
+    def __init__(self, rule: str = "main", border: str = "count", metric_name: str | Sequence[str] = names) -> None:
+        super().__init__(metric_name)
+        self.rule, self.border = rule, border
+        self._fields = list(self._judge(np.zeros((1, 1, 1), np.int32), np.zeros((1, 1, 1), np.int32)))
+
+    def _judge(self, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        found = judge_volumes(overlap_table(true, predicted), self.rule, self.border)
+        return volume_counts(found.true_status, found.predicted_status, found.matched_iou)
+
+    def _count(self, pred: torch.Tensor, label: torch.Tensor, voxel_size: Any) -> Sequence[float]:
+        counts = self._judge(_array(label[0]), _array(pred[0]))
+        return [counts[field] for field in self._fields]
+
+    def _scores(self, totals: np.ndarray) -> dict[str, float]:
+        return volume_scores(dict(zip(self._fields, totals, strict=True)))
 
 
 def _required(voxel_size: Any) -> Any:
