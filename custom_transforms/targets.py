@@ -52,12 +52,7 @@ class InstanceCenters(NamedTuple):
 
 
 def mask_target(labels: Array) -> Array:
-    """Turn instance labels into the target of MaskNet.
-
-    Parameters
-    ----------
-    labels : ndarray or torch.Tensor, any shape
-        Instance labels of any number type.
+    """Turn instance labels, of any shape and number type, into the target of MaskNet.
 
     Returns
     -------
@@ -99,15 +94,13 @@ def instance_centers(
     Returns
     -------
     InstanceCenters
-        ``ids`` (n,), ``centers_zyx_vox`` (n, 3): centroids, sub-voxel, voxel i has its center at i, and
-        ``diameters_angstrom`` (n,): of the sphere of equal volume. n is 0 without particles. Two
-        pieces with one id are one particle.
+        ``ids``, ``centers_zyx_vox`` (sub-voxel centroids; voxel i has its center at i) and ``diameters_angstrom``
+        (of the sphere of equal volume). n is 0 without particles. Two pieces with one id are one particle.
 
     Raises
     ------
     ValueError
-        If the shape is wrong, a label is not a whole number up to 16,777,216, the voxel size is not
-        positive or the closing negative.
+        If the labels are no label volume, or the voxel size or closing is out of range; names which.
 
     Examples
     --------
@@ -163,10 +156,8 @@ def center_target(
     voxel_size_zyx : float or sequence of 3 floats
         Å per voxel along Z, Y, X.
     kind : {"gaussian", "distance"}
-    sigma_fraction : float
-        Sigma over diameter, for ``gaussian``; > 0.
-    closing_angstrom : float
-        See `instance_centers`; for ``gaussian``.
+    sigma_fraction, closing_angstrom : float
+        For ``gaussian``: sigma over diameter, > 0, and the closing of `instance_centers`.
 
     Returns
     -------
@@ -297,10 +288,8 @@ class MaskTargetd(MapTransform):
 
     Parameters
     ----------
-    keys : str or sequence of str
-        Instance labels, (1, Z, Y, X).
-    target_key : str or sequence of str
-        Where each target goes, with the label's metadata.
+    keys, target_key : str or sequence of str
+        Instance labels, (1, Z, Y, X), and where each target goes, with the label's metadata.
     """
 
     def __init__(
@@ -324,12 +313,10 @@ class CenterTargetd(MapTransform):
 
     Parameters
     ----------
-    keys : str or sequence of str
-        Instance labels, (1, Z, Y, X), with ``voxel_size_zyx`` in their metadata.
-    target_key : str or sequence of str
-        Where each target goes, with the label's metadata.
-    kind : {"gaussian", "distance"}
-    sigma_fraction, closing_angstrom : float
+    keys, target_key : str or sequence of str
+        Instance labels, (1, Z, Y, X), with ``voxel_size_zyx`` in their metadata, and where each
+        target goes, with the label's metadata.
+    kind, sigma_fraction, closing_angstrom
         See `center_target`.
     dtype : torch.dtype or str
         Stored type; ``float16`` halves the cache and is exact to 0.0005.
@@ -364,20 +351,7 @@ class CenterTargetd(MapTransform):
 
 
 class CheckLabelsd(MapTransform):
-    """Stop with a clear error when a training volume holds too few labelled particles.
-
-    Parameters
-    ----------
-    keys : str or sequence of str
-        Instance labels.
-    minimum : int
-        Particles that a volume must hold at least.
-
-    Raises
-    ------
-    ValueError
-        When called on fewer particles; names the file, the count and what to do.
-    """
+    """Stop with a ValueError when a training volume holds fewer than ``minimum`` labelled particles."""
 
     def __init__(self, keys: KeysCollection = "label", minimum: int = 1, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)

@@ -226,8 +226,8 @@ def test_no_particles_give_an_empty_target_with_ignored_voxels(kind):
 def test_mask_target_is_int8_with_minus_one_where_ignored():
     labels = _scene(1)
     expected = np.sign(labels)
-    for given_labels in (labels, labels.astype(np.float32), torch.from_numpy(labels)):
-        target = np.asarray(mask_target(given_labels))
+    targets = mask_target(labels), mask_target(labels.astype(float)), mask_target(torch.from_numpy(labels)).numpy()
+    for target in targets:
         assert target.dtype == np.int8
         np.testing.assert_array_equal(target, expected)
     assert mask_target(np.array([300, 65535], np.uint16)).tolist() == [1, 1]
