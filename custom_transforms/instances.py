@@ -1,0 +1,336 @@
+"""instances: mask probability and center map -> labels and one table row per particle.
+
+A chain of small named transforms for configs, each a thin adapter over a plain function:
+
+========================  ==========================  =====================================
+transform                 function                    reads -> writes
+========================  ==========================  =====================================
+`SplitPredictiond`        `split_prediction`          pred -> probability, center_map
+`MaskFromProbabilityd`    `mask_from_probability`     probability -> foreground
+`FindSeedsd`              `find_seeds`,               center_map -> seeds
+                          `refine_seeds`
+`AssignInstancesd`        `assign_instances`          foreground, center_map, seeds -> instances
+`MeasureParticlesd`       `measure_particles`         instances, probability, seeds -> particles
+`FilterParticlesd`        `filter_particles`          particles, instances -> the same
+========================  ==========================  =====================================
+
+`detect_instances` is the whole chain as one call. Lengths are Å, volumes Å^3; ``particle_diameter`` gives
+every length that is not set by itself (`ParticleSizes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from custom_transforms.assign import METHODS, assign_instances
+from custom_transforms.chain import detect_instances, split_prediction
+from custom_transforms.components import mask_from_probability
+from custom_transforms.particle_table import (
+    PARTICLE_COLUMNS,
+    empty_particle_table,
+    filter_particles,
+    measure_particles,
+)
+from custom_transforms.refine import refine_seeds
+from custom_transforms.seeds import find_seeds
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
+
+__all__ = [
+    "METHODS",
+    "PARTICLE_COLUMNS",
+    "AssignInstancesd",
+    "FilterParticlesd",
+    "FindSeedsd",
+    "MaskFromProbabilityd",
+    "MeasureParticlesd",
+    "Seeds",
+    "SplitPredictiond",
+    "assign_instances",
+    "detect_instances",
+    "empty_particle_table",
+    "filter_particles",
+    "find_seeds",
+    "mask_from_probability",
+    "measure_particles",
+    "refine_seeds",
+    "split_prediction",
+]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one tomogram, sorted by z, y, x.
+
+    Attributes
+    ----------
+    peaks_zyx : ndarray, shape (n, 3), int64
+        Voxels of the peaks.
+    centers_zyx_vox, heights : ndarray, shapes (n, 3) and (n,), float64
+        Refined centers, and the center map there.
+    threshold : float
+        The ``center_threshold`` they passed.
+    labels : ndarray, shape (n,), int64, or None
+        Label of each seed in the instance volume, once assigned; 0 if it owns no voxel.
+    """
+
+    peaks_zyx: np.ndarray
+    centers_zyx_vox: np.ndarray
+    heights: np.ndarray
+    threshold: float
+    labels: np.ndarray | None = None
+
+
+def _volume(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
+    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X); no copy on the CPU."""
+    value = data[key]
+    if isinstance(value, MetaTensor):
+        value = value.as_tensor()
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"{key}: expected (1, Z, Y, X) or (Z, Y, X), got {array.shape}. Pass one tomogram at a time.")
+    return array
+
+
+def _like(array: np.ndarray, source: Any) -> Any:
+    """Wrap a new volume like ``source``: its channel axis, and its metadata if it has any."""
+    shaped = array[None] if np.ndim(source) == 4 else array
+    if isinstance(source, MetaTensor):
+        return MetaTensor(torch.from_numpy(shaped), meta=dict(source.meta))
+    return torch.from_numpy(shaped) if isinstance(source, torch.Tensor) else shaped
+
+
+def _voxel_size(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
+    """Å per voxel of an entry, from its metadata."""
+    meta = getattr(data[key], "meta", {})
+    if "voxel_size_zyx" not in meta:
+        raise ValueError(
+            f"{key}: expected voxel_size_zyx (Å, in the order Z, Y, X) in its metadata, found none. "
+            "Load the tomogram with the readers of custom_transforms.io, which set it."
+        )
+    return as_voxel_size_zyx(meta["voxel_size_zyx"])
+
+
+class SplitPredictiond(MapTransform):
+    """Replace the prediction (2, Z, Y, X) by "probability" and "center_map", each (1, Z, Y, X).
+
+    Parameters
+    ----------
+    keys : str
+        The prediction; leaves the dict, so that its memory can go.
+    dtype : {"float32", "float16"}
+        Type of the two maps.
+    in_place : bool
+        Reuse the memory of the prediction, which is lost then: 3.2 GB less for a full-size volume.
+    """
+
+    def __init__(
+        self, keys: str = "pred", dtype: str = "float32", in_place: bool = False, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype: expected float32 or float16, got {dtype!r}")
+        self.dtype = getattr(torch, dtype)
+        self.in_place = in_place
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            prediction = d.pop(key)
+            meta = dict(getattr(prediction, "meta", {}))
+            plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else torch.as_tensor(prediction)
+            maps = split_prediction(plain.detach(), self.dtype, self.in_place)
+            for name, volume in zip(("probability", "center_map"), maps, strict=True):
+                d[name] = MetaTensor(volume, meta=dict(meta))
+        return d
+
+
+class MaskFromProbabilityd(MapTransform):
+    """Write "foreground", the mask without specks; see `mask_from_probability`.
+
+    Parameters
+    ----------
+    keys : str
+        The mask probability, with its voxel size in the metadata.
+    threshold : float
+        ``mask_threshold``.
+    particle_diameter : float
+        Å; gives min_size.
+    min_size : float, optional
+        Å^3; smaller components go.
+    """
+
+    def __init__(
+        self, keys: str = "probability", *, threshold: float, particle_diameter: float, min_size: float | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        self.threshold = threshold
+        self.min_size = ParticleSizes.from_diameter(particle_diameter, min_size=min_size).min_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            min_size_voxels = self.min_size / _voxel_size(d, key).prod()
+            d["foreground"] = _like(mask_from_probability(_volume(d, key), self.threshold, min_size_voxels), d[key])
+        return d
+
+
+class FindSeedsd(MapTransform):
+    """Write "seeds" (`Seeds`): the refined peaks of the center map; see `find_seeds` and `refine_seeds`.
+
+    Parameters
+    ----------
+    keys : str
+        The center map, with its voxel size in the metadata.
+    threshold : float
+        ``center_threshold``.
+    particle_diameter : float
+        Å; gives min_distance, and a quarter of it is the radius of the refinement.
+    min_distance : float, optional
+        Å; seeds are at least this far apart.
+    """
+
+    def __init__(
+        self, keys: str = "center_map", *, threshold: float, particle_diameter: float,
+        min_distance: float | None = None, allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        self.threshold = threshold
+        self.radius = particle_diameter / 4
+        self.min_distance = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance).min_distance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            center_map, voxel = _volume(d, key), _voxel_size(d, key)
+            peaks, _ = find_seeds(center_map, self.threshold, self.min_distance, voxel)
+            centers, heights = refine_seeds(center_map, peaks, self.radius, voxel)
+            d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold))
+        return d
+
+
+class AssignInstancesd(MapTransform):
+    """Write "instances" (int32) and the labels of the seeds; see `assign_instances`.
+
+    Parameters
+    ----------
+    keys : str
+        The center map; "foreground" and "seeds" are read too.
+    method : {"watershed", "nearest", "split"}
+    particle_diameter : float
+        Å; gives radius_max.
+    radius_max : float, optional
+        Å, the largest particle radius.
+    require_seed : bool
+        Drop what no seed owns.
+    """
+
+    def __init__(
+        self, keys: str = "center_map", *, method: str = "watershed", particle_diameter: float,
+        radius_max: float | None = None, require_seed: bool = False, allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+        self.method = method
+        self.radius_max = ParticleSizes.from_diameter(particle_diameter, radius_max=radius_max).radius_max
+        self.require_seed = require_seed
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            labels, seed_labels = assign_instances(
+                _volume(d, "foreground"), _volume(d, key), d["seeds"].peaks_zyx, method=self.method,
+                radius_max=self.radius_max, voxel_size_zyx=_voxel_size(d, key), require_seed=self.require_seed,
+            )  # fmt: skip
+            d["instances"] = _like(labels, d[key])
+            d["seeds"] = replace(d["seeds"], labels=seed_labels)
+        return d
+
+
+class MeasureParticlesd(MapTransform):
+    """Write "particles", the table; see `measure_particles`.
+
+    Parameters
+    ----------
+    keys : str
+        The instances; "probability" and "seeds" are read too.
+    particle_diameter : float
+        Å; gives neighbor_distance.
+    neighbor_distance : float, optional
+        Å; reach of the column "neighbors".
+    """
+
+    def __init__(
+        self, keys: str = "instances", *, particle_diameter: float, neighbor_distance: float | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        sizes = ParticleSizes.from_diameter(particle_diameter, neighbor_distance=neighbor_distance)
+        self.neighbor_distance = sizes.neighbor_distance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        seeds = d["seeds"]
+        for key in self.key_iterator(d):
+            if seeds.labels is None:
+                raise ValueError("seeds: expected their labels, got none. Put AssignInstancesd before this transform.")
+            d["particles"] = measure_particles(
+                _volume(d, key), _volume(d, "probability"), seeds.labels, seeds.centers_zyx_vox, seeds.heights,
+                voxel_size_zyx=_voxel_size(d, key), center_threshold=seeds.threshold,
+                neighbor_distance=self.neighbor_distance,
+            )  # fmt: skip
+        return d
+
+
+class FilterParticlesd(MapTransform):
+    """Drop particles from "instances" that are too small or lonely, and say so in "particles".
+
+    See `filter_particles`.
+
+    Parameters
+    ----------
+    keys : str
+        The instances; "particles" is read and replaced too.
+    particle_diameter : float
+        Å; gives min_size and neighbor_distance.
+    min_size : float, optional
+        Å^3.
+    neighbor_number : int
+        A particle needs so many others within neighbor_distance; 0 is off.
+    neighbor_distance : float, optional
+        Å.
+    in_place : bool
+        Renumber the instance volume itself: 1.6 GB less for a full-size volume.
+    """
+
+    def __init__(
+        self, keys: str = "instances", *, particle_diameter: float, min_size: float | None = None,
+        neighbor_number: int = 0, neighbor_distance: float | None = None, in_place: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        self.sizes = ParticleSizes.from_diameter(
+            particle_diameter, min_size=min_size, neighbor_distance=neighbor_distance
+        )
+        self.neighbor_number = neighbor_number
+        self.in_place = in_place
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d["particles"], labels = filter_particles(
+                d["particles"], _volume(d, key), min_size=self.sizes.min_size, neighbor_number=self.neighbor_number,
+                neighbor_distance=self.sizes.neighbor_distance, in_place=self.in_place,
+            )  # fmt: skip
+            d[key] = _like(labels, d[key])
+        return d
