@@ -1,0 +1,123 @@
+"""Small pictures of single particles: the central slices at full resolution, with their outline as SVG."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from skimage.measure import find_contours
+
+from scripts.report.images import jpeg, to_grey
+from scripts.report.inputs import RunData
+
+__all__ = ["Picture", "choose", "crop_picture", "crop_size"]
+
+_SHOWN = 12
+_PIXELS = 96  # side of a picture in the page; crops are as many voxels as they need
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: ``image`` is a data URI or "" without tomogram, ``outline`` an SVG path in crop pixels."""
+
+    particle_id: str
+    caption: str
+    image: str
+    outline: str
+    side: int
+
+
+def choose(particles: pd.DataFrame, threshold: float | None, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
+    """Choose the particles to show: best, typical or around the threshold, worst; no particle twice.
+
+    Parameters
+    ----------
+    particles : DataFrame
+        Columns ``score`` and ``dropped_by``; dropped ones are shown around the threshold only.
+    threshold : float or None
+        The score threshold of the run; None if it had none.
+
+    Returns
+    -------
+    dict
+        Heading -> rows, best score first.
+    """
+    scores = pd.to_numeric(particles.get("score"), errors="coerce") if "score" in particles.columns else None
+    if scores is None or not scores.notna().any():
+        return {"Some particles": particles[particles["dropped_by"] == ""].head(shown)}
+    ranked = particles.assign(score=scores).dropna(subset=["score"]).sort_values("score", ascending=False, kind="stable")
+    kept = ranked[ranked["dropped_by"] == ""]
+    groups = {"Best: the highest scores": kept.head(shown)}
+    rest = kept.iloc[shown:]
+    worst = rest.tail(shown)
+    rest = rest.iloc[: max(len(rest) - shown, 0)]
+    if threshold is not None:
+        near = pd.concat([rest, ranked[ranked["dropped_by"] != ""]])
+        near = near.loc[(near["score"] - threshold).abs().sort_values(kind="stable").index[:shown]]
+        groups[f"Around the score threshold of {threshold:g}"] = near.sort_values("score", ascending=False)
+    else:
+        start = max((len(rest) - shown) // 2, 0)
+        groups["Typical: around the median score"] = rest.iloc[start : start + shown]
+    groups["Worst: the lowest scores that were kept"] = worst
+    return {title: rows for title, rows in groups.items() if len(rows)}
+
+
+def crop_size(run: RunData, diameter_angstrom: float | None) -> int:
+    """Return the side of a crop in voxels: two particle diameters, 24 to 96."""
+    if diameter_angstrom is None or not np.isfinite(diameter_angstrom):
+        return 48
+    voxels = 2 * diameter_angstrom / float(run.voxel_size_zyx[1:].mean())
+    return int(np.clip(2 * round(voxels / 2), 24, 96))
+
+
+def _window(center: float, side: int, length: int) -> tuple[slice, tuple[int, int]]:
+    """Return the part of an axis inside the volume, and how much is missing before and after."""
+    start = round(center) - side // 2
+    inside = slice(min(max(start, 0), length), max(min(start + side, length), 0))
+    return inside, (inside.start - start, side - (inside.start - start) - (inside.stop - inside.start))
+
+
+def crop_picture(
+    run: RunData,
+    center_zyx_vox: np.ndarray,
+    side: int,
+    label: int,
+    particle_id: str,
+    caption: str,
+    limits: tuple[float, float],
+) -> Picture:
+    """Cut the central slices of a particle (an average over an eighth of the crop) and its outline.
+
+    What lies outside the volume is shown in mid grey. A center outside the volume gives an empty picture.
+    """
+    volume = run.tomogram if run.tomogram is not None else run.instances
+    if volume is None:
+        return Picture(particle_id, caption, "", "", side)
+    z = int(np.clip(round(float(center_zyx_vox[0])), 0, volume.shape[0] - 1))
+    rows, pad_y = _window(float(center_zyx_vox[1]), side, volume.shape[1])
+    columns, pad_x = _window(float(center_zyx_vox[2]), side, volume.shape[2])
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return Picture(particle_id, caption, "", "", side)
+    image = ""
+    if run.tomogram is not None:
+        half = max(1, side // 16)
+        slab = run.tomogram[max(z - half, 0) : z + half + 1, rows, columns]
+        grey = to_grey(np.asarray(slab, np.float32).mean(axis=0), limits)
+        grey = np.pad(grey, (pad_y, pad_x), constant_values=128)
+        image = "data:image/jpeg;base64," + base64.b64encode(jpeg(grey, 75)).decode("ascii")
+    outline = ""
+    if run.instances is not None and label > 0:
+        mask = np.pad(np.asarray(run.instances[z, rows, columns]) == label, (pad_y, pad_x))
+        outline = _svg_path(mask)
+    return Picture(particle_id, caption, image, outline, side)
+
+
+def _svg_path(mask: np.ndarray) -> str:
+    """Trace a mask; pixel ``i`` has its middle at ``i + 0.5`` of the picture."""
+    paths = []
+    for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
+        points = " ".join(f"{x - 0.5:.4g},{y - 0.5:.4g}" for y, x in contour)
+        paths.append(f"M{points}Z")
+    return "".join(paths)

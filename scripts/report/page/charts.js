@@ -1,0 +1,83 @@
+// Plots, drawn by plotly.js, which is unpacked only after the slices and the table are there.
+
+async function loadPlotly() {
+  const script = document.createElement("script");
+  script.textContent = new TextDecoder().decode(await inflate(bytesOf(blobLines("plotly")[0])));
+  document.head.append(script);
+  $("blob-plotly").remove();
+}
+
+const PLOT_OPTIONS = { responsive: true, displaylogo: false, showSendToCloud: false };
+const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // plotly reads a little HTML
+
+function hasWebgl() {
+  const canvas = document.createElement("canvas");
+  return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
+}
+
+function angstrom(row, axis) { return particles.number[axis + "_vox"][row] * page.voxelSize[AXIS_OF[axis]]; }
+const AXIS_OF = { z: 0, y: 1, x: 2 };
+
+function traces(flat) {
+  const rows = [];
+  for (let row = 0; row < particles.n; row++) if (!isDropped(row)) rows.push(row);
+  const text = rows.map((row) => plain(`particle ${particles.text.particle_id[row]} ${particles.text.class[row]}`
+    + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${particles.text.outcome[row]}` : "")));
+  const size = rows.length > 5000 ? 2.5 : rows.length > 500 ? 4 : 7;
+  const made = (points, colour, texts, name, symbol) => ({
+    type: flat ? "scatter" : "scatter3d", mode: "markers", name, text: texts, customdata: points.map((p) => p.row),
+    x: points.map((p) => p.x), y: points.map((p) => p.y), ...(flat ? {} : { z: points.map((p) => p.z) }),
+    marker: { size: flat ? size + 2 : size, color: colour, symbol, opacity: 0.9, line: { width: 0 } },
+    hovertemplate: "%{text}<br>x %{x:.0f} Å, y %{y:.0f} Å" + (flat ? "" : ", z %{z:.0f} Å") + "<extra></extra>",
+  });
+  const points = rows.map((row) => ({ row, x: angstrom(row, "x"), y: angstrom(row, "y"), z: angstrom(row, "z") }));
+  const found = [made(points, rows.map(colourOf), text, "found", "circle")];
+  if (state.colourBy === "outcome" && page.misses.length) {
+    const [sz, sy, sx] = page.voxelSize;
+    const missed = page.misses.map(([z, y, x]) => ({ row: -1, x: x * sx, y: y * sy, z: z * sz }));
+    found.push(made(missed, MISS_COLOUR, missed.map(() => "missed"), "missed", "diamond"));
+  }
+  return found;
+}
+
+function layout3d() {
+  const axis = (title) => ({ title: { text: title }, color: "#dfe6ee", gridcolor: "#3b4653", backgroundcolor: "#151b22", showbackground: true });
+  const common = { paper_bgcolor: "#101418", font: { color: "#dfe6ee", family: "system-ui, sans-serif" }, showlegend: false,
+    margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "keep" };
+  return { ...common, scene: { xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed" }, zaxis: axis("z (Å)"), aspectmode: "data",
+    camera: { eye: { x: 0.9, y: 1.1, z: 1.2 } } } };
+}
+
+function layoutFlat() {
+  const axis = (title) => ({ title: { text: title }, color: "#dfe6ee", gridcolor: "#3b4653", zeroline: false });
+  return { paper_bgcolor: "#101418", plot_bgcolor: "#151b22", font: { color: "#dfe6ee" }, showlegend: false, margin: { l: 70, r: 20, t: 40, b: 50 },
+    title: { text: "This browser has no WebGL: seen from above", font: { size: 14 } }, uirevision: "keep",
+    xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed", scaleanchor: "x" } };
+}
+
+// WebGL pictures print empty: keep a still one for the printer.
+async function keepStill(box) {
+  const still = box.nextElementSibling && box.nextElementSibling.classList.contains("still") ? box.nextElementSibling : document.createElement("img");
+  still.className = "still";
+  still.alt = "3D scatter of the particle centers";
+  still.src = await window.Plotly.toImage(box, { format: "png", width: 1000, height: 600 });
+  box.after(still);
+}
+
+async function startCharts() {
+  if (!$("blob-plotly")) return;
+  await loadPlotly();
+  for (const [name, figure] of Object.entries(page.figures)) {
+    if ($("plot-" + name)) await window.Plotly.newPlot("plot-" + name, figure.data, figure.layout, PLOT_OPTIONS);
+  }
+  const box = $("plot-3d");
+  if (!box || !particles.number.x_vox || !particles.n) return;
+  const flat = !hasWebgl();
+  await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
+  box.on("plotly_click", ({ points }) => { if (points[0].customdata >= 0) select(points[0].customdata, "plot"); });
+  let timer = 0;
+  const later = () => { clearTimeout(timer); timer = setTimeout(() => keepStill(box), 1500); };
+  box.on("plotly_relayout", later);
+  later();
+  on("colour", () => { window.Plotly.react(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS); later(); });
+}

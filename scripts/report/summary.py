@@ -1,0 +1,222 @@
+"""The top of the page: what was found and how sure it is, in plain sentences, and what deserves a second look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scripts.report.inputs import RunData, find_key
+
+__all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
+
+
+def split_kept(particles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the kept particles and the ones a filter dropped."""
+    kept = (particles["dropped_by"] == "").to_numpy()
+    return particles[kept], particles[~kept]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _scores(particles: pd.DataFrame) -> np.ndarray:
+    if "score" not in particles.columns:
+        return np.zeros(0)
+    scores = pd.to_numeric(particles["score"], errors="coerce").to_numpy(float)
+    return scores[np.isfinite(scores)]
+
+
+def _border_share(kept: pd.DataFrame) -> float:
+    if "touches_border" not in kept.columns or kept.empty:
+        return 0.0
+    return float(kept["touches_border"].astype(str).str.lower().isin(["true", "1", "1.0"]).mean())
+
+
+def _voxel_text(run: RunData) -> str:
+    if not run.voxel_size_known:
+        return "unknown voxel size"
+    sizes = run.voxel_size_zyx
+    if np.ptp(sizes) <= 0.01 * sizes.min():
+        return f"{sizes.mean():.4g} Å per voxel"
+    return " × ".join(f"{s:.4g}" for s in sizes[::-1]) + " Å per voxel (x × y × z)"
+
+
+def sentences(run: RunData) -> list[str]:
+    """Say how many particles there are, how sure they are and what was dropped; one sentence each."""
+    kept, dropped = split_kept(run.particles)
+    shape = run.shape_zyx
+    where = f" of {shape[2]} × {shape[1]} × {shape[0]} voxels (x × y × z)" if shape else ""
+    lines = [f"{_count(len(kept), 'particle')} in the tomogram {run.name}{where}, {_voxel_text(run)}."]
+    scores = _scores(kept)
+    if scores.size:
+        median = float(np.median(scores))
+        mood = "sure" if median >= 0.6 else "moderately sure" if median >= 0.35 else "not sure"
+        lines.append(
+            f"The method is {mood}: the median score is {median:.2f} on a scale from 0 (a guess) to 1 (certain); "
+            f"{100 * np.mean(scores >= 0.5):.0f} % of the particles score 0.5 or more."
+        )
+    classes = kept["class"].replace("", "no class").value_counts()
+    if len(classes) > 1 or (len(classes) == 1 and classes.index[0] != "no class"):
+        listed = ", ".join(f"{n:,} {name}" for name, n in classes.head(8).items())
+        more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
+        lines.append(f"By class: {listed}{more}.")
+    if len(dropped):
+        reasons = dropped["dropped_by"].value_counts()
+        listed = ", ".join(f"{n:,} by {reason}" for reason, n in reasons.head(6).items())
+        lines.append(f"{_count(len(dropped), 'candidate')} did not pass the filters: {listed}.")
+    return lines
+
+
+def cards(run: RunData, neighbor_distance_angstrom: np.ndarray) -> list[dict[str, str]]:
+    """Return the few big numbers: ``label``, ``value`` and an explaining ``hint`` each."""
+    kept, dropped = split_kept(run.particles)
+    scores = _scores(kept)
+    found = [{"label": "particles", "value": f"{len(kept):,}", "hint": "kept after all filters"}]
+    if scores.size:
+        found.append({"label": "median score", "value": f"{np.median(scores):.2f}", "hint": "0 a guess, 1 certain"})
+    if "volume_angstrom3" in kept.columns and len(kept):
+        volume = float(np.nanmedian(pd.to_numeric(kept["volume_angstrom3"], errors="coerce")))
+        if np.isfinite(volume) and volume > 0:
+            diameter = (6 * volume / np.pi) ** (1 / 3)
+            hint = "of a ball with the median volume"
+            found.append({"label": "diameter", "value": f"{diameter:.0f} Å", "hint": hint})
+    finite = neighbor_distance_angstrom[np.isfinite(neighbor_distance_angstrom)]
+    if finite.size:
+        hint = "median, center to center"
+        found.append({"label": "nearest neighbour", "value": f"{np.median(finite):.0f} Å", "hint": hint})
+    if len(kept):
+        hint = "cut off by the edge of the volume"
+        found.append({"label": "at the border", "value": f"{100 * _border_share(kept):.0f} %", "hint": hint})
+    found.append({"label": "dropped", "value": f"{len(dropped):,}", "hint": "candidates that a filter removed"})
+    return found
+
+
+def checks(run: RunData) -> list[dict[str, str]]:
+    """Return what deserves a second look: ``title`` and ``text`` each, empty when all is well."""
+    kept, _ = split_kept(run.particles)
+    found = [
+        *_nothing_found(run, kept),
+        *_voxel_size(run),
+        *_contrast(run),
+        *_border(kept),
+        *_score_distribution(run, kept),
+    ]
+    recorded = find_key(run.info, "warnings") or []
+    recorded = [recorded] if isinstance(recorded, str) else recorded
+    found += [_check("Noted while it ran", str(text)) for text in recorded]
+    return found
+
+
+def _check(title: str, text: str) -> dict[str, str]:
+    return {"title": title, "text": text}
+
+
+def _nothing_found(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
+    if len(kept):
+        return []
+    candidates = len(run.particles)
+    if candidates:
+        text = f"All {candidates:,} candidates were dropped by the filters below. Loosen those filters and run again."
+        return [_check("Every candidate was dropped", text)]
+    text = (
+        "The result is empty but valid. Check the contrast (is protein dark in this tomogram?), the voxel size and the "
+        "particle diameter; then lower center_threshold or mask_threshold."
+    )
+    return [_check("Nothing was found", text)]
+
+
+def _voxel_size(run: RunData) -> list[dict[str, str]]:
+    if not run.voxel_size_known:
+        text = "No voxel size is recorded, so distances in Å may be wrong. Give --voxel_size and run again."
+        return [_check("Voxel size unknown", text)]
+    sizes, found = run.voxel_size_zyx, []
+    if np.allclose(sizes, 1.0) or sizes.min() < 1.5 or sizes.max() > 50:
+        text = f"{_voxel_text(run)} is unusual for a tomogram (commonly 4 to 20 Å). Check the header or --voxel_size."
+        found.append(_check("Odd voxel size", text))
+    if np.ptp(sizes) > 0.01 * sizes.min():
+        text = f"{_voxel_text(run)}. This is handled, but unusual: check the header."
+        found.append(_check("Voxels are not cubes", text))
+    model = find_key(run.info, "model_voxel_size_zyx", "model_voxel_size", "training_voxel_size")
+    if model is not None:
+        model_size = float(np.mean(np.asarray(model, float)))
+        used = find_key(run.info, "working_voxel_size_zyx", "working_voxel_size", "resampled_voxel_size")
+        run_size = float(np.mean(sizes if used is None else np.asarray(used, float)))
+        if abs(model_size - run_size) > 0.05 * run_size:
+            text = (
+                f"The model learned at {model_size:.4g} Å per voxel, this tomogram has {run_size:.4g} Å: particles look "
+                "larger or smaller than the model knows them. Bin or resample the tomogram to the model's voxel size."
+            )
+            found.append(_check("Model and tomogram differ in voxel size", text))
+    return found
+
+
+def _contrast(run: RunData) -> list[dict[str, str]]:
+    """Compare the grey values inside and outside the particles on a coarse grid of voxels."""
+    if run.tomogram is None or run.instances is None:
+        return []
+    step = max(1, round((run.tomogram.size / 2_000_000) ** (1 / 3)))
+    inside = np.asarray(run.instances[::step, ::step, ::step]) > 0
+    values = np.asarray(run.tomogram[::step, ::step, ::step], dtype=np.float32)
+    if inside.sum() < 50 or (~inside).sum() < 50:
+        return []
+    spread = float(values.std())
+    difference = float(values[inside].mean() - values[~inside].mean()) / spread if spread > 0 else 0.0
+    dark = str(find_key(run.info, "contrast") or "dark") != "bright"
+    if (difference > 0.1) != dark or abs(difference) < 0.1:
+        return []
+    seen, told = ("brighter", "dark") if dark else ("darker", "bright")
+    text = (
+        f"Found particles are {seen} than their surroundings, although the run was told that protein is {told}. "
+        f"Run again with --contrast {'bright' if dark else 'dark'} and compare."
+    )
+    return [_check("The contrast looks inverted", text)]
+
+
+def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
+    share = _border_share(kept)
+    if len(kept) < 10 or share < 0.2:
+        return []
+    text = (
+        f"{100 * share:.0f} % of the particles touch the border of the volume and are cut off: their centers and volumes "
+        "are less exact."
+    )
+    return [_check("Many particles touch the border", text)]
+
+
+def _score_distribution(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
+    scores = np.sort(_scores(kept))
+    if scores.size < 10:
+        return []
+    known: Any = find_key(run.info, "score_quantiles", "training_score_quantiles")
+    if isinstance(known, dict) and known:
+        share = np.array([float(q) for q in known])
+        expected = np.array([float(v) for v in known.values()])
+        here = np.searchsorted(scores, expected, side="right") / scores.size
+        if np.abs(here - share).max() > 0.25:
+            median = float(np.interp(0.5, share, expected))
+            text = (
+                f"In the model's validation data the median score was {median:.2f}, here it is {np.median(scores):.2f}: "
+                "this tomogram looks different from what the model learned. Check some particles by eye."
+            )
+            return [_check("Scores are unlike those of the training", text)]
+        return []
+    if np.median(scores) < 0.3:
+        text = f"The median score is only {np.median(scores):.2f}. Check some particles by eye before using the list."
+        return [_check("Low scores", text)]
+    return []
+
+
+def dropped_rows(run: RunData) -> list[dict[str, Any]]:
+    """Return one row per reason in ``dropped_by``: count, median score and median volume."""
+    _, dropped = split_kept(run.particles)
+    rows = []
+    for reason, group in dropped.groupby("dropped_by", sort=False):
+        row: dict[str, Any] = {"reason": reason, "count": len(group)}
+        for column in ("score", "volume_angstrom3"):
+            values = pd.to_numeric(group[column], errors="coerce") if column in group.columns else pd.Series(dtype=float)
+            row[column] = float(values.median()) if values.notna().any() else None
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["count"])
