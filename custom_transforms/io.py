@@ -213,10 +213,8 @@ class LoadTomogramd(MapTransform):
 
     Raises
     ------
-    KeyError
-        If an item lacks a key.
     ValueError, FileNotFoundError
-        As `read_tomogram`, and if labels and tomogram differ in shape.
+        As `read_tomogram`, and if an item lacks a key, or labels and tomogram differ in shape.
     """
 
     def __init__(
@@ -234,7 +232,7 @@ class LoadTomogramd(MapTransform):
         self.voxel_size = voxel_size
         self.options: dict[str, Any] = {"fill_nonfinite": fill_nonfinite, "signed": signed}
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Load every key of one item; other entries pass unchanged, and ``data`` itself stays as it is."""
         item = dict(data)
         voxel_size = self.voxel_size if item.get("voxel_size") is None else item["voxel_size"]
@@ -258,9 +256,9 @@ class LoadTomogramd(MapTransform):
     def _present(self, item: Mapping[Hashable, Any], keys: Sequence[Hashable]) -> list[Hashable]:
         missing = [key for key in keys if item.get(key) is None]
         if missing and not self.allow_missing_keys:
-            raise KeyError(
-                f"{missing[0]!r}: the item has no such entry (it has {', '.join(map(str, item))}). Add the path to the "
-                "datalist, or set allow_missing_keys."
+            raise ValueError(
+                f"{missing[0]}: the item of the datalist has no such entry (it has {', '.join(map(str, item))}). "
+                "Add the path to the datalist, or set allow_missing_keys."
             )
         return [key for key in keys if key not in missing]
 

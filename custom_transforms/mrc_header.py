@@ -207,10 +207,13 @@ def _resolve_sign(path: Path, volume: np.ndarray, header: np.ndarray, signed: bo
     return volume.view(np.uint8) if unsigned else volume
 
 
+def _order(header: np.ndarray) -> str:
+    return header.dtype["nx"].str[0]  # of the field: a single value is always in this machine's order
+
+
 def _imod_fields(header: np.ndarray) -> tuple[int, int]:
-    order = header["nx"].dtype.byteorder
     extra = header["extra2"].tobytes()
-    stamp, flags = np.frombuffer(extra, dtype=np.dtype("i4").newbyteorder(order), count=2, offset=IMOD_OFFSET)
+    stamp, flags = np.frombuffer(extra, dtype=f"{_order(header)}i4", count=2, offset=IMOD_OFFSET)
     return int(stamp), int(flags)
 
 
@@ -243,7 +246,7 @@ def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Not
         "labels": _label_text(header),
         "imod_stamp": stamp,
         "imod_flags": flags if stamp == IMOD_STAMP else 0,
-        "byte_order": "little" if header["nx"].dtype.newbyteorder("=") == header["nx"].dtype else "big",
+        "byte_order": "little" if _order(header) == "<" else "big",
         "machine_stamp": pretty_machine_stamp(header["machst"]),
     }
     return RawVolume(

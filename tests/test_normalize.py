@@ -1,0 +1,102 @@
+"""load, intensities: one z-score per tomogram, protein bright."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from custom_transforms.io import LoadTomogramd, metadata_warnings, write_mrc
+from custom_transforms.normalize import NormalizeTomogramd, contrast_skewness, mean_and_deviation, normalize_tomogram
+
+SHAPE = (12, 20, 28)
+
+
+def noise(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+def scene(sign: float) -> np.ndarray:
+    """Cubes of protein in noise; ``sign`` -1 makes them dark."""
+    volume, rng = noise((60, 64, 68)), np.random.default_rng(1)
+    for corner in rng.integers(0, 52, size=(40, 3)):
+        volume[tuple(slice(start, start + 8) for start in corner)] += sign
+    return volume
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    offset=st.floats(-1e5, 1e5),
+    scale=st.floats(1e-2, 1e4),
+    dtype=st.sampled_from(["float32", "float64", "int16", "float16"]),
+    shape=st.sampled_from([SHAPE, (1, *SHAPE), (3, 7, 300_001), (70, 90, 80), (500,)]),
+)
+def test_statistics_equal_numpys_in_double_precision(offset, scale, dtype, shape):
+    volume = noise(shape).astype("f8") * scale + offset
+    volume = volume.clip(-3e4, 3e4).astype(dtype)
+    mean, deviation = mean_and_deviation(volume)
+    np.testing.assert_allclose(
+        [mean, deviation], [volume.mean(dtype="f8"), volume.std(dtype="f8")], rtol=1e-9, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("contrast", "sign"), [("dark", -1), ("bright", 1)])
+def test_dark_protein_becomes_bright(contrast, sign):
+    volume = noise() * 7 + 1e4
+    before = volume.copy()
+    expected = sign * (volume.astype("f8") - volume.mean(dtype="f8")) / volume.std(dtype="f8")
+    result = normalize_tomogram(volume, contrast)
+    assert result.dtype == np.float32 and np.array_equal(volume, before)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_unknown_contrast_and_constant_or_nan_volumes_are_refused():
+    text = (
+        "contrast: expected one of dark, bright (how protein looks in the tomogram), got 'white'. "
+        "Raw tomograms are dark: --contrast dark."
+    )
+    with pytest.raises(ValueError) as caught:
+        NormalizeTomogramd("image", contrast="white")
+    assert str(caught.value) == text
+    with pytest.raises(ValueError, match="got a volume where every voxel is the same"):
+        normalize_tomogram(np.full(SHAPE, 3.0))
+    with pytest.raises(ValueError, match="got a volume where it has NaN or Inf"):
+        normalize_tomogram(np.full(SHAPE, np.nan))
+
+
+def test_memory_mapped_tomogram_is_normalized_and_its_file_stays(tmp_path):
+    path = tmp_path / "a.mrc"
+    write_mrc(path, noise(), 10)
+    before = path.read_bytes()
+    item = LoadTomogramd("image")({"image": path, "contrast": "bright"})
+    result = NormalizeTomogramd("image", contrast="dark")(item)
+    assert path.read_bytes() == before and torch.equal(item["image"].as_tensor()[0], torch.from_numpy(noise()))
+    np.testing.assert_allclose(result["image"][0].numpy(), normalize_tomogram(noise(), "bright"))  # the item's own
+    assert result["image"].meta["voxel_size_zyx"].tolist() == [10, 10, 10]
+    result["image"].mul_(0)
+    assert path.read_bytes() == before
+
+
+def test_inverted_contrast_is_told_and_only_then():
+    assert contrast_skewness(scene(-1)) < -0.1 < 0.1 < contrast_skewness(scene(1))
+    for sign, contrast, expected in ((-1, "dark", 0), (1, "bright", 0), (-1, "bright", 1), (1, "dark", 1)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = NormalizeTomogramd("image", contrast)({"image": torch.from_numpy(scene(sign))[None]})
+        assert len(caught) == expected
+        assert metadata_warnings(result["image"].meta) == [str(w.message) for w in caught]
+        if expected:
+            other = {"dark": "bright", "bright": "dark"}[contrast]
+            assert str(caught[0].message) == (
+                f"tomogram: the contrast looks inverted: with --contrast {contrast} the rare strong values are dark, "
+                f"and protein should be bright. If it looks {other} in the tomogram, give --contrast {other}."
+            )
+
+
+def test_pure_noise_of_any_size_does_not_look_inverted():
+    shapes = [(12, 20, 28), (50, 56, 60), (80, 90, 100)]
+    assert all(abs(contrast_skewness(noise(shape, seed))) < 0.1 for shape in shapes for seed in range(5))
