@@ -24,6 +24,7 @@ def assign_instances(
     radius_max: float,
     voxel_size_zyx: np.ndarray,
     require_seed: bool = False,
+    min_size_voxels: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give every mask voxel to the particle of a seed, or to a particle without one.
 
@@ -48,8 +49,8 @@ def assign_instances(
     particle as a whole, ``radius_max`` or not (the original's `check_center`).
 
     **The rest.** Mask voxels without a seed form particles of their own, one per connected piece: whole
-    components without a seed, and what lies beyond every ball. Specks among them are left to the size filter,
-    which lists them. With ``require_seed`` the rest becomes background.
+    components without a seed, and what lies beyond every ball. Pieces below ``min_size_voxels`` are specks and
+    become background, as they do in `mask_from_probability`. With ``require_seed`` all of the rest does.
 
     The result depends on the maps near a voxel only, never on blocks, order or threads.
 
@@ -68,6 +69,8 @@ def assign_instances(
         Å per voxel along Z, Y, X.
     require_seed : bool
         Drop what no seed owns.
+    min_size_voxels : float
+        Smallest piece without a seed that is a particle; particles with a seed are left to `filter_particles`.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def assign_instances(
         scratch = np.empty(owner.shape, dtype=np.uint8)
     labels_of_ordered = _number_owners(owner, len(peaks))
     if not require_seed:
-        _label_rest(foreground, owner, scratch.view(bool), int(labels_of_ordered.max(initial=0)))
+        _label_rest(foreground, owner, scratch.view(bool), int(labels_of_ordered.max(initial=0)), min_size_voxels)
     seed_labels = np.empty(len(peaks), dtype=np.int64)
     seed_labels[order] = labels_of_ordered
     return owner, seed_labels
@@ -154,8 +157,10 @@ def _number_owners(owner: np.ndarray, n_seeds: int) -> np.ndarray:
     return table[1:].astype(np.int64)
 
 
-def _label_rest(mask: np.ndarray, labels: np.ndarray, scratch: np.ndarray, highest: int) -> None:
-    """Label the pieces of the mask that have none, in place, from ``highest + 1`` on."""
+def _label_rest(
+    mask: np.ndarray, labels: np.ndarray, scratch: np.ndarray, highest: int, min_size_voxels: float
+) -> None:
+    """Label the large enough pieces of the mask that have no label, in place, from ``highest + 1`` on."""
 
     def unlabelled(a: int, b: int) -> None:
         np.equal(labels[a:b], 0, out=scratch[a:b])
@@ -163,7 +168,8 @@ def _label_rest(mask: np.ndarray, labels: np.ndarray, scratch: np.ndarray, highe
 
     run_parallel(unlabelled, slab_bounds(len(mask)))
     runs = find_components(scratch)
-    paint_runs(labels, runs, np.arange(runs.sizes.size), highest + 1 + np.arange(runs.sizes.size))
+    large = runs.sizes >= min_size_voxels
+    paint_runs(labels, runs, np.flatnonzero(large), highest + np.cumsum(large))
 
 
 @njit(nogil=True, cache=True)

@@ -127,6 +127,7 @@ def detect_instances(
     labels, seed_labels = assign_instances(
         mask, center_map, peaks, method=method, radius_max=sizes.radius_max, voxel_size_zyx=voxel,
         require_seed=require_seed,
+        min_size_voxels=sizes.min_size / voxel.prod(),
     )  # fmt: skip
     del mask
     table = measure_particles(

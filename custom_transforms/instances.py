@@ -230,27 +230,32 @@ class AssignInstancesd(MapTransform):
         Å; gives radius_max.
     radius_max : float, optional
         Å, the largest particle radius.
+    min_size : float, optional
+        Å^3; a piece without a seed that is smaller is a speck, not a particle.
     require_seed : bool
         Drop what no seed owns.
     """
 
     def __init__(
         self, keys: str = "center_map", *, method: str = "watershed", particle_diameter: float,
-        radius_max: float | None = None, require_seed: bool = False, allow_missing_keys: bool = False,
+        radius_max: float | None = None, min_size: float | None = None, require_seed: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
         if method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
         self.method = method
-        self.radius_max = ParticleSizes.from_diameter(particle_diameter, radius_max=radius_max).radius_max
+        self.sizes = ParticleSizes.from_diameter(particle_diameter, radius_max=radius_max, min_size=min_size)
         self.require_seed = require_seed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
+            voxel = _voxel_size(d, key)
             labels, seed_labels = assign_instances(
                 _volume(d, "foreground"), _volume(d, key), d["seeds"].peaks_zyx, method=self.method,
-                radius_max=self.radius_max, voxel_size_zyx=_voxel_size(d, key), require_seed=self.require_seed,
+                radius_max=self.sizes.radius_max, voxel_size_zyx=voxel, require_seed=self.require_seed,
+                min_size_voxels=self.sizes.min_size / voxel.prod(),
             )  # fmt: skip
             d["instances"] = _like(labels, d[key])
             d["seeds"] = replace(d["seeds"], labels=seed_labels)
