@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from skimage.measure import find_contours
 
-from scripts.report.images import jpeg, to_grey
+from scripts.report.images import grey_range, jpeg, to_grey
 from scripts.report.inputs import RunData
+from scripts.report.truth import Comparison
 
-__all__ = ["Picture", "choose", "crop_picture", "crop_size"]
+__all__ = ["Picture", "choose", "crop_picture", "crop_size", "galleries"]
 
 _SHOWN = 12
-_PIXELS = 96  # side of a picture in the page; crops are as many voxels as they need
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def choose(particles: pd.DataFrame, threshold: float | None, shown: int = _SHOWN
     scores = pd.to_numeric(particles.get("score"), errors="coerce") if "score" in particles.columns else None
     if scores is None or not scores.notna().any():
         return {"Some particles": particles[particles["dropped_by"] == ""].head(shown)}
-    ranked = particles.assign(score=scores).dropna(subset=["score"]).sort_values("score", ascending=False, kind="stable")
+    ranked = (
+        particles.assign(score=scores).dropna(subset=["score"]).sort_values("score", ascending=False, kind="stable")
+    )
     kept = ranked[ranked["dropped_by"] == ""]
     groups = {"Best: the highest scores": kept.head(shown)}
     rest = kept.iloc[shown:]
@@ -121,3 +124,44 @@ def _svg_path(mask: np.ndarray) -> str:
         points = " ".join(f"{x - 0.5:.4g},{y - 0.5:.4g}" for y, x in contour)
         paths.append(f"M{points}Z")
     return "".join(paths)
+
+
+def galleries(run: RunData, comparison: Comparison | None, threshold: float | None) -> list[dict[str, Any]]:
+    """Return the picture groups of a run: ``title`` and ``pictures``; false and missed ones where truth is known."""
+    limits = grey_range(run.tomogram, (1, 1, 1)) if run.tomogram is not None else (0.0, 1.0)
+    if run.tomogram is None and run.instances is None:
+        return []
+    side = crop_size(run, _diameter_angstrom(run.particles))
+    chosen = choose(run.particles, threshold)
+    if comparison is not None:
+        wrong = run.particles[comparison.outcome == "FP"]
+        if "score" in wrong.columns:
+            wrong = wrong.sort_values("score", ascending=False)
+        chosen["False: found, but not in the truth"] = wrong.head(_SHOWN)
+    found = [
+        {"title": title, "pictures": [_row_picture(run, row, side, limits) for row in rows.to_dict("records")]}
+        for title, rows in chosen.items()
+    ]
+    if comparison is not None and run.tomogram is not None:
+        misses = comparison.misses_zyx_vox
+        picked = np.unique(np.linspace(0, max(len(misses) - 1, 0), 2 * _SHOWN).astype(int))[: len(misses)]
+        missed = [asdict(crop_picture(run, misses[i], side, 0, "", f"missed {i + 1}", limits)) for i in picked]
+        found.append({"title": "Missed: in the truth, but not found", "pictures": missed})
+    return [group for group in found if group["pictures"]]
+
+
+def _diameter_angstrom(particles: pd.DataFrame) -> float | None:
+    if "volume_angstrom3" not in particles.columns:
+        return None
+    volumes = pd.to_numeric(particles["volume_angstrom3"], errors="coerce").to_numpy(float)
+    volumes = volumes[volumes > 0]
+    return float((6 * np.median(volumes) / np.pi) ** (1 / 3)) if volumes.size else None
+
+
+def _row_picture(run: RunData, row: dict[str, Any], side: int, limits: tuple[float, float]) -> dict[str, Any]:
+    center = np.array([row["z_vox"], row["y_vox"], row["x_vox"]], float)
+    score = row.get("score")
+    caption = f"{score:.2f}" if isinstance(score, (int, float)) and np.isfinite(score) else ""
+    if row["dropped_by"]:
+        caption += f" dropped by {row['dropped_by']}"
+    return asdict(crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption.strip(), limits))

@@ -31,7 +31,7 @@ _JPEG_QUALITIES = (70, 50, 35)
 
 @dataclass(frozen=True)
 class SliceStack:
-    """Z slices as JPEG files. ``shape_zyx`` is the binned shape; block ``i`` covers voxels ``i*b`` to ``i*b + b - 1``."""
+    """Z slices as JPEG files. ``shape_zyx`` is the binned one; block ``i`` covers voxels ``i*b`` to ``i*b + b - 1``."""
 
     shape_zyx: tuple[int, int, int]
     binning_zyx: tuple[int, int, int]

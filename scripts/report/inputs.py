@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mrcfile
 import numpy as np
 import pandas as pd
 
 from custom_transforms.units import as_voxel_size_zyx
+from scripts.report.lookup import find_key
 
-__all__ = ["RunData", "find_key", "load_run", "open_volume", "run_prefix"]
+__all__ = ["RunData", "load_run", "open_volume", "recorded_input", "run_prefix"]
 
 VolumeLike = np.ndarray | str | Path | None
 
@@ -78,22 +79,16 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
 
 
 def open_volume(volume: VolumeLike, name: str) -> np.ndarray | None:
-    """Give an array (Z, Y, X) for an array or an MRC path; files are memory-mapped.
+    """Give an array (Z, Y, X) for an array or a path; plain MRC files are memory-mapped.
 
     Raises
     ------
     ValueError
-        If it is not 3D.
+        If it is not 3D, or the file is damaged.
     """
     if volume is None:
         return None
-    if isinstance(volume, (str, Path)):
-        with mrcfile.mmap(volume, mode="r", permissive=True) as file:
-            if file.data is None:
-                raise ValueError(f"report: expected a volume in {str(volume)!r}, found no data. Write the file again.")
-            array: np.ndarray = file.data
-    else:
-        array = np.asarray(volume)
+    array = _read(Path(volume)) if isinstance(volume, (str, Path)) else np.asarray(volume)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 3:
@@ -101,28 +96,22 @@ def open_volume(volume: VolumeLike, name: str) -> np.ndarray | None:
     return array
 
 
-def find_key(info: object, *names: str) -> Any:
-    """Return the first value stored under one of ``names``, the shallowest first; None if there is none.
+def _read(path: Path) -> np.ndarray:
+    from custom_transforms.mrc_header import read_mrc
+    from custom_transforms.volume_checks import Notes
 
-    Examples
-    --------
-    >>> find_key({"input": {"voxel_size": 10.0}}, "voxel_size_zyx", "voxel_size")
-    10.0
-    """
-    level: list[object] = [info]
-    while level:
-        dicts = [d for d in level if isinstance(d, dict)]
-        for name in names:
-            for d in dicts:
-                if d.get(name) is not None:
-                    return d[name]
-        level = [v for d in dicts for v in d.values()]
-    return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the run has recorded what is odd about the file
+        if path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
+            return read_mrc(path, None, Notes()).array
+        from custom_transforms.io import read_tomogram  # seconds to import, because of MONAI
+
+        return read_tomogram(path, voxel_size=1.5, fill_nonfinite=True)[0]
 
 
 def _voxel_size(info: dict[str, Any], particles: pd.DataFrame) -> tuple[np.ndarray, bool]:
-    given = find_key(info, "voxel_size_zyx", "voxel_size", "voxel_size_angstrom")
-    if given is not None:
+    given = find_key(info, "voxel_size_zyx_angstrom", "voxel_size_zyx", "voxel_size_angstrom", "voxel_size")
+    if given is not None and np.min(given) > 0:
         return as_voxel_size_zyx(given), True
     sizes = []
     for axis in "zyx":
@@ -154,17 +143,35 @@ def _check_particles(particles: pd.DataFrame) -> pd.DataFrame:
     return particles
 
 
+def recorded_input(info: dict[str, Any]) -> str | None:
+    """Return the path of the tomogram that a run recorded; None if it did not.
+
+    Examples
+    --------
+    >>> recorded_input({"inputs": {"tomogram": {"path": "TS_01.mrc"}}})
+    'TS_01.mrc'
+    """
+    inputs = info.get("inputs")
+    own = inputs.get("tomogram") if isinstance(inputs, dict) else None
+    for found in (own, find_key(info, "input_path", "input", "filename_or_obj", "tomogram")):
+        if isinstance(found, dict):
+            found = found.get("path")
+        if isinstance(found, str):
+            return found
+    return None
+
+
 def _find_tomogram(given: VolumeLike, info: dict[str, Any], notes: list[str]) -> VolumeLike:
     if given is not None:
         return given
-    recorded = find_key(info, "input_path", "tomogram", "input", "image", "filename_or_obj")
-    if not isinstance(recorded, str):
-        notes.append("No tomogram was given, so slices show the found particles only.")
-        return None
-    if not Path(recorded).is_file():
-        notes.append(f"The tomogram {recorded} is not at hand any more, so slices show the found particles only.")
-        return None
-    return recorded
+    recorded = recorded_input(info)
+    if recorded is None:
+        notes.append("No tomogram was given, so the page shows the found particles only.")
+    elif not Path(recorded).is_file():
+        notes.append(f"The tomogram {recorded} is not at hand any more, so the page shows the found particles only.")
+    else:
+        return recorded
+    return None
 
 
 def load_run(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-__all__ = ["histogram_figure", "nearest_neighbor_angstrom", "precision_recall", "precision_recall_figure"]
+__all__ = ["histogram_figure", "nearest_neighbor_angstrom", "precision_recall", "run_figures", "truth_figures"]
 
 Figure = dict[str, Any]
 BLUE, ORANGE, INK = "#2563a8", "#b3530a", "#1c2733"
@@ -131,29 +131,53 @@ def precision_recall(hits: np.ndarray, scores: np.ndarray, n_truth: int) -> tupl
     return recall, precision, average
 
 
-def precision_recall_figure(matches: pd.DataFrame, n_truth: int) -> Figure | None:
-    """Draw precision against recall from predicted particles with columns ``score`` and ``outcome``."""
-    scored = matches[pd.to_numeric(matches["score"], errors="coerce").notna()]
+def run_figures(particles: pd.DataFrame, distances: np.ndarray, threshold: float | None) -> dict[str, Figure]:
+    """Draw the histograms of one run: ``score``, ``volume`` and ``neighbor``, as far as there is something to draw.
+
+    Parameters
+    ----------
+    particles : DataFrame
+        The particle table.
+    distances : ndarray
+        Å to the nearest neighbour of each kept particle.
+    threshold : float or None
+        The score threshold, drawn as a line.
+    """
+    kept = (particles["dropped_by"] == "").to_numpy()
+
+    def groups(column: str, unit: float = 1.0) -> dict[str, np.ndarray]:
+        if column not in particles.columns:
+            return {}
+        values = pd.to_numeric(particles[column], errors="coerce").to_numpy(float) * unit
+        return {"kept": values[kept], "dropped": values[~kept]}
+
+    found = {
+        "score": histogram_figure(groups("score"), "score", (0.0, 1.0), threshold),
+        "volume": histogram_figure(groups("volume_angstrom3", 1e-3), "volume (nm³)"),
+        "neighbor": histogram_figure({"kept": distances}, "distance (Å)"),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def truth_figures(scored: pd.DataFrame, n_truth: int) -> dict[str, Figure]:
+    """Draw ``recall`` (precision against recall) from predicted particles with columns ``score`` and ``outcome``."""
+    scored = scored[scored["score"].notna()]
     if scored.empty or n_truth == 0:
-        return None
+        return {}
     recall, precision, average = precision_recall(
         (scored["outcome"] == "TP").to_numpy(), scored["score"].to_numpy(float), n_truth
     )
     keep = np.unique(np.linspace(0, len(recall) - 1, 400).astype(int))
-    layout = _layout("recall: share of true particles that were found", "precision: share of found that are true")
+    layout = _layout("recall", "precision")
     layout["xaxis"]["range"] = layout["yaxis"]["range"] = [0, 1.02]
     layout["title"] = {"text": f"average precision {average:.3f}", "font": {"size": 14}}
     layout["margin"]["t"] = 40
-    return {
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": _rounded(recall[keep]),
-                "y": _rounded(precision[keep]),
-                "line": {"color": BLUE, "width": 2.5, "shape": "hv"},
-                "hovertemplate": "recall %{x:.2f}, precision %{y:.2f}<extra></extra>",
-            }
-        ],
-        "layout": layout,
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": _rounded(recall[keep]),
+        "y": _rounded(precision[keep]),
+        "line": {"color": BLUE, "width": 2.5, "shape": "hv"},
+        "hovertemplate": "recall %{x:.2f}, precision %{y:.2f}<extra></extra>",
     }
+    return {"recall": {"data": [line], "layout": layout}}

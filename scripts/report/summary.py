@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scripts.report.inputs import RunData, find_key
+from scripts.report.inputs import RunData
+from scripts.report.lookup import find_key
 
 __all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
 
@@ -48,8 +49,8 @@ def sentences(run: RunData) -> list[str]:
     """Say how many particles there are, how sure they are and what was dropped; one sentence each."""
     kept, dropped = split_kept(run.particles)
     shape = run.shape_zyx
-    where = f" of {shape[2]} × {shape[1]} × {shape[0]} voxels (x × y × z)" if shape else ""
-    lines = [f"{_count(len(kept), 'particle')} in the tomogram {run.name}{where}, {_voxel_text(run)}."]
+    where = f"{shape[2]} × {shape[1]} × {shape[0]} voxels (x × y × z), " if shape else ""
+    lines = [f"{_count(len(kept), 'particle')} found in {run.name}: {where}{_voxel_text(run)}."]
     scores = _scores(kept)
     if scores.size:
         median = float(np.median(scores))
@@ -146,8 +147,8 @@ def _voxel_size(run: RunData) -> list[dict[str, str]]:
         run_size = float(np.mean(sizes if used is None else np.asarray(used, float)))
         if abs(model_size - run_size) > 0.05 * run_size:
             text = (
-                f"The model learned at {model_size:.4g} Å per voxel, this tomogram has {run_size:.4g} Å: particles look "
-                "larger or smaller than the model knows them. Bin or resample the tomogram to the model's voxel size."
+                f"The model learned at {model_size:.4g} Å per voxel, this tomogram has {run_size:.4g} Å: particles "
+                "look larger or smaller than the model knows them. Resample the tomogram to the model's voxel size."
             )
             found.append(_check("Model and tomogram differ in voxel size", text))
     return found
@@ -180,8 +181,8 @@ def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
     if len(kept) < 10 or share < 0.2:
         return []
     text = (
-        f"{100 * share:.0f} % of the particles touch the border of the volume and are cut off: their centers and volumes "
-        "are less exact."
+        f"{100 * share:.0f} % of the particles touch the border of the volume and are cut off: their centers and "
+        "volumes are less exact."
     )
     return [_check("Many particles touch the border", text)]
 
@@ -198,8 +199,9 @@ def _score_distribution(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]
         if np.abs(here - share).max() > 0.25:
             median = float(np.interp(0.5, share, expected))
             text = (
-                f"In the model's validation data the median score was {median:.2f}, here it is {np.median(scores):.2f}: "
-                "this tomogram looks different from what the model learned. Check some particles by eye."
+                f"In the model's validation data the median score was {median:.2f}, here it is "
+                f"{np.median(scores):.2f}: this tomogram looks different from what the model learned. "
+                "Check some particles by eye."
             )
             return [_check("Scores are unlike those of the training", text)]
         return []
@@ -216,7 +218,9 @@ def dropped_rows(run: RunData) -> list[dict[str, Any]]:
     for reason, group in dropped.groupby("dropped_by", sort=False):
         row: dict[str, Any] = {"reason": reason, "count": len(group)}
         for column in ("score", "volume_angstrom3"):
-            values = pd.to_numeric(group[column], errors="coerce") if column in group.columns else pd.Series(dtype=float)
+            values = (
+                pd.to_numeric(group[column], errors="coerce") if column in group.columns else pd.Series(dtype=float)
+            )
             row[column] = float(values.median()) if values.notna().any() else None
         rows.append(row)
     return sorted(rows, key=lambda row: -row["count"])

@@ -135,7 +135,9 @@ function startColours() {
 function tidy(name, row) {
   const text = particles.text[name][row];
   const value = particles.number[name] ? particles.number[name][row] : NaN;
-  if (Number.isNaN(value) || text === "") return text;
+  if (name === "touches_border") return text === "True" ? "yes" : text === "False" ? "no" : text;
+  if (Number.isNaN(value) || name === "particle_id" || name === "label") return text;
+  if (Math.abs(value) >= 10000) return Math.round(value).toLocaleString("en");
   if (Number.isInteger(value)) return text;
-  return Math.abs(value) >= 1000 ? value.toFixed(0) : name === "score" ? value.toFixed(3) : value.toFixed(1);
+  return name === "score" ? value.toFixed(3) : value.toFixed(1);
 }

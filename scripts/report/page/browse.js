@@ -20,11 +20,17 @@ let statusTimer = 0;
 function sayStatus(name) {
   clearTimeout(statusTimer);
   statusTimer = setTimeout(() => {
-    let shown = 0;
-    eachCenter(view.at[view.plane], (row) => { if (!isDropped(row)) shown++; });
+    const at = view.at[view.plane];
+    let shown = 0, what = "near their center";
+    if (labelLayer) {
+      const cut = new Set(planeOf(labelLayer, view.plane, at).data);
+      cut.delete(0);
+      shown = cut.size;
+      what = "cut by it";
+    } else eachCenter(at, (row) => { if (!isDropped(row)) shown++; });
     const main = imageLayer || labelLayer;
     const loading = main.count < main.nz ? ` Loading slices: ${Math.round((100 * main.count) / main.nz)} %.` : "";
-    $("slice-status").textContent = `Slice ${name}: ${shown} particle center${shown === 1 ? "" : "s"} here.${loading}`;
+    $("slice-status").textContent = `Slice ${name}: ${shown} particle${shown === 1 ? "" : "s"} ${what}.${loading}`;
   }, 150);
 }
 
@@ -112,8 +118,10 @@ function startPointer() {
   });
   let wheel = 0;
   canvas.addEventListener("wheel", (event) => {
+    if (event.ctrlKey) { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...pointer(event)); return; }
+    const index = Number($("slice-index").value), end = event.deltaY > 0 ? Number($("slice-index").max) : 0;
+    if (index === end) return; // past the last slice the page scrolls on
     event.preventDefault();
-    if (event.ctrlKey) { zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...pointer(event)); return; }
     wheel += event.deltaMode === 1 ? event.deltaY * 30 : event.deltaY;
     const slices = Math.trunc(wheel / 40);
     if (slices) { wheel -= slices * 40; scrub(Math.max(-3, Math.min(3, slices))); }
@@ -163,6 +171,8 @@ function describeSelected(row) {
 }
 
 function startViewer() {
+  const volumes = Array.from(particles.number.volume_angstrom3 || []).filter((v) => v > 0).sort((a, b) => a - b);
+  if (volumes.length) typicalRadius = Math.cbrt((3 * volumes[volumes.length >> 1]) / (4 * Math.PI));
   AXES.forEach((axis, k) => { view.at[axis] = Math.floor(page.shape[k] / 2); });
   startPointer();
   startKeys();

@@ -45,7 +45,7 @@ function layout3d() {
   const common = { paper_bgcolor: "#101418", font: { color: "#dfe6ee", family: "system-ui, sans-serif" }, showlegend: false,
     margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "keep" };
   return { ...common, scene: { xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed" }, zaxis: axis("z (Å)"), aspectmode: "data",
-    camera: { eye: { x: 0.9, y: 1.1, z: 1.2 } } } };
+    camera: { eye: { x: 1.0, y: 1.25, z: 1.35 }, center: { x: 0, y: 0, z: -0.1 } } } };
 }
 
 function layoutFlat() {
@@ -68,7 +68,7 @@ async function startCharts() {
   if (!$("blob-plotly")) return;
   await loadPlotly();
   for (const [name, figure] of Object.entries(page.figures)) {
-    if ($("plot-" + name)) await window.Plotly.newPlot("plot-" + name, figure.data, figure.layout, PLOT_OPTIONS);
+    if ($("plot-" + name)) await window.Plotly.newPlot("plot-" + name, figure.data, figure.layout, { ...PLOT_OPTIONS, displayModeBar: false });
   }
   const box = $("plot-3d");
   if (!box || !particles.number.x_vox || !particles.n) return;

@@ -2,14 +2,14 @@
 
 const ROW_HEIGHT = 30;
 const USUAL = ["particle_id", "class", "outcome", "score", "x_vox", "y_vox", "z_vox", "volume_angstrom3", "diameter_angstrom", "neighbors", "touches_border", "dropped_by"];
-const TITLES = { particle_id: "particle", x_vox: "x", y_vox: "y", z_vox: "z", x_angstrom: "x (Å)", y_angstrom: "y (Å)", z_angstrom: "z (Å)",
+const TITLES = { particle_id: "particle", x_vox: "x (voxel)", y_vox: "y (voxel)", z_vox: "z (voxel)", x_angstrom: "x (Å)", y_angstrom: "y (Å)", z_angstrom: "z (Å)",
   volume_vox: "volume (voxels)", volume_angstrom3: "volume (Å³)", diameter_angstrom: "diameter (Å)", touches_border: "touches border",
   neighbors: "neighbours", dropped_by: "dropped by" };
 const list = { order: [], sortBy: "", down: false, columns: [], first: -1, last: -1 };
 
 function shownColumns() {
   if ($("all-columns").checked) return particles.columns;
-  const filled = (c) => !["class", "dropped_by"].includes(c) || particles.text[c].some((t) => t !== "");
+  const filled = (c) => !["class", "dropped_by"].includes(c) || (particles.text[c].some((t) => t !== "") && (c === "class" || $("which").value !== "kept"));
   return USUAL.filter((c) => particles.columns.includes(c) && filled(c));
 }
 
@@ -110,6 +110,7 @@ function scrollToRow(row) {
   if (index < 0 && row >= 0) { // hidden by the search or the choice of rows
     $("search").value = "";
     if (isDropped(row) !== ($("which").value === "dropped")) $("which").value = "all";
+    drawHead();
     arrange();
     index = list.order.indexOf(row);
   }
@@ -153,7 +154,7 @@ function startTable() {
     event.preventDefault();
   });
   $("search").addEventListener("input", arrange);
-  $("which").addEventListener("change", arrange);
+  $("which").addEventListener("change", () => { drawHead(); arrange(); });
   $("all-columns").addEventListener("change", () => { drawHead(); drawRows(true); });
   $("download").addEventListener("click", download);
   on("select", ({ row }) => scrollToRow(row));

@@ -158,9 +158,15 @@ function drawOutlines(context, g, plane, ratio) {
   context.globalAlpha = 1;
 }
 
-// Centers within one shown slice of this one; farther ones are smaller.
+// How far from the slice a center is still marked: a third of the typical radius, or one shown slice.
+let typicalRadius = 0; // Å
+function reachOf(plane) {
+  return Math.max(1.5, stepOf(plane), typicalRadius / 3 / page.voxelSize[PLANES[plane][0]]);
+}
+
+// Centers near this slice; farther ones are smaller.
 function eachCenter(at, action) {
-  const reach = Math.max(1.5, stepOf(view.plane));
+  const reach = reachOf(view.plane);
   const g = geometry();
   const depth = particles.number[view.plane + "_vox"];
   const us = particles.number[AXES[g.columnAxis] + "_vox"], vs = particles.number[AXES[g.rowAxis] + "_vox"];
@@ -195,7 +201,7 @@ function drawCenters(context, at, ratio) {
 }
 
 function drawMisses(context, g, at, ratio) {
-  const reach = Math.max(1.5, stepOf(view.plane));
+  const reach = reachOf(view.plane);
   context.strokeStyle = MISS_COLOUR;
   context.lineWidth = 2 * ratio;
   page.misses.forEach((center) => {
@@ -208,7 +214,7 @@ function drawMisses(context, g, at, ratio) {
 function drawSelected(context, g, at, ratio) {
   if (state.selected < 0) return;
   const row = state.selected;
-  if (Math.abs(particles.number[view.plane + "_vox"][row] - at) > 3 * Math.max(1.5, stepOf(view.plane))) return;
+  if (Math.abs(particles.number[view.plane + "_vox"][row] - at) > 3 * reachOf(view.plane)) return;
   const u = g.u0 + (particles.number[AXES[g.columnAxis] + "_vox"][row] + 0.5) * g.su;
   const v = g.v0 + (particles.number[AXES[g.rowAxis] + "_vox"][row] + 0.5) * g.sv;
   const volume = particles.number.volume_angstrom3 ? particles.number.volume_angstrom3[row] : NaN;

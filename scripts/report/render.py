@@ -1,0 +1,207 @@
+"""Put everything a report shows into the template; images get what the size limit leaves over."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from scripts.report import gallery, plots, summary
+from scripts.report.images import LabelCode, SliceStack, fit_labels, fit_slices
+from scripts.report.inputs import RunData, recorded_input
+from scripts.report.lookup import find_key
+from scripts.report.truth import Comparison, flat_metrics
+
+__all__ = ["MAX_ROWS", "render_page"]
+
+MAX_ROWS = 100_000
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("base.js", "layers.js", "viewer.js", "browse.js", "table.js", "charts.js", "report.js")
+
+
+def render_page(run: RunData, comparison: Comparison | None, title: str, max_bytes: int) -> str:
+    """Render the page.
+
+    Parameters
+    ----------
+    run : RunData
+    comparison : Comparison or None
+        What is right, wrong and missed, where truth is known.
+    title : str
+    max_bytes : int
+        Limit of the page; the volumes are binned until it holds.
+
+    Returns
+    -------
+    str
+        HTML that loads nothing from anywhere.
+    """
+    kept, _ = summary.split_kept(run.particles)
+    distances = plots.nearest_neighbor_angstrom(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), run.voxel_size_zyx)
+    threshold = _threshold(run)
+    figures = plots.run_figures(run.particles, distances, threshold)
+    if comparison is not None:
+        figures |= plots.truth_figures(comparison.scored, comparison.n_truth)
+    table = _table(run, comparison)
+    blobs = {"csv": _packed(table.to_csv(index=False, float_format="%.7g", lineterminator="\n"))}
+    if len(table) or figures:
+        blobs["plotly"] = _plotly()
+    context: dict[str, Any] = {
+        "title": title,
+        "run": run,
+        "made_on": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "sentences": summary.sentences(run),
+        "cards": summary.cards(run, distances),
+        "checks": summary.checks(run),
+        "dropped": summary.dropped_rows(run),
+        "made_by": _made_by(run),
+        "info_json": json.dumps(run.info, indent=2, default=str, ensure_ascii=False),
+        "comparison": comparison,
+        "metrics": flat_metrics(comparison.metrics) if comparison is not None else [],
+        "figures": figures,
+        "galleries": gallery.galleries(run, comparison, threshold),
+        "notes": run.notes,
+        "binning": "",
+        "has_volume": False,
+        "css": (_PAGE / "report.css").read_text("utf-8"),
+        "scripts": "\n".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS),
+        "page": _page_data(run, comparison, figures),
+        "blobs": blobs,
+    }
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    ).get_template("report.html.j2")
+    used = len(template.render(context).encode("utf-8"))
+    _add_volumes(context, run, max(max_bytes - used - 10_000, 0))
+    return template.render(context)
+
+
+def _page_data(run: RunData, comparison: Comparison | None, figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "shape": run.shape_zyx,
+        "voxelSize": run.voxel_size_zyx.tolist(),
+        "misses": comparison.misses_zyx_vox.round(2).tolist() if comparison is not None else [],
+        "figures": figures,
+        "image": None,
+        "labels": None,
+        "center": None,
+    }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _packed(text: str) -> str:
+    return _base64(zlib.compress(text.encode("utf-8"), 9))
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs  # takes a moment to import, and an empty page does without
+
+    return _packed(get_plotlyjs())
+
+
+def _threshold(run: RunData) -> float | None:
+    value = find_key(run.info, "score_threshold", "min_score")
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _table(run: RunData, comparison: Comparison | None) -> pd.DataFrame:
+    """Return the table as the page shows it: the best rows if there are too many for a browser."""
+    table = run.particles
+    if comparison is not None:
+        table = table.assign(outcome=comparison.outcome)
+    if len(table) > MAX_ROWS:
+        best = table.sort_values("score", ascending=False) if "score" in table.columns else table
+        table = best.head(MAX_ROWS).sort_index()
+        run.notes.append(
+            f"The page holds the {MAX_ROWS:,} best of {len(run.particles):,} table rows; "
+            f"{run.name}_particles.csv beside it has all of them."
+        )
+    return table
+
+
+def _add_volumes(context: dict[str, Any], run: RunData, budget: int) -> None:
+    """Code the three volumes: a small share for the center map, a third for the labels, the rest for the image."""
+    blobs, page = context["blobs"], context["page"]
+    image = labels = center = None
+    if run.center_map is not None:
+        center = fit_slices(run.center_map, run.voxel_size_zyx, budget // 8, max_voxels=8_000_000, limits=(0.0, 1.0))
+    if center is not None:
+        budget -= center.size
+        blobs["center"] = "\n".join(map(_base64, center.jpegs))
+    if run.instances is not None:
+        labels = fit_labels(run.instances, run.voxel_size_zyx, budget // (3 if run.tomogram is not None else 1))
+    if labels is not None:
+        budget -= labels.size
+        blobs["labels"] = _base64(labels.symbols) + "\n" + _base64(labels.values)
+    if run.tomogram is not None:
+        image = fit_slices(run.tomogram, run.voxel_size_zyx, budget)
+    if image is not None:
+        blobs["slices"] = "\n".join(map(_base64, image.jpegs))
+    page |= {"image": _layer(image), "labels": _layer(labels), "center": _layer(center)}
+    context["has_volume"] = image is not None or labels is not None
+    context["binning"] = _binning_text(run, image, labels)
+
+
+def _layer(code: SliceStack | LabelCode | None) -> dict[str, Any] | None:
+    if code is None:
+        return None
+    described: dict[str, Any] = {"shape": code.shape_zyx, "binning": code.binning_zyx}
+    if isinstance(code, LabelCode):
+        described["maxLabel"] = code.max_label
+    return described
+
+
+def _binning_text(run: RunData, image: SliceStack | None, labels: LabelCode | None) -> str:
+    """Say how coarse the pictures are."""
+    by_binning: dict[tuple[int, int, int], list[str]] = {}
+    for name, code in (("slices", image), ("outlines", labels)):
+        if code is not None:
+            by_binning.setdefault(code.binning_zyx, []).append(name)
+    texts = []
+    for (z, y, x), names in by_binning.items():
+        subject = " and ".join(names).capitalize()
+        if (z, y, x) == (1, 1, 1):
+            texts.append(f"{subject} are shown at full resolution.")
+        else:
+            texts.append(f"{subject} are shown binned by {x} × {y} × {z} (x × y × z), so that the page can be mailed.")
+    for name, volume, code in (("tomogram", run.tomogram, image), ("label volume", run.instances, labels)):
+        if volume is not None and code is None:
+            texts.append(f"The {name} does not fit into the page's size limit and is not shown.")
+    return " ".join(texts)
+
+
+def _made_by(run: RunData) -> list[tuple[str, str]]:
+    """Return the lines of "How it was made" that most people look for; the rest is in the JSON below them."""
+    wanted = {
+        "Command": ("command", "command_line", "argv"),
+        "Bundle": ("bundle",),
+        "Bundle version": ("bundle_version", "version"),
+        "Versions": ("made_with", "versions", "packages"),
+        "Weights": ("weights",),
+        "Weights' SHA-256": ("weights_sha256", "sha256"),
+        "Thresholds": ("thresholds", "postprocessing"),
+        "Settings": ("settings",),
+        "Seconds": ("timings_seconds", "timings"),
+        "Finished": ("finished", "created", "date"),
+    }
+    lines = [("Input", path)] if (path := recorded_input(run.info)) else []
+    for title, keys in wanted.items():
+        value = find_key(run.info, *keys)
+        if value is None or (title == "Bundle" and isinstance(value, dict)):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, (list, tuple)):
+            value = " ".join(map(str, value))
+        lines.append((title, str(value)))
+    return lines
