@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import zlib
 from pathlib import Path
@@ -13,7 +14,8 @@ from mrcfile.constants import MAP_ID
 from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode, pretty_machine_stamp
 
-from custom_transforms.volume_checks import Notes, RawVolume, check_shape, slabs
+from custom_transforms.slabs import slabs
+from custom_transforms.volume_checks import Notes, RawVolume, check_shape
 
 __all__ = ["IMOD_STAMP", "read_mrc"]
 
@@ -75,10 +77,10 @@ def _read_header(path: Path, stream: BinaryIO, notes: Notes) -> tuple[np.ndarray
         raw = stream.read(HEADER_DTYPE.itemsize)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be decompressed ({error}). Copy it again from its source.") from error
-    if raw and all(32 <= byte < 127 or byte in b"\t\r\n\f" for byte in raw):
-        start = raw[:40].decode("ascii").splitlines()[0] if raw[:40].strip() else ""
+    text = _as_text(raw)
+    if text:
         raise ValueError(
-            f'{path}: expected an MRC volume, got a text file (it begins "{start}"). '
+            f'{path}: expected an MRC volume, got a text file (it begins "{text[:40].splitlines()[0]}"). '
             "Give the tomogram; a download may have saved an error page instead."
         )
     if len(raw) < HEADER_DTYPE.itemsize:
@@ -97,6 +99,15 @@ def _read_header(path: Path, stream: BinaryIO, notes: Notes) -> tuple[np.ndarray
         notes.warn(f'{path}: the header has no "MAP" mark (old MRC?); its size fits, so it was read all the same.')
     order = _byte_order(path, orders["<"]["machst"], plausible, notes)
     return orders[order], order
+
+
+def _as_text(raw: bytes) -> str:
+    """Give the bytes as text without leading blanks, or "" if they are none; a last letter may be cut in two."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(raw)
+    except UnicodeDecodeError:
+        return ""
+    return text.lstrip() if all(letter.isprintable() or letter in "\t\r\n\f" for letter in text) else ""
 
 
 def _is_plausible(header: np.ndarray) -> bool:

@@ -19,8 +19,8 @@ from mrcfile.utils import machine_stamp_from_byte_order, mode_from_dtype
 
 from custom_transforms.atomic import atomic_path
 from custom_transforms.mrc_header import IMOD_OFFSET, IMOD_SIGNED, IMOD_STAMP
+from custom_transforms.slabs import mean_and_deviation, slabs, value_range
 from custom_transforms.units import as_voxel_size_zyx
-from custom_transforms.volume_checks import slabs
 
 __all__ = ["MrcWriter", "instance_dtype", "write_instances", "write_mrc"]
 
@@ -97,9 +97,11 @@ def write_instances(
         raise ValueError(
             f"instance labels: expected an integer array, got {labels.dtype.name}. Round and convert it to int32 first."
         )
-    lowest, highest = _range(labels)
+    lowest, highest = value_range(labels) if labels.size else (0, 0)
     dtype = instance_dtype(int(highest), int(lowest))
-    write_mrc(path, labels, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text, overwrite, dtype)
+    _check_shape(path, labels)
+    header = _header(labels, dtype, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
+    _write(path, labels, dtype, header, overwrite)
     return dtype
 
 
@@ -141,12 +143,20 @@ def write_mrc(
         If the volume is not 3D or empty, a value does not fit the type, or the target exists.
     """
     volume = np.asarray(volume)
-    if volume.ndim != 3 or volume.size == 0:
-        raise ValueError(f"{path}: expected a volume (Z, Y, X) to write, got shape {volume.shape}.")
+    _check_shape(path, volume)
     stored = _stored_dtype(path, volume, dtype)
     header = _header(volume, stored, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
-    for name, value in zip(("dmin", "dmax", "dmean", "rms"), _statistics(volume, stored), strict=True):
-        header[name] = value
+    _write(path, volume, stored, header, overwrite)
+
+
+def _check_shape(path: str | os.PathLike, volume: np.ndarray) -> None:
+    if volume.ndim != 3 or volume.size == 0:
+        raise ValueError(f"{path}: expected a volume (Z, Y, X) to write, got shape {volume.shape}.")
+
+
+def _write(path: str | os.PathLike, volume: np.ndarray, stored: np.dtype, header: np.ndarray, overwrite: bool) -> None:
+    header["dmin"], header["dmax"] = np.array(value_range(volume)).astype(stored)
+    header["dmean"], header["rms"] = mean_and_deviation(volume)
     with atomic_path(path, overwrite) as temporary, _compressed_or_plain(temporary) as stream:
         stream.write(header.tobytes())
         for slab in slabs(volume):
@@ -167,13 +177,6 @@ def _compressed_or_plain(path: Path) -> Iterator[Any]:
             yield plain
 
 
-def _range(volume: np.ndarray) -> tuple[float, float]:
-    if volume.dtype.kind == "b":
-        return 0, 1
-    bounds = [(slab.min(), slab.max()) for slab in slabs(volume)]
-    return min(low for low, _ in bounds), max(high for _, high in bounds)
-
-
 def _stored_dtype(path: str | os.PathLike, volume: np.ndarray, dtype: Any) -> np.dtype:
     if dtype is None:
         stored = _default_dtype(path, volume)
@@ -186,8 +189,8 @@ def _stored_dtype(path: str | os.PathLike, volume: np.ndarray, dtype: Any) -> np
     if stored == volume.dtype or volume.dtype.kind == "b" or stored == np.float32:
         return stored
     limits = np.finfo(stored) if stored.kind == "f" else np.iinfo(stored)
-    lowest, highest = _range(volume)
-    if not (lowest >= limits.min and highest <= limits.max):
+    lowest, highest = value_range(volume)
+    if not (lowest >= float(limits.min) and highest <= float(limits.max)):
         raise ValueError(
             f"{path}: values from {lowest:g} to {highest:g} do not fit {stored.name} "
             f"({limits.min:g} to {limits.max:g}). Write float32."
@@ -207,7 +210,7 @@ def _default_dtype(path: str | os.PathLike, volume: np.ndarray) -> np.dtype:
         return np.dtype(np.uint16)
     if kind not in "iu":
         raise ValueError(f"{path}: expected real numbers to write, got {name}.")
-    lowest, highest = _range(volume)
+    lowest, highest = value_range(volume)
     for candidate in (np.int16, np.uint16):
         if np.iinfo(candidate).min <= lowest and highest <= np.iinfo(candidate).max:
             return np.dtype(candidate)
@@ -217,20 +220,6 @@ def _default_dtype(path: str | os.PathLike, volume: np.ndarray) -> np.dtype:
             f"{FLOAT32_EXACT:,}). Renumber them, or convert to float first."
         )
     return np.dtype(np.float32)
-
-
-def _statistics(volume: np.ndarray, stored: np.dtype) -> tuple[float, float, float, float]:
-    """Give minimum, maximum, mean and deviation of what will lie in the file, in double precision, by slabs."""
-    lowest, highest, count, mean, squares = np.inf, -np.inf, 0, 0.0, 0.0
-    for slab in slabs(volume):
-        part = slab.astype(stored, copy=False).astype(np.float64)
-        lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
-        part_mean = float(part.mean())
-        part -= part_mean
-        shift, total = part_mean - mean, count + part.size
-        squares += float(np.vdot(part, part)) + shift**2 * count * part.size / total
-        mean, count = mean + shift * part.size / total, total
-    return lowest, highest, mean, float(np.sqrt(squares / count))
 
 
 def _header(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from custom_transforms.slabs import chunks, mean_and_deviation
 from custom_transforms.volume_checks import add_warning
 
-__all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "mean_and_deviation", "normalize_tomogram"]
+__all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "normalize_tomogram"]
 
 CONTRASTS = ("dark", "bright")
-CHUNK_VOXELS = 2**18  # in double precision this stays in the processor's cache
 BIN = 4  # block means of this edge take most of the noise away and leave the particles
 SAMPLED_SLABS = 24  # so the look at the contrast costs the same for every size
 TAIL = 0.005
@@ -56,51 +56,9 @@ def normalize_tomogram(volume: np.ndarray, contrast: str = "dark") -> np.ndarray
         raise ValueError(f"tomogram: expected finite values that differ, got a volume where {what}. Load it anew.")
     factor = (-1.0 if contrast == "dark" else 1.0) / deviation
     result = np.empty(volume.shape, dtype=np.float32)
-    for source, target in zip(_chunks(volume), _chunks(result), strict=True):
+    for source, target in zip(chunks(volume), chunks(result), strict=True):
         target[...] = (source.astype(np.float64) - mean) * factor
     return result
-
-
-def mean_and_deviation(volume: np.ndarray) -> tuple[float, float]:
-    """Give mean and standard deviation (of the population) in double precision, in one pass and small pieces.
-
-    Parameters
-    ----------
-    volume : ndarray, any shape, real, at least one value
-        Only read.
-
-    Returns
-    -------
-    tuple of float
-        Mean, deviation; NaN where the values are not finite.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    with np.errstate(invalid="ignore"):
-        for chunk in _chunks(volume):
-            part = chunk.astype(np.float64).reshape(-1)
-            part_mean = float(part.mean())
-            part -= part_mean
-            # Chan's rule: joins the sums of squares of two samples without the cancellation of E[x^2] - E[x]^2
-            total, shift = count + part.size, part_mean - mean
-            squares += float(part @ part) + shift * shift * count * part.size / total
-            mean, count = mean + shift * part.size / total, total
-    return mean, float(np.sqrt(squares / count))
-
-
-def _chunks(volume: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut any array into views of at most `CHUNK_VOXELS` values (one row of the last axis at least)."""
-    if volume.size <= CHUNK_VOXELS or volume.ndim == 1:
-        for start in range(0, len(volume) if volume.ndim else 0, CHUNK_VOXELS):
-            yield volume[start : start + CHUNK_VOXELS]
-        return
-    per_entry = volume[0].size
-    if per_entry > CHUNK_VOXELS:
-        for entry in volume:
-            yield from _chunks(entry)
-        return
-    step = CHUNK_VOXELS // per_entry
-    for start in range(0, len(volume), step):
-        yield volume[start : start + step]
 
 
 def contrast_skewness(volume: np.ndarray) -> float:

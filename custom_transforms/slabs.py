@@ -1,94 +1,70 @@
-"""Work on a volume in slabs, on several threads, with results that do not depend on how many there are.
-
-Compiled kernels release Python's lock, so plain threads run them side by side. Each kernel call writes
-only where no other call of the same round writes.
-"""
+"""Walk through a large volume in small views, so that no temporary is as large as the volume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
 
-import numba
 import numpy as np
 
-__all__ = ["as_float_volume", "run_parallel", "slab_bounds", "squared_axis_weights"]
+__all__ = ["chunks", "mean_and_deviation", "slabs", "value_range"]
+
+SLAB_BYTES = 16 * 2**20
+CHUNK_VOXELS = 2**18  # in double precision this stays in the processor's cache
 
 
-def run_parallel(function: Callable[..., Any], jobs: Iterable[tuple]) -> list:
-    """Call ``function(*job)`` for every job and return the results in the order of the jobs.
-
-    As many threads as ``numba.get_num_threads()`` says (all cores, ``NUMBA_NUM_THREADS``, or what
-    ``numba.set_num_threads`` set).
-
-    Examples
-    --------
-    >>> run_parallel(lambda a, b: a + b, [(1, 2), (3, 4)])
-    [3, 7]
-    """
-    listed = list(jobs)
-    threads = min(numba.get_num_threads(), len(listed))
-    if threads <= 1:
-        return [function(*job) for job in listed]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda job: function(*job), listed))
+def slabs(volume: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut a volume into views of consecutive first-axis planes of about 16 MiB each (at least one plane)."""
+    plane_bytes = max(1, volume[:1].nbytes)
+    depth = max(1, SLAB_BYTES // plane_bytes)
+    for start in range(0, len(volume), depth):
+        yield volume[start : start + depth]
 
 
-def slab_bounds(length: int, thickness: int = 16) -> list[tuple[int, int]]:
-    """Cut ``range(length)`` into slabs; the cut never depends on the number of threads.
-
-    Examples
-    --------
-    >>> slab_bounds(40)
-    [(0, 16), (16, 32), (32, 40)]
-    """
-    return [(first, min(first + thickness, length)) for first in range(0, length, thickness)]
+def value_range(volume: np.ndarray) -> tuple[float, float]:
+    """Give the lowest and highest value, slab by slab; integers stay exact integers, and any NaN gives NaN."""
+    if volume.dtype.kind == "b":
+        return 0, 1
+    bounds = np.array([(slab.min(), slab.max()) for slab in slabs(volume)])
+    return bounds[:, 0].min().item(), bounds[:, 1].max().item()
 
 
-def as_float_volume(volume: np.ndarray, name: str) -> np.ndarray:
-    """Give a map the one form that the compiled kernels read: (Z, Y, X), float32, C order.
+def mean_and_deviation(volume: np.ndarray) -> tuple[float, float]:
+    """Give mean and standard deviation (of the population) in double precision, in one pass and small pieces.
 
     Parameters
     ----------
-    volume : ndarray, shape (Z, Y, X)
-        float32 comes back as it is (no copy); other types, float16 too, are copied to float32.
-    name : str
-        What the map is called in the error.
-
-    Raises
-    ------
-    ValueError
-        If the array does not have three axes.
-    """
-    array = np.asarray(volume)
-    if array.ndim != 3:
-        raise ValueError(f"{name}: expected an array with axes (Z, Y, X), got shape {array.shape}. Pass one volume.")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def squared_axis_weights(voxel_size_zyx: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights that turn squared index differences into squared distances, in units of the smallest voxel side.
-
-    With cubic voxels the weights are exactly 1, so squared distances are whole numbers and ties are true ties.
-
-    Parameters
-    ----------
-    voxel_size_zyx : ndarray, shape (3,)
-        Å per voxel along Z, Y, X.
+    volume : ndarray, any shape, real, at least one value
+        Only read.
 
     Returns
     -------
-    weights : ndarray, shape (3,), float64
-        ``(voxel size / smallest voxel size) ** 2`` per axis.
-    unit : float
-        The smallest voxel size in Å.
-
-    Examples
-    --------
-    >>> squared_axis_weights(np.array([20.0, 10.0, 10.0]))
-    (array([4., 1., 1.]), 10.0)
+    tuple of float
+        Mean, deviation; NaN where the values are not finite.
     """
-    sizes = np.asarray(voxel_size_zyx, dtype=np.float64)
-    unit = float(sizes.min())
-    return (sizes / unit) ** 2, unit
+    count, mean, squares = 0, 0.0, 0.0
+    with np.errstate(invalid="ignore"):
+        for chunk in chunks(volume):
+            part = chunk.astype(np.float64).reshape(-1)
+            part_mean = float(part.mean())
+            part -= part_mean
+            # Chan's rule: joins the sums of squares of two samples without the cancellation of E[x^2] - E[x]^2
+            total, shift = count + part.size, part_mean - mean
+            squares += float(part @ part) + shift * shift * count * part.size / total
+            mean, count = mean + shift * part.size / total, total
+    return mean, float(np.sqrt(squares / count))
+
+
+def chunks(volume: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut any array into views of at most `CHUNK_VOXELS` values (one row of the last axis at least)."""
+    if volume.size <= CHUNK_VOXELS or volume.ndim == 1:
+        for start in range(0, len(volume) if volume.ndim else 0, CHUNK_VOXELS):
+            yield volume[start : start + CHUNK_VOXELS]
+        return
+    per_entry = volume[0].size
+    if per_entry > CHUNK_VOXELS:
+        for entry in volume:
+            yield from chunks(entry)
+        return
+    step = CHUNK_VOXELS // per_entry
+    for start in range(0, len(volume), step):
+        yield volume[start : start + step]

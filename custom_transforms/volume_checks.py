@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from custom_transforms.slabs import slabs
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = [
@@ -21,11 +22,9 @@ __all__ = [
     "check_values",
     "decide_voxel_size",
     "metadata_warnings",
-    "slabs",
 ]
 
 CHECKS = ("tomogram", "labels")
-SLAB_BYTES = 16 * 2**20  # temporaries stay this small, whatever the size of the volume
 ANISOTROPY_LIMIT = 0.01  # voxel sizes that differ by less are rounding
 
 
@@ -72,14 +71,6 @@ def add_warning(metadata: MutableMapping[str, Any], text: str) -> None:
     """Issue ``text`` (one line) as a `UserWarning` and append it to ``metadata["warnings"]``, in place."""
     warnings.warn(text, UserWarning, stacklevel=2)
     metadata["warnings"] = "\n".join([*metadata_warnings(metadata), text])
-
-
-def slabs(volume: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut a volume into views of consecutive first-axis planes of about 16 MiB each (at least one plane)."""
-    plane_bytes = max(1, volume[:1].nbytes)
-    depth = max(1, SLAB_BYTES // plane_bytes)
-    for start in range(0, len(volume), depth):
-        yield volume[start : start + depth]
 
 
 def check_shape(path: Path, shape: tuple[int, ...]) -> None:

@@ -41,7 +41,9 @@ def read_tiff(path: Path) -> RawVolume:
             check_shape(path, series.shape)
             array = _tiff_array(path, tiff, series)
     except (tifffile.TiffFileError, IndexError) as error:
-        raise ValueError(f"{path}: expected a TIFF stack, got something else or a damaged file ({error}).") from error
+        raise ValueError(
+            f"{path}: expected a TIFF stack, got something else or a damaged file ({error}). Copy it again."
+        ) from error
     return _without_size(_native_real(path, array), "tiff", "TIFF stores none")
 
 
@@ -76,7 +78,10 @@ def read_nifti(path: Path) -> RawVolume:
         check_shape(path, image.shape)
         array = np.asanyarray(image.dataobj).T  # nibabel's default map is copy-on-write
     except (nib.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a NIfTI volume, got something else or a damaged file ({error}).") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path}: expected a NIfTI volume, got something else or a damaged file ({reason}). Copy it again."
+        ) from error
     spacing, unit = image.header.get_zooms()[:3], image.header.get_xyzt_units()[0]
     told = " x ".join(f"{size:g}" for size in spacing)
     size_zyx = np.array(spacing[::-1], dtype=np.float64) * ANGSTROM_PER_UNIT.get(unit, 0.0)

@@ -160,6 +160,15 @@ def test_nifti_sizes_that_cannot_be_a_tomograms_are_not_guessed(tmp_path):
     assert read_tomogram(tmp_path / "a.nii", voxel_size=10)[0].shape == SHAPE
 
 
+def test_damaged_nifti_is_refused(tmp_path):
+    path = tmp_path / "a.nii"
+    path.write_text("no volume")
+    assert refusal(path).startswith("expected a NIfTI volume, got something else or a damaged file (")
+    nib.save(nib.Nifti1Image(phantom().T, np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "(Expected 26880 bytes, got 26780 bytes from" in refusal(path)
+
+
 def test_em_volumes_are_read(tmp_path):
     head = bytearray(512)
     head[0], head[3] = 6, 5  # PC, float32

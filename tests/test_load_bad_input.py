@@ -37,6 +37,8 @@ def test_text_file_named_mrc_is_refused(tmp_path):
         'expected an MRC volume, got a text file (it begins "<html><body>404 not found</body></html>"). '
         "Give the tomogram; a download may have saved an error page instead."
     )
+    path.write_text("Größe\n" * 300, encoding="utf-8")
+    assert refusal(path).startswith('expected an MRC volume, got a text file (it begins "Größe")')
     path.write_bytes(b"")
     assert refusal(path).startswith("expected an MRC volume, got a file of 0 bytes, shorter than an MRC header")
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom_transforms.io import LoadTomogramd, metadata_warnings, write_mrc
-from custom_transforms.normalize import NormalizeTomogramd, contrast_skewness, mean_and_deviation, normalize_tomogram
+from custom_transforms.normalize import NormalizeTomogramd, contrast_skewness, normalize_tomogram
+from custom_transforms.slabs import mean_and_deviation
 
 SHAPE = (12, 20, 28)
 
