@@ -109,7 +109,8 @@ class _Canvas:
         self.centers_vox = angstrom_xyz_to_voxel_zyx(particles.centers_xyz_angstrom, voxel_size)
         self.centroids_vox = angstrom_xyz_to_voxel_zyx(self.centroids, voxel_size)
         self.radius = np.array([shape.radius_angstrom for shape in shapes])
-        self.outside = ((self.centroids_vox < -0.5) | (self.centroids_vox >= size_zyx - 0.5)).any(axis=1)
+        beyond = (self.centroids_vox < -0.5) | (self.centroids_vox >= size_zyx - 0.5)
+        self.outside = np.asarray(np.any(beyond, axis=1))
         self.clipped = np.zeros(count, dtype=bool)
         self.mask_voxels, self.contested = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
 

@@ -35,8 +35,13 @@ class Footprint:
 class Shape(Protocol):
     """What a class looks like."""
 
-    radius_angstrom: float  # of the sphere of the same volume
-    needs_orientation: bool
+    @property
+    def radius_angstrom(self) -> float:
+        """Å, of the sphere of the same volume."""
+
+    @property
+    def needs_orientation(self) -> bool:
+        """Whether particles without angles cannot be painted."""
 
     def centroid_offset_xyz(self, rotation: Rotation | None) -> np.ndarray:
         """From the reference point of a particle to its centroid: Å, (X, Y, Z), shape (3,)."""

@@ -1,0 +1,359 @@
+"""prepare: tomograms and a particle list to instance labels and a datalist for training."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from custom_transforms.io import read_tomogram
+from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.format import class_numbers
+from scripts.particles.particle_list import ParticleList
+from scripts.prepare_dataset import (
+    Item,
+    split_by_region,
+    split_names,
+    staged_folder,
+    summary_text,
+    write_item,
+    write_json,
+)
+from scripts.prepare_inputs import (
+    ShapeSpecs,
+    TomogramInput,
+    match_particles,
+    per_tomogram,
+    read_list,
+    read_region,
+    read_shape_specs,
+)
+from scripts.prepare_labels import LabelOptions, Prepared, label_particles, labels_as_given
+from scripts.resample import Grid, resample_grid
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    *tomograms: str,
+    particles: str | None = None,
+    output_dir: str = "dataset",
+    radius: float | None = None,
+    template: str | None = None,
+    template_voxel_size: float | None = None,
+    threshold: float | None = None,
+    invert: bool = False,
+    shapes: str | None = None,
+    labels: str | None = None,
+    voxel_size: float | None = None,
+    tomogram_voxel_size: float | None = None,
+    shape: tuple[int, int, int] | None = None,
+    format: str | None = None,
+    binning: float = 1.0,
+    region: str | None = None,
+    ignore_shell: float = 0.0,
+    merge_duplicates: bool = False,
+    recenter: float = 0.0,
+    contrast: str = "dark",
+    validation: str | None = None,
+    test: str | None = None,
+    validation_fraction: float = 0.2,
+    test_fraction: float = 0.0,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Turn tomograms and a particle list into instance labels and a dataset.json that training takes as it is.
+
+    Parameters
+    ----------
+    tomograms : str
+        Tomogram files. Without any, give the size of the labels with --shape.
+    particles : str
+        Particle list of all tomograms, or one list per tomogram with {name} in its path: 'lists/{name}.csv'.
+    output_dir : str
+        Folder for labels, tables, pictures, prepare.json and dataset.json.
+    radius : float
+        Every particle is a sphere of this radius in Å.
+    template : str
+        Every particle has the shape of this mask or density map (MRC), turned by its orientation.
+    template_voxel_size : float
+        Å per voxel of templates whose header does not tell (0, or exactly 1.0).
+    threshold : float
+        Density level of the template's surface; by default 0.5 for a mask, Otsu's threshold for a density.
+    invert : bool
+        The template's protein is dark.
+    shapes : str
+        JSON file with a shape per class: {"ribosome": {"mask": "ribo.mrc", "voxel_size": 10}, "*": {"radius": 80}}.
+    labels : str
+        Existing label volumes to take as they are, instead of a list: 'labels/{name}.mrc'.
+    voxel_size : float
+        Voxel size in Å that the model works at: tomograms and labels are stored at it.
+    tomogram_voxel_size : float
+        Å per voxel of tomograms whose header does not tell, or tells wrongly.
+    shape : tuple of 3 int
+        Size Z,Y,X of the labels where there are no tomograms.
+    format : str
+        Format of the particle list; guessed from its name and content.
+    binning : float
+        Voxel of the tomogram over pixel of the list, for lists in unbinned pixels (RELION).
+    region : str
+        Annotated part: a mask file ('regions/{name}.mrc') or a box z0:z1,y0:y1,x0:x1 in voxels. The rest is ignored.
+    ignore_shell : float
+        Å around each particle that training ignores.
+    merge_duplicates : bool
+        Keep one of two particles closer than a third of their radius (the higher score).
+    recenter : float
+        Move each particle by up to this many Å to where the density agrees best with its class's average.
+    contrast : str
+        'dark' (raw tomograms: protein dark) or 'bright'.
+    validation : str
+        Names of the tomograms to validate on, comma-separated; by default the last ones.
+    test : str
+        Names of the tomograms to test on, comma-separated.
+    validation_fraction : float
+        Part of the tomograms (of a single tomogram: part of its area) to validate on.
+    test_fraction : float
+        Part of the tomograms to test on.
+    overwrite : bool
+        Replace an earlier data set in the folder.
+    quiet : bool
+        No progress bar and no summary.
+
+    Examples
+    --------
+    python -m scripts prepare data/TS_*.mrc --particles picks.star --radius 120 --output_dir dataset
+    python -m scripts prepare TS_01.mrc --particles picks.xml --shapes shapes.json --voxel_size 13.6
+    """
+    if contrast not in ("dark", "bright"):
+        raise ValueError(f"contrast: expected 'dark' or 'bright', got {contrast!r}.")
+    folder = Path(output_dir)
+    if (folder / "dataset.json").exists() and not overwrite:
+        raise ValueError(
+            f"{folder}/dataset.json exists already. Give another --output_dir, or --overwrite to replace it."
+        )
+    if (particles is None) == (labels is None):
+        raise ValueError("give exactly one of --particles LIST and --labels 'FILES/{name}.mrc'.")
+    job = _Job(
+        inputs=_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, binning),
+        particles=particles,
+        labels=labels,
+        specs=read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert) if particles else None,
+        options=LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter)),
+        format=format,
+        binning=float(binning),
+        region=region,
+        voxel_size=voxel_size,
+        contrast=contrast,
+        quiet=quiet,
+    )
+    job.check_files()
+    with staged_folder(folder) as stage:
+        summary = _write_dataset(job, stage, folder, (validation, test, validation_fraction, test_fraction))
+    if not quiet:
+        print(summary_text(summary))
+        print(f"{folder / 'dataset.json'}: {', '.join(f'{len(v)} {k}' for k, v in summary['sections'].items())}")
+
+
+@dataclass
+class _Job:
+    """The options of one call, checked, and what its tomograms share."""
+
+    inputs: list[TomogramInput]
+    particles: str | None
+    labels: str | None
+    specs: ShapeSpecs | None
+    options: LabelOptions
+    format: str | None
+    binning: float
+    region: str | None
+    voxel_size: float | None
+    contrast: str
+    quiet: bool
+    notes: list[str] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
+    _lists: dict[tuple, ParticleList] = field(default_factory=dict)
+    _rows: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def check_files(self) -> None:
+        """Raise FileNotFoundError for any missing input before work begins."""
+        for one in self.inputs:
+            if one.path is not None and not one.path.is_file():
+                raise FileNotFoundError(f"{one.path}: no such tomogram. Check the path.")
+            for pattern in (
+                self.particles,
+                self.labels,
+                self.region if self.region and ":" not in self.region else None,
+            ):
+                per_tomogram(pattern, one.name)
+
+    def particles_of(self, one: TomogramInput, size_zyx: tuple[int, int, int], voxel: np.ndarray) -> ParticleList:
+        """The particles of one tomogram, Å of that tomogram."""
+        path = per_tomogram(self.particles, one.name)
+        if path is None or self.specs is None:
+            raise ValueError("give a particle list with --particles.")
+        own_list = "{name}" in str(self.particles)
+        key = (path, size_zyx, tuple(voxel), one.name if own_list else "")
+        if key not in self._lists:
+            context = TomogramContext(
+                voxel_size_zyx=voxel, size_zyx=size_zyx, binning=self.binning, class_names=self.specs.class_names
+            )
+            self._lists = {key: read_list(path, self.format, context)}
+            self._number_classes(self._lists[key])
+        particles = self._lists[key]
+        if own_list:
+            return particles.with_tomogram(one.name)
+        if not self._rows:
+            self._rows, notes = match_particles(particles, self.inputs)
+            self.notes += notes
+        return particles.select(self._rows[one.name])
+
+    def _number_classes(self, particles: ParticleList) -> None:
+        names = {str(name) for name in particles.class_name if name} - set(self.classes)
+        if names:
+            every = ParticleList(
+                np.zeros((len(names) + len(self.classes), 3)), class_name=sorted({*names, *self.classes})
+            )
+            numbers = {n: int(k) for k, n in self.specs.class_names.items()} if self.specs and self._numbered() else {}
+            context = TomogramContext(class_names={str(number): name for name, number in numbers.items()})
+            self.classes = dict(zip(map(str, every.class_name), class_numbers(every, context), strict=True))
+
+    def _numbered(self) -> bool:
+        return self.specs is not None and all(key.isdecimal() for key in self.specs.class_names)
+
+
+def _inputs(
+    tomograms: tuple[str, ...],
+    shape: tuple[int, int, int] | None,
+    tomogram_voxel_size: float | None,
+    voxel_size: float | None,
+    particles: str | None,
+    binning: float,
+) -> list[TomogramInput]:
+    if tomograms:
+        names = [tomogram_base_name(path) for path in tomograms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
+        return [
+            TomogramInput(n, Path(p), voxel_size=tomogram_voxel_size) for n, p in zip(names, tomograms, strict=True)
+        ]
+    size = tomogram_voxel_size or voxel_size
+    if shape is None or size is None or particles is None or "{name}" in particles:
+        raise ValueError(
+            "give tomogram files; or, for labels alone, --particles LIST with --shape 200,512,512 and --voxel_size 10."
+        )
+    if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
+        raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
+    context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
+    found = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
+    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in found]
+
+
+def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[str, Any]:
+    names = [one.name for one in job.inputs]
+    section_of = split_names(names, *split)
+    sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
+    label_only: list[dict] = []
+    tomograms: dict[str, Any] = {}
+    for one in job.inputs:
+        item, image, grid = _prepare_one(job, one)
+        if len(job.inputs) == 1 and image is not None and split[2] > 0 and not split[0] and not split[1]:
+            parts = split_by_region(item, image, float(split[2]))
+        else:
+            parts = {section_of[one.name]: item}
+        for section, part in parts.items():
+            entry = write_item(part, stage, folder)
+            (sections[section] if "image" in entry else label_only).append(entry)
+        tomograms[one.name] = {
+            "section": " + ".join(parts),
+            "size_zyx": list(grid.new_size_zyx),
+            "voxel_size_zyx": grid.new_voxel_size_zyx.tolist(),
+            **item.prepared.summary,
+        }
+    summary = {
+        "tomograms": tomograms,
+        "classes": job.classes,
+        "notes": job.notes,
+        "sections": sections if not label_only else {"labels": label_only},
+        "options": {
+            "particles": job.particles,
+            "labels": job.labels,
+            "shapes": job.specs.specs if job.specs else None,
+            "binning": job.binning,
+            "region": job.region,
+            "voxel_size": job.voxel_size,
+            **vars(job.options),
+        },
+    }
+    write_json(stage / "prepare.json", summary)
+    classes = {str(number): name for name, number in job.classes.items()}
+    provenance = {
+        "made_by": "python -m scripts prepare",
+        "particles": job.particles or job.labels,
+        "details": "prepare.json",
+    }
+    write_json(
+        stage / "dataset.json",
+        {
+            "name": folder.resolve().name,
+            **sections,
+            "labels": label_only,
+            "class_names": classes,
+            "provenance": provenance,
+        },
+    )
+    return summary
+
+
+def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None, Grid]:
+    volume, size, voxel, metadata = one.read()
+    grid = resample_grid(size, voxel, job.voxel_size)
+    image = volume if volume is None or grid.is_same else grid.resample(volume)
+    region = None if job.region is None else grid.pick(read_region(job.region, one.name, size))
+    if job.labels is not None:
+        prepared = _given_labels(job, one, grid, region)
+    else:
+        prepared = _painted(job, one, grid, image, region, size, voxel)
+    origin = np.asarray(metadata.get("origin_xyz", np.zeros(3)), dtype=float) + grid.shift_xyz_angstrom
+    stored: Path | np.ndarray | None = one.path if grid.is_same and one.voxel_size is None else image
+    item = Item(one.name, stored, prepared, grid.new_voxel_size_zyx, origin, job.contrast, job.classes)
+    return item, image, grid
+
+
+def _painted(
+    job: _Job,
+    one: TomogramInput,
+    grid: Grid,
+    image: np.ndarray | None,
+    region: np.ndarray | None,
+    size: tuple[int, int, int],
+    voxel: np.ndarray,
+) -> Prepared:
+    particles = job.particles_of(one, size, voxel)
+    particles = particles.with_centers(grid.move_centers(particles.centers_xyz_angstrom))
+    if job.specs is None:
+        raise ValueError("give the particles' shape.")
+    bar = tqdm(total=len(particles), desc=one.name, unit="particle", disable=job.quiet, file=sys.stderr, leave=False)
+    with bar:
+        return label_particles(
+            particles,
+            job.specs,
+            grid.new_size_zyx,
+            grid.new_voxel_size_zyx,
+            job.options,
+            volume=image,
+            region=region,
+            progress=bar.update,
+        )
+
+
+def _given_labels(job: _Job, one: TomogramInput, grid: Grid, region: np.ndarray | None) -> Prepared:
+    path = per_tomogram(job.labels, one.name)
+    volume, _ = read_tomogram(str(path), check="labels")
+    if volume.shape != grid.old_size_zyx:
+        raise ValueError(f"{path}: expected labels of the tomogram's shape {grid.old_size_zyx}, got {volume.shape}.")
+    return labels_as_given(grid.pick(volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)

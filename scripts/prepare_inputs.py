@@ -1,0 +1,272 @@
+"""What `prepare` is given: shapes, tomograms, and which particles belong to which tomogram."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.io import read_tomogram
+from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import read_particles
+from scripts.shapes import Shape, Sphere, load_template
+
+__all__ = ["ShapeSpecs", "TomogramInput", "match_particles", "per_tomogram", "read_region", "read_shape_specs"]
+
+_SPEC_KEYS = {"radius", "mask", "density", "voxel_size", "threshold", "invert", "name"}
+
+
+@dataclass(frozen=True)
+class TomogramInput:
+    """One tomogram, or only its size.
+
+    Parameters
+    ----------
+    name : str
+        Names the output files.
+    path : Path or None
+    size_zyx, voxel_size
+        Used where there is no file; ``voxel_size`` (Å) otherwise replaces the header's.
+    """
+
+    name: str
+    path: Path | None
+    size_zyx: tuple[int, int, int] | None = None
+    voxel_size: float | None = None
+
+    def read(self) -> tuple[np.ndarray | None, tuple[int, int, int], np.ndarray, dict[str, Any]]:
+        """The volume (None without a file), its size, Å per voxel and metadata.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As `read_tomogram`; without a file, if size or voxel size is missing.
+        """
+        if self.path is None:
+            if self.size_zyx is None or self.voxel_size is None:
+                raise ValueError(
+                    "without tomograms, give their size and voxel size: --shape 200,512,512 --voxel_size 10."
+                )
+            return None, self.size_zyx, np.full(3, float(self.voxel_size)), {}
+        try:
+            volume, metadata = read_tomogram(self.path, voxel_size=self.voxel_size)
+        except ValueError as error:
+            raise ValueError(str(error).replace("--voxel_size", "--tomogram_voxel_size")) from error
+        size = (int(volume.shape[0]), int(volume.shape[1]), int(volume.shape[2]))
+        return volume, size, np.asarray(metadata["voxel_size_zyx"]), metadata
+
+
+@dataclass
+class ShapeSpecs:
+    """Shapes by class as the user wrote them; templates are read once per voxel size."""
+
+    specs: dict[str, dict[str, Any]]
+    class_names: dict[str, str]
+    _cache: dict[tuple[float, ...], dict[str, Shape]] = field(default_factory=dict)
+
+    def shapes(self, voxel_size_zyx: np.ndarray) -> dict[str, Shape]:
+        """Shape by class name, for tomograms of a voxel size."""
+        key = tuple(np.round(voxel_size_zyx, 6))
+        if key not in self._cache:
+            self._cache[key] = {name: _shape(spec, voxel_size_zyx) for name, spec in self.specs.items()}
+        return self._cache[key]
+
+
+def read_shape_specs(
+    shapes: str | None,
+    radius: float | None = None,
+    template: str | None = None,
+    template_voxel_size: float | None = None,
+    threshold: float | None = None,
+    invert: bool = False,
+) -> ShapeSpecs:
+    """Turn the shape options into one specification per class.
+
+    Parameters
+    ----------
+    shapes : str, optional
+        A JSON file ``{"class": {"mask": "file.mrc", "voxel_size": 10, "threshold": 0.5, "invert": false,
+        "name": "ribosome"}, "other": {"radius": 120}, "*": 100}``. A number is a radius in Å, a text a file; ``"*"``
+        serves all other classes; files are relative to the JSON file.
+    radius, template, template_voxel_size, threshold, invert
+        The same for all classes at once.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For anything else; names the class and the word.
+    """
+    if sum(option is not None for option in (shapes, radius, template)) != 1:
+        raise ValueError(
+            "give the particles' shape by exactly one of --shapes FILE.json, --radius 120 or --template FILE.mrc."
+        )
+    common = {"voxel_size": template_voxel_size, "threshold": threshold, "invert": invert}
+    if radius is not None:
+        return ShapeSpecs({"*": {"radius": float(radius)}}, {})
+    if template is not None:
+        return ShapeSpecs({"*": {"mask": str(_existing(Path(template))), **common}}, {})
+    path = Path(str(shapes))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such shapes file. Check --shapes.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}).") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(
+            f'{path}: expected classes and shapes, {{"ribosome": {{"radius": 120}}}}, got {str(content)[:60]}.'
+        )
+    specs: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}
+    for key, value in content.items():
+        spec = _checked_spec(path, key, value)
+        name = str(spec.pop("name", key))
+        names.update({key: name} if name != key else {})
+        specs[name] = {**{k: v for k, v in common.items() if v is not None and "mask" in spec}, **spec}
+    return ShapeSpecs(specs, names)
+
+
+def match_particles(
+    particles: ParticleList, tomograms: Sequence[TomogramInput]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Find the particles (row numbers) of every tomogram by its name, or else by its number.
+
+    Names are compared without folder, ending, ``rec_`` and Warp's pixel size. Particles without a name, and those of a
+    list with one other name, go to the tomogram if there is only one. Numbers count the tomograms from 0 (or from
+    1, if 0 does not occur).
+
+    Returns
+    -------
+    rows : dict of tomogram name to int array
+        Every tomogram is there; possibly empty.
+    notes : list of str
+        What was assumed or left out.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches; lists both sides.
+    """
+    bases = np.array([tomogram_base_name(str(name)) for name in particles.tomogram], dtype=object)
+    given = [tomogram_base_name(tomogram.name) for tomogram in tomograms]
+    found = sorted(set(bases))
+    notes: list[str] = []
+    to_tomogram = {name: name for name in found if name in given}
+    if found and not to_tomogram:
+        to_tomogram = _by_number(found, tomograms, given, notes)
+    left = [name for name in found if name not in to_tomogram]
+    if left:
+        count = int(np.isin(bases, left).sum())
+        notes.append(f"{count} particles belong to tomograms that were not given: {', '.join(left[:10])}")
+    rows = {
+        tomogram.name: np.flatnonzero([to_tomogram.get(name) == base for name in bases])
+        for tomogram, base in zip(tomograms, given, strict=True)
+    }
+    notes += [f"{name}: the list has no particle in this tomogram" for name, index in rows.items() if len(index) == 0]
+    return rows, notes
+
+
+def _by_number(
+    found: list[str], tomograms: Sequence[TomogramInput], given: list[str], notes: list[str]
+) -> dict[str, str]:
+    if len(found) == 1 and len(given) == 1:
+        if found[0]:
+            notes.append(f"the list's tomogram {found[0]!r} is taken to be {tomograms[0].name}")
+        return {found[0]: given[0]}
+    if all(name.isdecimal() for name in found):
+        first = 0 if "0" in found else 1
+        if max(map(int, found)) - first < len(given):
+            notes.append(
+                "the list numbers its tomograms; they are taken in the order of the command line: " + ", ".join(given)
+            )
+            return {name: given[int(name) - first] for name in found}
+    raise ValueError(
+        f"no tomogram of the list is among those given. The list has {', '.join(map(repr, found[:10]))}; "
+        f"given are {', '.join(map(repr, given[:10]))}. Rename the files, or use one list per tomogram: "
+        "--particles 'lists/{name}.csv'."
+    )
+
+
+def per_tomogram(pattern: str | None, name: str) -> Path | None:
+    """A path for one tomogram: ``{name}`` is replaced; an error if the file is not there."""
+    return None if pattern is None else _existing(Path(pattern.replace("{name}", name)))
+
+
+def read_list(path: Path, format_name: str | None, context: TomogramContext) -> ParticleList:
+    """Read particles in the frame of a tomogram, with warnings kept quiet for empty lists alone."""
+    particles = read_particles(path, format_name, context)
+    if len(particles) == 0:
+        warnings.warn(f"{path}: the particle list is empty.", UserWarning, stacklevel=2)
+    return particles
+
+
+def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
+    """A bool mask, shape (Z, Y, X), of the annotated part of a tomogram.
+
+    ``region`` is a mask file (``{name}`` stands for the tomogram) or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
+    empty numbers reach to the border.
+
+    Examples
+    --------
+    >>> int(read_region("1:3,:,0:2", "t", (4, 5, 6)).sum())
+    20
+    """
+    if re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region):
+        mask = np.zeros(tuple(size_zyx), dtype=bool)
+        limits = [[int(n) if n.strip() else None for n in part.split(":")] for part in region.split(",")]
+        mask[tuple(slice(*pair) for pair in limits)] = True
+    else:
+        path = per_tomogram(region, name)
+        volume, _ = read_tomogram(str(path), check="labels")
+        if volume.shape != tuple(size_zyx):
+            raise ValueError(
+                f"{path}: expected a region mask of the tomogram's shape {tuple(size_zyx)}, got {volume.shape}."
+            )
+        mask = np.asarray(volume) > 0
+    if not mask.any():
+        raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
+    return mask
+
+
+def _checked_spec(path: Path, key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = {"radius": value}
+    elif isinstance(value, str):
+        value = {"mask": value}
+    if not isinstance(value, dict) or len({"radius", "mask", "density"} & set(value)) != 1:
+        raise ValueError(
+            f"{path}: class {key!r} needs one of radius (Å), mask or density (a file), got {str(value)[:80]}."
+        )
+    unknown = sorted(set(value) - _SPEC_KEYS)
+    if unknown:
+        raise ValueError(f"{path}: class {key!r} has {unknown[0]!r}; expected {', '.join(sorted(_SPEC_KEYS))}.")
+    spec = {**value}
+    for word in ("mask", "density"):
+        if word in spec:
+            file = Path(str(spec.pop(word)))
+            spec["mask"] = str(_existing(file if file.is_absolute() else path.parent / file))
+    for word in ("radius", "voxel_size", "threshold"):
+        if spec.get(word) is not None and not isinstance(spec[word], (int, float)):
+            raise ValueError(f"{path}: class {key!r}: {word} must be a number, got {spec[word]!r}.")
+    return spec
+
+
+def _shape(spec: dict[str, Any], voxel_size_zyx: np.ndarray) -> Shape:
+    if "radius" in spec:
+        return Sphere(float(spec["radius"]))
+    return load_template(
+        spec["mask"], spec.get("voxel_size"), spec.get("threshold"), bool(spec.get("invert")), voxel_size_zyx
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Check the path (files in a shapes file are relative to it).")
+    return path
