@@ -7,7 +7,7 @@ from numba import njit
 
 from custom_transforms.components import find_components, paint_runs
 from custom_transforms.flood import Ball, flood_all, nearest_all, touched_components
-from custom_transforms.slabs import as_float_volume, run_parallel, slab_bounds, squared_axis_weights
+from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds, squared_axis_weights
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = ["METHODS", "assign_instances"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from custom_transforms.slabs import as_float_volume, run_parallel, slab_bounds
+from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds
 
 __all__ = ["Runs", "find_components", "mask_from_probability", "paint_runs"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from custom_transforms.components import Runs
-from custom_transforms.slabs import run_parallel
+from custom_transforms.parallel import run_parallel
 
 __all__ = ["INTERIOR_FRACTION", "Ball", "flood_all", "levels_of", "nearest_all", "seed_rounds", "touched_components"]
 

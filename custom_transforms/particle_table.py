@@ -8,7 +8,7 @@ import pandas as pd
 from numba import njit
 from scipy.spatial import cKDTree
 
-from custom_transforms.slabs import as_float_volume, run_parallel, slab_bounds
+from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 
 __all__ = ["PARTICLE_COLUMNS", "empty_particle_table", "filter_particles", "measure_particles"]

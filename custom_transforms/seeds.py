@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from custom_transforms.slabs import as_float_volume, run_parallel, slab_bounds, squared_axis_weights
+from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds, squared_axis_weights
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = ["find_seeds", "grid_of_points"]
