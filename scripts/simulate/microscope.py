@@ -12,7 +12,7 @@ from scripts.simulate.imaging import Microscope, TiltScheme, image_tilts, noise_
 from scripts.simulate.phantoms import uniform
 from scripts.simulate.placement import Stage
 from scripts.simulate.projection import TiltGeometry, project
-from scripts.simulate.reconstruct import deconvolve, lowpass, weighted_back_projection
+from scripts.simulate.reconstruct import deconvolve, highpass, lowpass, weighted_back_projection
 
 __all__ = ["tomogram_of"]
 
@@ -74,6 +74,7 @@ _PLAIN_RANGES = (
     "defocus_um",
     "defocus_spread_um",
     "noise_blur",
+    "noise_color",
     "shift_jitter",
     "angle_jitter",
 )
@@ -93,18 +94,19 @@ def _with_noise(
         return images, []
     scale = noise_scale(images, scheme.angles_deg, drawn["snr"], width)
     white = torch.randn(images.shape, generator=generator)
-    if drawn["noise_blur"] > 0:
-        white = _blur(white, drawn["noise_blur"])
-        white = white / white.std()
+    if drawn["noise_blur"] > 0 or drawn["noise_color"] > 0:
+        white = _colored(white, drawn["noise_blur"], drawn["noise_color"])
     return images + (white * scale[:, None, None]).to(images.device), scale.tolist()
 
 
-def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of images, by Fourier (wraps around, which noise does not mind)."""
-    ky = torch.fft.fftfreq(images.shape[-2])[:, None]
-    ku = torch.fft.rfftfreq(images.shape[-1])[None, :]
-    gain = torch.exp(-2 * (math.pi * sigma) ** 2 * (ky**2 + ku**2))
-    return torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=images.shape[-2:])
+def _colored(white: torch.Tensor, blur: float, color: float) -> torch.Tensor:
+    """Shape the spectrum of white noise (n, Y, U): power 1 / k^color, a Gaussian blur in pixels; variance 1."""
+    ky = torch.fft.fftfreq(white.shape[-2])[:, None]
+    ku = torch.fft.rfftfreq(white.shape[-1])[None, :]
+    square = ky**2 + ku**2
+    gain = torch.exp(-2 * (math.pi * blur) ** 2 * square) * (square + 1 / white.shape[-1] ** 2) ** (-color / 4)
+    shaped = torch.fft.irfft2(torch.fft.rfft2(white) * gain, s=white.shape[-2:])
+    return shaped / shaped.std()
 
 
 def _background(
@@ -142,6 +144,9 @@ def _reconstruct(
     if rng.random() < settings["deconvolve_probability"]:
         drawn["deconvolve_strength"] = uniform(settings["deconvolve_strength"], rng)
         tomogram = deconvolve(tomogram, drawn["defocus_um"], microscope, drawn["deconvolve_strength"])
+    if settings["highpass"] is not None and rng.random() < settings["highpass_probability"]:
+        drawn["highpass"] = uniform(settings["highpass"], rng)
+        tomogram = highpass(tomogram, drawn["highpass"], scene["voxel_size"])
     if settings["lowpass"] is not None and rng.random() < settings["lowpass_probability"]:
         drawn["lowpass"] = uniform(settings["lowpass"], rng)
         tomogram = lowpass(tomogram, drawn["lowpass"], scene["voxel_size"])

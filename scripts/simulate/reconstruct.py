@@ -9,7 +9,7 @@ import torch
 from scripts.simulate.imaging import Microscope, contrast_transfer
 from scripts.simulate.projection import TiltGeometry, back_project
 
-__all__ = ["deconvolve", "lowpass", "ramp_filter", "weighted_back_projection"]
+__all__ = ["deconvolve", "highpass", "lowpass", "ramp_filter", "weighted_back_projection"]
 
 
 def ramp_filter(geometry: TiltGeometry, cutoff: float = 0.5, falloff: float = 0.05) -> torch.Tensor:
@@ -90,6 +90,16 @@ def lowpass(volume: torch.Tensor, resolution_angstrom: float, voxel_size: float)
     """
     frequency = _frequency(volume, voxel_size)
     gain = torch.exp(-math.log(2) * (frequency * resolution_angstrom) ** 2)
+    return torch.fft.irfftn(torch.fft.rfftn(volume) * gain, s=volume.shape)
+
+
+def highpass(volume: torch.Tensor, length_angstrom: float, voxel_size: float) -> torch.Tensor:
+    """Take out slow gradients; the frequency 1 / ``length_angstrom`` keeps half its amplitude.
+
+    Takes and gives what `lowpass` does.
+    """
+    frequency = _frequency(volume, voxel_size)
+    gain = 1 - torch.exp(-math.log(2) * (frequency * length_angstrom) ** 2)
     return torch.fft.irfftn(torch.fft.rfftn(volume) * gain, s=volume.shape)
 
 

@@ -121,6 +121,7 @@ _IMAGING = {
     "mean_free_path": Setting("number", 3500.0, 1),
     "snr": _range((0.05, 0.5), 1e-6, 1e9),
     "noise_blur": _range(0.0, 0, 5),
+    "noise_color": _range(0.0, 0, 3),
     "noise": Setting("flag", True),
     "shift_jitter": _range(0.0, 0),
     "angle_jitter": _range(0.0, 0, 10),
@@ -130,6 +131,8 @@ _RECONSTRUCTION = {
     "ramp_falloff": _range(0.05, 0, 0.5),
     "lowpass_probability": Setting("number", 0.0, 0, 1),
     "lowpass": _range(None, 1),
+    "highpass_probability": Setting("number", 0.0, 0, 1),
+    "highpass": _range(None, 1),
     "deconvolve_probability": Setting("number", 0.0, 0, 1),
     "deconvolve_strength": _range((0.5, 1.5), 0, 10),
 }
