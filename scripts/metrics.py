@@ -226,7 +226,7 @@ class InstanceMetrics(_PooledMetric):
     def __init__(self, rule: str = "main", border: str = "count", metric_name: str | Sequence[str] = names) -> None:
         super().__init__(metric_name)
         self.rule, self.border = rule, border
-        self._fields = list(self._judge(np.zeros((1, 1, 1), np.int32), np.zeros((1, 1, 1), np.int32)))
+        self._fields = list(volume_counts(np.empty(0), np.empty(0), np.empty(0)))
 
     def _judge(self, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         found = judge_volumes(overlap_table(true, predicted), self.rule, self.border)

@@ -1,0 +1,168 @@
+"""One side of a comparison in memory: a label volume, a list of particles, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.io import read_tomogram
+from custom_transforms.targets import instance_centers
+from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.evaluation.sources import SideFiles
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import read_particles
+
+__all__ = ["Points", "Side", "points_of", "read_side", "true_radii"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is known of one tomogram on one side.
+
+    ``volume`` (Z, Y, X) labels and ``particles``: one of them may be None. ``voxel_size_zyx`` is None if unknown.
+    """
+
+    volume: np.ndarray | None = None
+    particles: ParticleList | None = None
+    voxel_size_zyx: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Points:
+    """One row per particle: centers in Å (n, 3) as x, y, z; label; class ("" unknown); score (nan unknown);
+    diameter_angstrom (nan unknown); whether it touches the border."""
+
+    centers_xyz_angstrom: np.ndarray
+    label: np.ndarray
+    class_name: np.ndarray
+    score: np.ndarray
+    diameter_angstrom: np.ndarray
+    touches_border: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.ndarray | None = None) -> Side:
+    """Read the files of one side.
+
+    Parameters
+    ----------
+    files : SideFiles
+    voxel_size : float or 3 floats (Z, Y, X), optional
+        Å; replaces what the file says.
+    other_voxel_size : ndarray, optional
+        Of the other side, for a list that counts in voxels and has no volume beside it.
+    """
+    volume, size, shape, notes = None, None, None, []
+    if files.volume is not None:
+        volume, metadata = read_tomogram(files.volume, voxel_size=voxel_size, check="labels")
+        size, shape, notes = np.asarray(metadata["voxel_size_zyx"], float), volume.shape, list(metadata["warnings"])
+        if np.allclose(size, 1.0):  # what the reader gives to a file that has none
+            size = other_voxel_size
+    elif voxel_size is not None:
+        size = as_voxel_size_zyx(voxel_size)
+    particles = None
+    if files.particles is not None:
+        known = size if size is not None else other_voxel_size
+        particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
+        if files.member is not None:
+            particles = particles.select(np.asarray(particles.tomogram) == files.member)
+        elif len(set(particles.tomogram)) > 1:
+            raise ValueError(
+                f"{files.particles}: expected the particles of one tomogram, got "
+                f"{', '.join(sorted(set(particles.tomogram))[:10])}; give folders, or a list for each tomogram"
+            )
+    return Side(volume, particles, size, notes)
+
+
+def points_of(side: Side, voxel_size_zyx: np.ndarray | None, border: Mapping[int, bool] | None = None) -> Points:
+    """The centers of a side: of its list if it has one, else of its filled instances.
+
+    Parameters
+    ----------
+    side : Side
+    voxel_size_zyx : ndarray, optional
+        Å; needed for a volume.
+    border : mapping of label to bool, optional
+        Which particles of the volume touch a face of it; a list may say so itself in ``touches_border``.
+    """
+    border = border or {}
+    if side.particles is None:
+        if side.volume is None or voxel_size_zyx is None:
+            raise ValueError(
+                "evaluate: expected a label volume with its voxel size, or a list of particles, got neither"
+            )
+        found = instance_centers(side.volume, voxel_size_zyx)
+        n = len(found.ids)
+        return Points(
+            voxel_zyx_to_angstrom_xyz(found.centers_zyx_vox, voxel_size_zyx),
+            found.ids,
+            np.full(n, "", dtype="<U1"),
+            np.full(n, np.nan),
+            found.diameters_angstrom,
+            np.array([border.get(int(label), False) for label in found.ids], bool),
+        )
+    particles, extra = side.particles, side.particles.extra
+    n = len(particles)
+    label = np.arange(1, n + 1)
+    if "label" in extra:
+        written = np.array([_number(text) for text in extra["label"]], np.float64).reshape(-1)
+        label = np.where(np.isnan(written), label, written).astype(np.int64)
+    touches = np.array([border.get(int(i), False) for i in label], bool)
+    if "touches_border" in extra:
+        touches |= extra["touches_border"].astype(str).str.lower().isin(["true", "1", "1.0"]).to_numpy()
+    return Points(
+        particles.centers_xyz_angstrom,
+        label,
+        np.asarray(particles.class_name),
+        np.asarray(particles.score, np.float64),
+        _list_diameters(particles),
+        touches,
+    )
+
+
+def _list_diameters(particles: ParticleList) -> np.ndarray:
+    """From the radius, the column diameter_angstrom, or the sphere of equal volume_angstrom3; nan where unknown."""
+    diameter = 2 * np.asarray(particles.radius_angstrom, np.float64)
+    for column in ("diameter_angstrom", "volume_angstrom3"):
+        if column in particles.extra:
+            values = np.array([_number(text) for text in particles.extra[column]], np.float64).reshape(-1)
+            values = values if column == "diameter_angstrom" else np.cbrt(values * 6 / np.pi)
+            diameter = np.where(np.isnan(diameter) & (values > 0), values, diameter)
+    return diameter
+
+
+def _number(text: object) -> float:
+    return float(str(text)) if str(text).strip() not in ("", "nan", "None", "<NA>") else float("nan")
+
+
+def true_radii(
+    true: Points, volume_diameters: Mapping[int, float], particle_diameter: float | Mapping[str, float] | None
+) -> np.ndarray:
+    """Radius of every true particle in Å.
+
+    Its own, from the list; else that of the sphere of equal volume in the true volume; else of ``particle_diameter``
+    (one number, or one for each class).
+
+    Raises
+    ------
+    ValueError
+        If a particle has none of them.
+    """
+    diameter = true.diameter_angstrom.copy()
+    for i in np.flatnonzero(np.isnan(diameter)):
+        given = particle_diameter
+        if isinstance(given, Mapping):
+            given = given.get(str(true.class_name[i]))
+        diameter[i] = volume_diameters.get(int(true.label[i]), np.nan if given is None else float(given))
+    if np.isnan(diameter).any():
+        raise ValueError(
+            f"evaluate: {int(np.isnan(diameter).sum())} of {len(true)} true particles have no radius or volume, so it "
+            "is unknown how far a prediction may lie from them; give --particle_diameter (Å)"
+        )
+    return diameter / 2

@@ -1,0 +1,216 @@
+"""Which files of two folders (or files) belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from custom_transforms.io import EM_SUFFIXES, MRC_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES
+from scripts.particles.context import tomogram_base_name
+from scripts.particles.registry import FORMATS, read_particles
+
+__all__ = ["SideFiles", "find_sides", "pair_sides"]
+
+VOLUME_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES
+VOLUME_WORDS = ("instances", "labels", "label", "truth", "gt")
+LIST_WORDS = ("particles", "centers", "points", "coordinates")
+_PLAIN_IMAGES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """The files of one tomogram on one side; at least one of the two is given.
+
+    ``member`` names the tomogram inside a list that holds several.
+    """
+
+    name: str
+    volume: Path | None = None
+    particles: Path | None = None
+    member: str | None = None
+
+
+def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
+    """Find the label volumes and particle lists below a path, by tomogram.
+
+    Parameters
+    ----------
+    path : path
+        A label volume, a particle list, a folder of them (searched through), or a ``dataset.json``. A tomogram's name
+        is its file's, without endings and words such as ``_instances``, ``_labels``, ``_particles``; a file that has
+        only such a word (``labels.mrc``) is named by its folder. Where a volume and a list have one name, both count.
+    what : str
+        "predicted" or "true", for messages.
+
+    Returns
+    -------
+    dict of str to SideFiles
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is nothing, or two files claim one name.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if (path / "dataset.json").is_file():
+            return _from_datalist(path / "dataset.json")
+        found = _from_folder(path)
+        if not found:
+            raise ValueError(
+                f"{path}: expected {what} label volumes ({', '.join(VOLUME_SUFFIXES[:6])}, ...) or particle lists "
+                f"({', '.join(sorted(_list_suffixes()))}) in this folder, found none"
+            )
+        return found
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder of {what} particles. Check the path.")
+    if path.name == "dataset.json":
+        return _from_datalist(path)
+    name, kind, _ = _classify(path)
+    if kind == "volume":
+        beside = _from_files(p for p in path.parent.iterdir() if _classify(p)[:2] == (name, "list"))
+        return {name: replace(beside.get(name, SideFiles(name)), volume=path)}
+    if kind == "list":
+        members = _members(SideFiles(name, particles=path))
+        return {side.name: side for side in members}
+    raise ValueError(
+        f"{path}: expected {what} particles as a label volume ({', '.join(VOLUME_SUFFIXES)}) or a list "
+        f"({', '.join(sorted(_list_suffixes()))}), got {path.suffix or 'a name without an ending'}"
+    )
+
+
+def pair_sides(
+    predicted: str | Path, true: str | Path
+) -> tuple[list[tuple[str, SideFiles, SideFiles]], dict[str, list[str]]]:
+    """Match two sides by tomogram.
+
+    One tomogram on each side is one pair whatever the names, if each was given as a file; else names decide.
+
+    Returns
+    -------
+    pairs : list of (name, predicted, true), sorted by name
+    unmatched : dict
+        Names found on one side only: ``only_predicted`` and ``only_true``.
+
+    Raises
+    ------
+    ValueError
+        If no name is on both sides; lists what was found.
+    """
+    left, right = find_sides(predicted, "predicted"), find_sides(true, "true")
+    if len(left) == len(right) == 1 and Path(predicted).expanduser().is_file() and Path(true).expanduser().is_file():
+        (name, first), (_, second) = *left.items(), *right.items()
+        return [(name, first, second)], {"only_predicted": [], "only_true": []}
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        raise ValueError(
+            f"evaluate: expected the same tomogram names on both sides; predicted has {_listed(left)}, truth has "
+            f"{_listed(right)}. Rename the files, or give one file on each side."
+        )
+    unmatched = {"only_predicted": sorted(left.keys() - right.keys()), "only_true": sorted(right.keys() - left.keys())}
+    return [(name, left[name], right[name]) for name in common], unmatched
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _list_suffixes() -> set[str]:
+    return {suffix for item in FORMATS.values() if item.read is not None for suffix in item.suffixes}
+
+
+def _classify(path: Path) -> tuple[str, str, bool]:
+    """Name of the tomogram; "volume", "list" or ""; whether the file name says that it holds particles."""
+    lower = path.name.lower()
+    volume_suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default="")
+    list_suffix = max((s for s in _list_suffixes() if lower.endswith(s)), key=len, default="")
+    if lower.startswith(".") or not (volume_suffix or list_suffix):
+        return "", "", False
+    kind, words = ("volume", VOLUME_WORDS) if volume_suffix else ("list", LIST_WORDS)
+    stem = path.name[: -len(volume_suffix or list_suffix)]
+    for word in words:
+        if stem.lower() == word:
+            return tomogram_base_name(path.resolve().parent.name), kind, True
+        if stem.lower().endswith(f"_{word}"):
+            return tomogram_base_name(stem[: -len(word) - 1]), kind, True
+    return tomogram_base_name(stem), kind, False
+
+
+def _from_folder(folder: Path) -> dict[str, SideFiles]:
+    """Files that say they hold particles; where none does, every volume and list that may."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    named = [p for p in files if _classify(p)[2]]
+    others = [p for p in files if _classify(p)[1] and p.stem.lower() not in _PLAIN_IMAGES and not _is_ours(p)]
+    found = _from_files(named or others)
+    sides = [side if side.volume else member for side in found.values() for member in _members(side)]
+    return {side.name: side for side in sides}
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in ("metrics.csv", "matches.csv") or "_evaluation" in path.name
+
+
+def _from_files(files: Iterable[Path]) -> dict[str, SideFiles]:
+    preference = [suffix for item in FORMATS.values() for suffix in item.suffixes]  # our own table first
+    found: dict[str, SideFiles] = {}
+    for path in files:
+        name, kind, _ = _classify(path)
+        side = found.setdefault(name, SideFiles(name))
+        if kind == "volume":
+            if side.volume is not None:
+                raise ValueError(
+                    f"evaluate: {side.volume} and {path} are both volumes of {name!r}; keep one of them in the folder"
+                )
+            found[name] = replace(side, volume=path)
+        elif side.particles is None or _rank(path, preference) < _rank(side.particles, preference):
+            found[name] = replace(side, particles=path)
+    return found
+
+
+def _rank(path: Path, preference: list[str]) -> int:
+    return min(
+        (i for i, suffix in enumerate(preference) if path.name.lower().endswith(suffix)), default=len(preference)
+    )
+
+
+def _members(side: SideFiles) -> list[SideFiles]:
+    """One entry for every tomogram that a list names."""
+    if (
+        side.volume is not None
+        or side.particles is None
+        or side.particles.suffix.lower() not in (".csv", ".tsv", ".star")
+    ):
+        return [side]
+    names = _named_tomograms(side.particles)
+    if len(names) < 2:
+        return [side]
+    return [replace(side, name=tomogram_base_name(name), member=name) for name in names]
+
+
+def _named_tomograms(path: Path) -> list[str]:
+    # A voxel size is needed only to place the particles, and here only their tomograms are asked for.
+    particles = read_particles(path, voxel_size=1.0, size_zyx=(1, 1, 1))
+    return sorted({str(name) for name in particles.tomogram if name})
+
+
+def _from_datalist(path: Path) -> dict[str, SideFiles]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    sides: dict[str, SideFiles] = {}
+    for section in ("training", "validation", "test"):
+        for item in content.get(section, []):
+            image = Path(item["image"])
+            name = _classify(image)[0]
+            name = tomogram_base_name(image.parent.name) if name in _PLAIN_IMAGES else name
+            volume, particles = (path.parent / item[key] if item.get(key) else None for key in ("label", "particles"))
+            if volume is None and particles is None:
+                continue
+            sides[name] = SideFiles(name, volume, particles)
+    if not sides:
+        raise ValueError(f"{path}: expected items with a label or particles, found none")
+    return sides
