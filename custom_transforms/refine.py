@@ -24,8 +24,8 @@ def refine_seeds(
     weighted by what it has above that half. The ball is then put around the centroid and the step
     repeated until it rests, so that a particle centered between voxels is not pulled to the voxel that
     happened to be the peak; for the same reason the ball's edge fades over one voxel. A voxel nearer to
-    another seed (ties: the seed that comes first in z, y, x) counts for that one alone, and no center
-    moves farther than ``radius`` from its peak.
+    another seed counts for that one alone, a voxel as near to both counts for both, and no center moves
+    farther than ``radius`` from its peak.
 
     Parameters
     ----------
@@ -149,16 +149,12 @@ def _centroid(values, peak, rivals, center, reach, weights):
 
 @njit(nogil=True, cache=True)
 def _owns(peak, rivals, z, y, x, weights):
-    """Whether ``peak`` is the nearest one to the voxel; ties go to the first in z, y, x."""
+    """Whether no other peak is nearer to the voxel."""
     dz, dy, dx = z - peak[0], y - peak[1], x - peak[2]
     own = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2]
     for k in range(rivals.shape[0]):
-        rz, ry, rx = rivals[k, 0], rivals[k, 1], rivals[k, 2]
-        dz, dy, dx = z - rz, y - ry, x - rx
-        other = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2]
-        if other < own:
-            return False
-        if other == own and (rz, ry, rx) < (peak[0], peak[1], peak[2]):
+        dz, dy, dx = z - rivals[k, 0], y - rivals[k, 1], x - rivals[k, 2]
+        if dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2] < own:
             return False
     return True
 
