@@ -147,9 +147,12 @@ def _add_volumes(context: dict[str, Any], run: RunData, budget: int) -> None:
         image = fit_slices(run.tomogram, run.voxel_size_zyx, budget)
     if image is not None:
         blobs["slices"] = "\n".join(map(_base64, image.jpegs))
+    for name, volume, code in (("tomogram", run.tomogram, image), ("label volume", run.instances, labels)):
+        if volume is not None and code is None:
+            context["notes"].append(f"The {name} does not fit into the page's size limit and is not shown.")
     page |= {"image": _layer(image), "labels": _layer(labels), "center": _layer(center)}
     context["has_volume"] = image is not None or labels is not None
-    context["binning"] = _binning_text(run, image, labels)
+    context["binning"] = _binning_text(image, labels)
 
 
 def _layer(code: SliceStack | LabelCode | None) -> dict[str, Any] | None:
@@ -161,7 +164,7 @@ def _layer(code: SliceStack | LabelCode | None) -> dict[str, Any] | None:
     return described
 
 
-def _binning_text(run: RunData, image: SliceStack | None, labels: LabelCode | None) -> str:
+def _binning_text(image: SliceStack | None, labels: LabelCode | None) -> str:
     """Say how coarse the pictures are."""
     by_binning: dict[tuple[int, int, int], list[str]] = {}
     for name, code in (("slices", image), ("outlines", labels)):
@@ -174,9 +177,6 @@ def _binning_text(run: RunData, image: SliceStack | None, labels: LabelCode | No
             texts.append(f"{subject} are shown at full resolution.")
         else:
             texts.append(f"{subject} are shown binned by {x} × {y} × {z} (x × y × z), so that the page can be mailed.")
-    for name, volume, code in (("tomogram", run.tomogram, image), ("label volume", run.instances, labels)):
-        if volume is not None and code is None:
-            texts.append(f"The {name} does not fit into the page's size limit and is not shown.")
     return " ".join(texts)
 
 

@@ -24,18 +24,22 @@ function traces(flat) {
   const text = rows.map((row) => plain(`particle ${particles.text.particle_id[row]} ${particles.text.class[row]}`
     + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${particles.text.outcome[row]}` : "")));
   const size = rows.length > 5000 ? 2.5 : rows.length > 500 ? 4 : 7;
+  // Numbers with a stepped scale: plotly takes long over thousands of colour names.
+  const palette = [...new Set(rows.map(colourOf))], place = new Map(palette.map((c, k) => [c, k]));
+  const steps = palette.flatMap((c, k) => [[k / palette.length, c], [(k + 1) / palette.length, c]]);
+  const scale = { colorscale: steps, cmin: -0.5, cmax: palette.length - 0.5 };
   const made = (points, colour, texts, name, symbol) => ({
     type: flat ? "scatter" : "scatter3d", mode: "markers", name, text: texts, customdata: points.map((p) => p.row),
     x: points.map((p) => p.x), y: points.map((p) => p.y), ...(flat ? {} : { z: points.map((p) => p.z) }),
-    marker: { size: flat ? size + 2 : size, color: colour, symbol, opacity: 0.9, line: { width: 0 } },
+    marker: { size: flat ? size + 2 : size, ...colour, symbol, opacity: 0.9, line: { width: 0 } },
     hovertemplate: "%{text}<br>x %{x:.0f} Å, y %{y:.0f} Å" + (flat ? "" : ", z %{z:.0f} Å") + "<extra></extra>",
   });
   const points = rows.map((row) => ({ row, x: angstrom(row, "x"), y: angstrom(row, "y"), z: angstrom(row, "z") }));
-  const found = [made(points, rows.map(colourOf), text, "found", "circle")];
+  const found = [made(points, { color: rows.map((row) => place.get(colourOf(row))), ...scale }, text, "found", "circle")];
   if (state.colourBy === "outcome" && page.misses.length) {
     const [sz, sy, sx] = page.voxelSize;
     const missed = page.misses.map(([z, y, x]) => ({ row: -1, x: x * sx, y: y * sy, z: z * sz }));
-    found.push(made(missed, MISS_COLOUR, missed.map(() => "missed"), "missed", "diamond"));
+    found.push(made(missed, { color: MISS_COLOUR }, missed.map(() => "missed"), "missed", "diamond"));
   }
   return found;
 }

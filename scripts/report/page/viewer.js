@@ -9,6 +9,12 @@ function opacity(id) { return $("opacity-" + id) ? Number($("opacity-" + id).val
 function stepOf(plane) { const layer = imageLayer || labelLayer; return layer.binning[PLANES[plane][0]]; }
 function lengthOf(plane) { return page.shape[PLANES[plane][0]]; }
 
+// A picture larger than the canvas always fills it, a smaller one stays centered.
+function clampPan(pan, size, canvasSize) {
+  const spare = Math.max(0, (size - canvasSize) / 2);
+  return Math.max(-spare, Math.min(spare, pan));
+}
+
 // Canvas pixels per voxel and the shift that centers the picture.
 function geometry() {
   const canvas = $("slice");
@@ -17,6 +23,8 @@ function geometry() {
   const height = page.shape[rowAxis] * page.voxelSize[rowAxis];
   const scale = Math.min(canvas.width / width, canvas.height / height) * view.zoom; // pixels per Å
   const su = scale * page.voxelSize[columnAxis], sv = scale * page.voxelSize[rowAxis];
+  view.panU = clampPan(view.panU, page.shape[columnAxis] * su, canvas.width);
+  view.panV = clampPan(view.panV, page.shape[rowAxis] * sv, canvas.height);
   const u0 = canvas.width / 2 - (page.shape[columnAxis] / 2) * su + view.panU;
   const v0 = canvas.height / 2 - (page.shape[rowAxis] / 2) * sv + view.panV;
   return { su, sv, u0, v0, scale, rowAxis, columnAxis };
