@@ -13,8 +13,8 @@ from custom_transforms.targets import instance_centers
 from scripts.evaluation.overlap import LabelStatistics, OverlapTable, overlap_table
 from scripts.evaluation.points import match_radius
 from scripts.evaluation.sides import Points, Side, points_of, true_radii
-from scripts.evaluation.verdicts import PointVerdicts, judge_points
-from scripts.evaluation.volumes import VolumeMatches, judge_volumes
+from scripts.evaluation.verdicts import POINT_RULES, PointVerdicts, judge_points
+from scripts.evaluation.volumes import RULES, VolumeMatches, judge_volumes
 
 __all__ = ["PairResult", "Rules", "compare_sides"]
 
@@ -32,6 +32,10 @@ class Rules:
     beta: float = 4.0
 
     def __post_init__(self) -> None:
+        choices = {"rule": RULES, "point_rule": POINT_RULES, "border": ("count", "ignore")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("match_fraction", "beta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")

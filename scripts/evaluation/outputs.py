@@ -1,0 +1,99 @@
+"""The files of an evaluation: JSON, tables, coloured volumes and slice pictures, each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.io import atomic_path, write_mrc
+from scripts.evaluation.overlap import paint
+from scripts.evaluation.pair import PairResult
+from scripts.evaluation.tables import matches_table, metrics_table
+
+__all__ = ["COLORS", "color_volume", "to_json", "write_coloured", "write_tables"]
+
+COLORS = {"TP": 1, "merged": 2, "split": 2, "FP": 3, "FN": 3}  # 0: background and what was left out
+_PICTURE_COLORS = ("black", "#2e9e4f", "#e8c547", "#d1383d")
+
+
+def to_json(value: Any) -> Any:
+    """The same with plain numbers and lists; nan and infinity become null, which JSON can say.
+
+    Examples
+    --------
+    >>> to_json({"f1": np.float64(0.5), "precision": float("nan"), "n": np.int64(3)})
+    {'f1': 0.5, 'precision': None, 'n': 3}
+    """
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist())
+    if isinstance(value, np.generic):
+        return to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_tables(output_dir: Path, summary: dict[str, Any], results: Sequence[PairResult]) -> list[Path]:
+    """Write metrics.json, metrics.csv and matches.csv; returns their paths."""
+    texts = {
+        "metrics.json": json.dumps(to_json(summary), indent=2, allow_nan=False) + "\n",
+        "metrics.csv": metrics_table(summary).to_csv(index=False),
+        "matches.csv": matches_table(results).to_csv(index=False, float_format="%.6g"),
+    }
+    for name, text in texts.items():
+        with atomic_path(output_dir / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [output_dir / name for name in texts]
+
+
+def color_volume(result: PairResult, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Colour two label volumes by their verdicts: 1 TP, 2 merged or split, 3 FP or FN, 0 the rest; int8."""
+    if result.volumes is None or result.table is None:
+        raise ValueError(f"{result.name}: expected two label volumes to colour, got a list")
+    found, table = result.volumes, result.table
+    true_colors = dict(zip(table.true_particles.ids.tolist(), _colors(found.true_status), strict=True))
+    predicted_colors = dict(zip(table.predicted_particles.ids.tolist(), _colors(found.predicted_status), strict=True))
+    return paint(true, predicted, true_colors, predicted_colors)
+
+
+def _colors(status: np.ndarray) -> list[int]:
+    return [COLORS.get(str(s), 0) for s in status]
+
+
+def write_coloured(output_dir: Path, result: PairResult, predicted: np.ndarray, true: np.ndarray) -> list[Path]:
+    """Write ``<tomogram>_evaluation.mrc`` and the picture of its slice with most particle voxels."""
+    painted = color_volume(result, predicted, true)
+    volume_path, picture_path = (output_dir / f"{result.name}_evaluation{ending}" for ending in (".mrc", ".png"))
+    size = np.ones(3) if result.voxel_size_zyx is None else result.voxel_size_zyx
+    write_mrc(volume_path, painted, size)
+    best = int(np.argmax([np.count_nonzero(section) for section in painted]))
+    _write_picture(picture_path, painted[best], f"{result.name}, z = {best}")
+    return [volume_path, picture_path]
+
+
+def _write_picture(path: Path, section: np.ndarray, title: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    height, width = section.shape
+    figure = Figure(figsize=(8, max(2.0, 8 * height / width + 0.8)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(section, cmap=ListedColormap(_PICTURE_COLORS), vmin=0, vmax=3, interpolation="nearest", origin="lower")
+    axes.set(title=title, xlabel="x (voxels)", ylabel="y (voxels)")
+    words = ("found", "merged or split", "missed or false")
+    handles = [Patch(color=color, label=word) for color, word in zip(_PICTURE_COLORS[1:], words, strict=True)]
+    axes.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
