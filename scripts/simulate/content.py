@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from scripts.simulate.bodies import draw_body
+from scripts.simulate.decorate import decorate
 from scripts.simulate.filaments import add_filaments, add_gold
-from scripts.simulate.phantoms import Body, draw_phantom, uniform
+from scripts.simulate.membranes import draw_membranes
+from scripts.simulate.phantoms import Body, uniform
 from scripts.simulate.placement import Patch, Placed, Stage, render
 
 __all__ = ["fill"]
@@ -46,14 +48,19 @@ def fill(scene: dict, rng: np.random.Generator) -> tuple[Stage, dict[str, Any]]:
     """
     placement, voxel_size = scene["placement"], scene["voxel_size"]
     stage = _empty_stage(scene, rng)
+    membranes = draw_membranes(scene["shape"], stage.slab, scene["membranes"], voxel_size, rng)
+    decorated = decorate(stage, membranes, scene, rng) if membranes is not None else {}
     drawn: dict[str, Any] = {
         "ice_slab_voxels": list(stage.slab),
+        "membranes": decorated,
         "filaments": add_filaments(stage, scene["filaments"], voxel_size, rng),
         "gold_beads": add_gold(stage, scene["gold"], voxel_size, rng),
         "touching_fraction": uniform(placement["touching_fraction"], rng),
     }
     candidates = _candidates(scene, stage, rng, drawn)
     drawn["placed"], drawn["no_place"] = _place(stage, candidates, drawn["touching_fraction"], placement, rng)
+    if membranes is not None:
+        stage.density += np.where(stage.labels == 0, membranes.density, 0)  # complexes displace lipid
     _number_in_order(stage)
     drawn["occupancy"] = stage.occupancy()
     return stage, drawn
@@ -75,7 +82,7 @@ def _candidates(scene: dict, stage: Stage, rng: np.random.Generator, drawn: dict
     found = []
     for number, entry in enumerate(scene["particles"] + scene["clutter"]):
         class_id = number + 1 if number < len(scene["particles"]) else 0
-        if entry["count"] is not None:
+        if entry["count"] is not None and entry["site"] == "free":
             low, high = entry["count"]
             found += [_draw(entry, class_id, scene, rng) for _ in range(int(rng.integers(low, high + 1)))]
     if scene["placement"]["occupancy"] is not None:
@@ -87,7 +94,11 @@ def _candidates(scene: dict, stage: Stage, rng: np.random.Generator, drawn: dict
 
 def _until_full(scene: dict, voxels: float, found: list[_Candidate], rng: np.random.Generator) -> list[_Candidate]:
     """Particles without a count, by their shares, until their volumes add up."""
-    entries = [(i + 1, e) for i, e in enumerate(scene["particles"]) if e["count"] is None and e["share"] > 0]
+    entries = [
+        (i + 1, e)
+        for i, e in enumerate(scene["particles"])
+        if e["count"] is None and e["share"] > 0 and e["site"] == "free"
+    ]
     if not entries:
         raise ValueError("placement.occupancy: expected particles without a 'count', got none. Remove one of the two.")
     shares = np.array([entry["share"] for _, entry in entries])
@@ -101,9 +112,7 @@ def _until_full(scene: dict, voxels: float, found: list[_Candidate], rng: np.ran
 
 
 def _draw(entry: dict, class_id: int, scene: dict, rng: np.random.Generator) -> _Candidate:
-    # a class keeps its form over particles, tomograms and seeds: its own generator, from its name
-    shape_rng = np.random.default_rng([zlib.crc32(entry["name"].encode()), entry.get("form", 0)])
-    body = draw_phantom(entry, rng, shape_rng)
+    body = draw_body(entry, scene, rng)
     rotation = Rotation.from_quat(rng.normal(size=4))
     fraction = rng.uniform(-0.5, 0.5, 3)
     patch = render(body, rotation, fraction, scene["voxel_size"], entry["label"])

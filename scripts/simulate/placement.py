@@ -185,6 +185,12 @@ class Stage:
             return False
         return not (self.blocked[box] & support).any()
 
+    def is_free(self, points_zyx: np.ndarray) -> bool:
+        """A quick look before a body is drawn: whether these positions (n, 3) are unblocked and mostly inside."""
+        index = np.round(points_zyx).astype(int)
+        inside = ((index >= 0) & (index < self.shape_zyx)).all(1)
+        return bool(inside.mean() > 0.5) and not self.blocked[tuple(index[inside].T)].any()
+
     def put(self, patch: Patch, start_zyx: np.ndarray, label: int = 0, block: bool = True) -> None:
         """Add a patch to the density, and to the labels when it has one."""
         box, part = _overlap(start_zyx, patch.support.shape, self.shape_zyx)
@@ -196,6 +202,11 @@ class Stage:
             self.labels[box][support] = label
         if block:
             self._block(patch, start_zyx)
+
+    def block(self, mask: np.ndarray) -> None:
+        """Close voxels (a mask of the whole volume) for supports."""
+        self.blocked |= mask
+        self._distance = None
 
     def _block(self, patch: Patch, start_zyx: np.ndarray) -> None:
         support, start = patch.support, np.asarray(start_zyx)

@@ -53,6 +53,8 @@ _COMMON = {
     "share": Setting("number", 1.0, 0.0),
     "contrast": _range(1.0, -10, 100),
     "label": Setting("choice", "filled", choices=("filled", "density")),
+    "site": Setting("choice", "free", choices=("free", "membrane")),
+    "offset": _range(0.0, -10000),
 }
 BODIES: dict[str, dict[str, Setting]] = {
     "vlp": {
@@ -89,6 +91,16 @@ BODIES: dict[str, dict[str, Setting]] = {
         "cavity_fraction": Setting("number", 0.0, 0, 1),
         "form": Setting("integer", 0, 0),
     },
+    "map": {
+        "path": Setting("text", REQUIRED),
+        "threshold": Setting("number", None),
+        "map_voxel_size": Setting("number", None, 0.1, 1000),
+    },
+    "model": {
+        "path": Setting("text", REQUIRED),
+        "threshold": Setting("number", None),
+        "resolution": Setting("number", None, 1, 1000),
+    },
 }
 _PLACEMENT = {
     "occupancy": _range(None, 0, 0.6),
@@ -97,6 +109,17 @@ _PLACEMENT = {
     "attempts": Setting("integer", 300, 1),
     "border": Setting("choice", "cut", choices=("cut", "inside")),
     "ice_thickness": _range(None, 1),
+}
+_MEMBRANES = {
+    "sheets": Setting("integers", (0, 0), 0, 100),
+    "spacing": _range((150.0, 300.0), 1),
+    "thickness": _range((45.0, 55.0), 1),
+    "density": _range(0.8, -10, 10),
+    "tilt": _range((-20.0, 20.0), -90, 90),
+    "bend": _range((100.0, 400.0)),
+    "bend_length": _range((800.0, 2000.0), 1),
+    "particles_per_um2": _range((1000.0, 2500.0)),
+    "sides": Setting("choice", "alternate", choices=("one", "alternate", "both")),
 }
 _FILAMENTS = {
     "count": Setting("integers", (0, 0), 0),
@@ -147,6 +170,7 @@ SCENE: dict[str, Setting] = {
     "particles": Setting("bodies", REQUIRED),
     "clutter": Setting("bodies", []),
     "placement": Setting("section", {}, choices=_PLACEMENT),
+    "membranes": Setting("section", {}, choices=_MEMBRANES),
     "filaments": Setting("section", {}, choices=_FILAMENTS),
     "gold": Setting("section", {}, choices=_GOLD),
     "background": Setting("section", {}, choices=_BACKGROUND),
@@ -156,7 +180,7 @@ SCENE: dict[str, Setting] = {
 }
 
 
-def load_scene(source: str | Path | dict) -> dict:
+def load_scene(source: str | Path | dict, maps: str | Path | None = None) -> dict:
     """Read a scene file (or take a dict), check it and fill in the defaults.
 
     Parameters
@@ -164,11 +188,13 @@ def load_scene(source: str | Path | dict) -> dict:
     source : str, Path or dict
         JSON file, or its content. Without a file of that name, a bare name NAME means ``configs/scene_NAME.json``
         beside the package.
+    maps : path, optional
+        Folder where maps and models are looked for first; the scene file's folder comes next.
 
     Returns
     -------
     dict
-        Every key of `SCENE`; ranges as (low, high) tuples; ``"folder"`` is the scene file's folder.
+        Every key of `SCENE`; ranges as (low, high) tuples; ``"folders"`` are those where maps are looked for.
 
     Raises
     ------
@@ -177,8 +203,9 @@ def load_scene(source: str | Path | dict) -> dict:
     ValueError
         If it is not JSON, or a key or value is not one a scene may have; the message names the key.
     """
+    first = (str(maps),) if maps is not None else ()
     if isinstance(source, dict):
-        return {**validate_scene(source), "folder": "."}
+        return {**validate_scene(source), "folders": (*first, ".")}
     path = Path(source)
     if not path.is_file():
         shipped = Path(__file__).parents[2] / "configs" / f"scene_{source}.json"
@@ -190,7 +217,7 @@ def load_scene(source: str | Path | dict) -> dict:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: expected JSON, got an error at line {error.lineno}: {error.msg}.") from error
     try:
-        return {**validate_scene(content), "folder": str(path.parent)}
+        return {**validate_scene(content), "folders": (*first, str(path.parent))}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -29,6 +29,7 @@ def simulate(
     overwrite: bool = False,
     validation: int | None = None,
     test: int | None = None,
+    maps: str | Path | None = None,
 ) -> Path:
     """Simulate tomograms of a scene and write them as a training set.
 
@@ -52,6 +53,8 @@ def simulate(
         Make finished tomograms again.
     validation, test : int, optional
         Tomograms for validation and test, instead of the fractions of the scene's ``split``.
+    maps : path, optional
+        Folder of the scene's density maps and models; without it their paths start at the scene file.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def simulate(
     """
     if n < 1:
         raise ValueError(f"n: expected at least 1 tomogram, got {n}.")
-    content, folder = load_scene(scene), Path(output_dir)
+    content, folder = load_scene(scene, maps), Path(output_dir)
     counts = _split_counts(content["split"], n, validation, test)
     split_datalist([{}] * n, *counts)  # an impossible split is refused before any work
     items = []
@@ -127,7 +130,7 @@ def _write_one(folder: Path, scene: dict, seed: int, index: int, device: str) ->
     write_table(folder / "particles.csv", made["particles"])
     names = {str(number): entry["name"] for number, entry in enumerate(scene["particles"], start=1)}
     record = {"seed": seed, "scene_sha256": _fingerprint(scene), "classes": names, "drawn": made["drawn"]}
-    write_json(folder / "scene.json", {**record, "scene": {k: v for k, v in scene.items() if k != "folder"}})
+    write_json(folder / "scene.json", {**record, "scene": {k: v for k, v in scene.items() if k != "folders"}})
 
 
 def _finished(folder: Path, scene: dict, seed: int) -> bool:
@@ -145,7 +148,7 @@ def _finished(folder: Path, scene: dict, seed: int) -> bool:
 
 
 def _fingerprint(scene: dict) -> str:
-    content = {key: value for key, value in scene.items() if key not in ("folder", "split")}
+    content = {key: value for key, value in scene.items() if key not in ("folders", "split")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
