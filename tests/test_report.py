@@ -73,10 +73,19 @@ def make_run(n: int = 4, voxel_size=(10.0, 10.0, 10.0)) -> dict:
 
 
 def matches_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The first is right, the second false, the third merged; one true particle was missed."""
-    rows = [(1, 1, "TP"), (2, 0, "FP"), (3, 2, "merged"), (np.nan, 4, "FN")]
-    frame = pd.DataFrame(rows, columns=["predicted_id", "true_id", "outcome"])
-    return frame.assign(x_vox=24.0, y_vox=4.0, z_vox=9.0)
+    """As `evaluate` writes them: the first is right, the second false, the third covers two; one was missed."""
+    rows = [
+        ("true", 1, 1, "TP", "TP"),
+        ("true", 2, 3, "merged", "TP"),
+        ("true", 3, 3, "merged", "FN"),
+        ("true", 4, 0, "FN", "FN"),
+        ("true", 5, 0, "ignored", "ignored"),
+        ("predicted", 1, 1, "TP", "TP"),
+        ("predicted", 0, 2, "FP", "FP"),
+        ("predicted", 2, 3, "merged", "TP"),
+    ]
+    frame = pd.DataFrame(rows, columns=["side", "true_label", "predicted_label", "outcome", "point_outcome"])
+    return frame.assign(tomogram="TS_01", reason="because", x_angstrom=240.0, y_angstrom=40.0, z_angstrom=90.0)
 
 
 class Page(HTMLParser):
@@ -355,18 +364,25 @@ def test_precision_and_recall_by_hand():
 
 def test_truth_is_joined_to_the_particles_from_files_and_from_memory(tmp_path):
     run = make_run()
-    matches, metrics = matches_of(run["particles"]), {"volume": {"f1": 0.75}}
+    matches = matches_of(run["particles"])
+    scores = {"precision": 0.5, "recall": 0.25, "f1": None}
+    metrics = {"tomograms": {"t": {"volume": {"f1": 0.75}, "classes": {"ribosome": {"points": scores}}}}}
     loaded = load_run(tmp_path / "t", **run)
     comparison = compare({"metrics": metrics, "matches": matches}, loaded)
     assert comparison.outcome.tolist() == ["TP", "FP", "merged", ""]
     assert comparison.counts() == {"TP": 1, "merged": 1, "split": 0, "FP": 1, "FN": 1}
-    assert comparison.misses_zyx_vox.tolist() == [[9.0, 4.0, 24.0]] and comparison.n_truth == 3
+    assert comparison.misses_zyx_vox.tolist() == [[9.0, 4.0, 24.0]] and comparison.n_truth == 4
+    assert comparison.scored["outcome"].tolist() == ["TP", "FP", "TP"]  # by centers
+    assert comparison.scored["score"].tolist() == [0.9, 0.7, 0.4]
+    short = matches[matches["side"] == "predicted"][["predicted_label", "outcome"]]
+    assert compare({"matches": short}, loaded).outcome.tolist() == comparison.outcome.tolist()
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     matches.to_csv(tmp_path / "matches.csv", index=False)
     page = Page(make_report(tmp_path / "t", **run, evaluation=tmp_path))
     assert (
-        "1 right, 1 merged, 0 split, 1 false; 1 of 3 true particles missed." in page.text and "volume.f1" in page.text
+        "1 right, 1 merged, 0 split, 1 false; 1 of 4 true particles missed." in page.text and "volume.f1" in page.text
     )
+    assert re.search(r"ribosome\s*0.500\s*0.250\s*–", page.text)
     assert "Missed: in the truth, but not found" in page.text and "False: found, but not in the truth" in page.text
     with pytest.raises(ValueError, match="expected a column outcome"):
         compare({"matches": matches.drop(columns="outcome")}, loaded)

@@ -131,7 +131,7 @@ def test_keys_wheel_and_slider_scrub_and_change_the_plane(browser, page):
         assert at() == f"{plane} {length - 1} of 0–{length - 1}"
     browser.execute_script("goTo('z', 3)")
     status = find(browser, "#slice-status")
-    until(lambda: "Slice z 3: 1 particle cut by it." in status.text)
+    until(lambda: "Slice z 3: 2 particles cut by it." in status.text)
 
 
 def test_overlays_and_contrast_change_the_picture_and_change_it_back(browser, page):
@@ -191,7 +191,7 @@ def test_download_is_the_table(browser, page):
     browser.execute_script("$('download').click()")
     file = browser.downloads / "TS_01_particles.csv"
     until(file.is_file)
-    assert file.read_text().splitlines()[0] == ",".join([*page["particles"].columns, "outcome"])
+    assert file.read_text().splitlines()[0] == ",".join([*page["particles"].columns, "outcome", "reason"])
     assert "<script>alert('x')</script>\"\"&" in file.read_text()
 
 

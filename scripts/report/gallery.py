@@ -105,7 +105,7 @@ def crop_picture(
         return Picture(particle_id, caption, "", "", side)
     image = ""
     if run.tomogram is not None:
-        half = max(1, side // 16)
+        half = side // 16
         slab = run.tomogram[max(z - half, 0) : z + half + 1, rows, columns]
         grey = to_grey(np.asarray(slab, np.float32).mean(axis=0), limits)
         grey = np.pad(grey, (pad_y, pad_x), constant_values=128)
@@ -128,10 +128,11 @@ def _svg_path(mask: np.ndarray) -> str:
 
 def galleries(run: RunData, comparison: Comparison | None, threshold: float | None) -> list[dict[str, Any]]:
     """Return the picture groups of a run: ``title`` and ``pictures``; false and missed ones where truth is known."""
-    limits = grey_range(run.tomogram, (1, 1, 1)) if run.tomogram is not None else (0.0, 1.0)
     if run.tomogram is None and run.instances is None:
         return []
     side = crop_size(run, _diameter_angstrom(run.particles))
+    slab = (2 * (side // 16) + 1, 1, 1)
+    limits = grey_range(run.tomogram, slab) if run.tomogram is not None else (0.0, 1.0)
     chosen = choose(run.particles, threshold)
     if comparison is not None:
         wrong = run.particles[comparison.outcome == "FP"]

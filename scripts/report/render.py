@@ -63,7 +63,9 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "made_by": _made_by(run),
         "info_json": json.dumps(run.info, indent=2, default=str, ensure_ascii=False),
         "comparison": comparison,
-        "metrics": flat_metrics(comparison.metrics) if comparison is not None else [],
+        "metrics": flat_metrics({k: v for k, v in comparison.metrics.items() if k != "classes"})
+        if comparison is not None
+        else [],
         "figures": figures,
         "galleries": gallery.galleries(run, comparison, threshold),
         "notes": run.notes,
@@ -118,7 +120,7 @@ def _table(run: RunData, comparison: Comparison | None) -> pd.DataFrame:
     """Return the table as the page shows it: the best rows if there are too many for a browser."""
     table = run.particles
     if comparison is not None:
-        table = table.assign(outcome=comparison.outcome)
+        table = table.assign(outcome=comparison.outcome, reason=comparison.reason)
     if len(table) > MAX_ROWS:
         best = table.sort_values("score", ascending=False) if "score" in table.columns else table
         table = best.head(MAX_ROWS).sort_index()

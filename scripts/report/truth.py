@@ -15,17 +15,30 @@ from scripts.report.inputs import RunData
 __all__ = ["OUTCOMES", "Comparison", "compare", "flat_metrics"]
 
 OUTCOMES = ("TP", "merged", "split", "FP", "FN")
-_PREDICTED = ("predicted_id", "predicted_label", "predicted", "particle_id", "label")
-_TRUE = ("true_id", "true_label", "truth_id", "truth_label", "true", "truth")
 Evaluation = dict[str, Any] | str | Path | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``outcome``: one word per row of the particle table ("" unknown); ``misses``: centers_zyx_vox and label of FN."""
+    """An evaluation beside one run's particles.
+
+    Attributes
+    ----------
+    metrics : dict
+        Of this tomogram, where the evaluation has it, else of all.
+    outcome, reason : ndarray, shape (n,), str
+        One word of `OUTCOMES` (or "ignored") and a sentence for each row of the particle table; "" unknown.
+    scored : DataFrame
+        ``score`` and ``outcome`` of the predicted particles that count, judged by their centers where both were.
+    misses_zyx_vox : ndarray, shape (m, 3)
+        Centers of the true particles that were missed.
+    n_truth : int
+        True particles that count.
+    """
 
     metrics: dict[str, Any]
     outcome: np.ndarray
+    reason: np.ndarray
     scored: pd.DataFrame
     misses_zyx_vox: np.ndarray
     n_truth: int
@@ -35,6 +48,11 @@ class Comparison:
         found = {name: int((self.outcome == name).sum()) for name in OUTCOMES}
         found["FN"] = len(self.misses_zyx_vox)
         return found
+
+    def by_class(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return class name and scores, for the classes that the metrics know."""
+        classes = self.metrics.get("classes")
+        return list(classes.items()) if isinstance(classes, dict) else []
 
 
 def compare(evaluation: Evaluation, run: RunData) -> Comparison | None:
@@ -90,7 +108,7 @@ def _parts(evaluation: Evaluation, run: RunData) -> tuple[Any, Any] | None:
     return metrics, matches
 
 
-def _column(matches: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
+def _column(matches: pd.DataFrame, *names: str) -> pd.Series:
     for name in names:
         if name in matches.columns:
             return pd.to_numeric(matches[name], errors="coerce")
@@ -99,30 +117,41 @@ def _column(matches: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
 
 def _join(metrics: dict[str, Any], matches: pd.DataFrame, run: RunData) -> Comparison:
     outcome = matches["outcome"].astype(str)
-    predicted_name = next((n for n in _PREDICTED if n in matches.columns), "")
-    key = "particle_id" if predicted_name in ("predicted_id", "particle_id") else "label"
-    predicted = _column(matches, _PREDICTED)
-    on_prediction = predicted.notna() & (predicted > 0) & (outcome != "FN")
-    of_id = dict(zip(predicted[on_prediction].astype(int), outcome[on_prediction], strict=True))
-    keys = run.particles[key].astype(int)
-    outcomes = np.array([of_id.get(k, "") if k > 0 else "" for k in keys], dtype=object)
-    scored = pd.DataFrame({"outcome": outcomes})
-    scored["score"] = pd.to_numeric(run.particles["score"]) if "score" in run.particles.columns else np.nan
-    missed = matches[outcome == "FN"]
-    truths = _column(matches, _TRUE)
-    known = truths[truths > 0].nunique()
-    n_truth = int(known or (outcome == "TP").sum() + len(missed))
-    return Comparison(metrics, outcomes, scored[scored["outcome"] != ""], _positions(missed, run), n_truth)
+    side = matches["side"] if "side" in matches.columns else pd.Series(np.where(outcome == "FN", "true", "predicted"))
+    on_prediction = (side == "predicted").to_numpy()
+    predicted = matches[on_prediction].assign(
+        key=_column(matches, "predicted_label", "predicted_id")[on_prediction],
+        reason=matches["reason"] if "reason" in matches.columns else "",
+    )
+    by_label = predicted[predicted["key"] > 0].drop_duplicates("key").set_index("key")
+    rows = by_label.reindex(run.particles["label"].where(run.particles["label"] > 0, -1))
+    center_outcome = "point_outcome" if "point_outcome" in predicted.columns else "outcome"
+    scored = predicted[["key", center_outcome]].rename(columns={center_outcome: "outcome"})
+    if "score" in run.particles.columns:
+        scored["score"] = scored["key"].map(run.particles.drop_duplicates("label").set_index("label")["score"])
+    else:
+        scored["score"] = np.nan
+    true = matches[~on_prediction]
+    counted = int((true["outcome"] != "ignored").sum())
+    listed = int(_column(matches, "true_label", "true_id").replace(0, np.nan).nunique())
+    tomograms = metrics.get("tomograms")
+    own = tomograms.get(run.name) if isinstance(tomograms, dict) else None
+    return Comparison(
+        metrics=own or metrics,
+        outcome=rows["outcome"].fillna("").to_numpy(str),
+        reason=rows["reason"].fillna("").to_numpy(str),
+        scored=scored[scored["outcome"].isin(OUTCOMES)],
+        misses_zyx_vox=_positions(true[true["outcome"] == "FN"], run),
+        n_truth=counted if "side" in matches.columns else listed,
+    )
 
 
 def _positions(missed: pd.DataFrame, run: RunData) -> np.ndarray:
     """Return the centers (Z, Y, X) in voxels of the rows that have one."""
     columns = []
     for axis, size in zip("zyx", run.voxel_size_zyx, strict=True):
-        voxels = _column(missed, (f"true_{axis}_vox", f"truth_{axis}_vox", f"{axis}_vox"))
-        angstrom = _column(missed, (f"true_{axis}_angstrom", f"truth_{axis}_angstrom", f"{axis}_angstrom"))
-        columns.append(voxels.fillna(angstrom / size).to_numpy(float))
-    centers = np.stack(columns, axis=1).reshape(-1, 3)
+        columns.append(_column(missed, f"{axis}_vox").fillna(_column(missed, f"{axis}_angstrom") / size))
+    centers = np.stack([column.to_numpy(float) for column in columns], axis=1).reshape(-1, 3)
     return centers[np.isfinite(centers).all(axis=1)]
 
 

@@ -49,7 +49,7 @@ function layout3d() {
   const common = { paper_bgcolor: "#101418", font: { color: "#dfe6ee", family: "system-ui, sans-serif" }, showlegend: false,
     margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "keep" };
   return { ...common, scene: { xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed" }, zaxis: axis("z (Å)"), aspectmode: "data",
-    camera: { eye: { x: 1.0, y: 1.25, z: 1.35 }, center: { x: 0, y: 0, z: -0.1 } } } };
+    camera: { eye: { x: 1.15, y: 1.45, z: 1.35 }, center: { x: 0, y: 0, z: -0.2 } } } };
 }
 
 function layoutFlat() {

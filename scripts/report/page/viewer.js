@@ -194,14 +194,16 @@ function cross(context, u, v, size) {
   context.stroke();
 }
 
-function drawCenters(context, at, ratio) {
+function drawCenters(context, g, at, ratio) {
   context.globalAlpha = opacity("centers");
+  const largest = Math.max(1.5 * ratio, Math.min(5 * ratio, (typicalRadius || Infinity) * g.scale * 0.45)); // inside its outline
+  const width = Math.max(ratio, Math.min(2 * ratio, largest / 2));
   eachCenter(at, (row, u, v, near) => {
-    const size = 5 * ratio * near;
-    context.lineWidth = 4 * ratio;
+    const size = largest * near;
+    context.lineWidth = 2 * width;
     context.strokeStyle = "#101418";
-    cross(context, u, v, size + ratio);
-    context.lineWidth = 2 * ratio;
+    cross(context, u, v, size + width / 2);
+    context.lineWidth = width;
     context.strokeStyle = colourOf(row);
     cross(context, u, v, size);
   });
@@ -267,7 +269,7 @@ function draw() {
     if (checked("show-fill")) drawFill(context, g, plane);
     if (checked("show-outlines")) drawOutlines(context, g, plane, ratio);
   }
-  if (checked("show-centers")) drawCenters(context, at, ratio);
+  if (checked("show-centers")) drawCenters(context, g, at, ratio);
   if (state.colourBy === "outcome") drawMisses(context, g, at, ratio);
   drawSelected(context, g, at, ratio);
   drawScaleBar(context, g, ratio);
