@@ -60,7 +60,7 @@ def measure_particles(
     labels : ndarray, shape (Z, Y, X), int32
         Instances 0..n of `assign_instances`.
     probability : ndarray, shape (Z, Y, X), float
-        Mask probability, 0..1.
+        Mask probability, 0..1; NaN counts as 0.
     seed_labels : ndarray, shape (s,), int
         Label of each seed, 0 if it owns no voxel. Seeds sorted by z, y, x give ids in that order.
     centers_zyx_vox, heights : ndarray, shapes (s, 3) and (s,)
@@ -223,7 +223,8 @@ def _add_up(labels, probability, first, last, sums):
                 start = x
                 total = 0
                 while x < nx and labels[z, y, x] == label:
-                    total += int(np.float64(probability[z, y, x]) * 1073741824.0 + 0.5)
+                    if probability[z, y, x] > 0:  # NaN counts as 0
+                        total += int(np.float64(probability[z, y, x]) * 1073741824.0 + 0.5)
                     x += 1
                 count = x - start
                 row = sums[label]

@@ -84,7 +84,7 @@ def _refine(values, peaks, head, following, edges, reach, weights, first, last, 
         count = _find_rivals(peaks, head, following, edges, weights, reach, seed, rivals)
         center = centers[seed]
         for _ in range(MAX_ROUNDS):
-            z, y, x = _centroid(values, peaks[seed], rivals[:count], center, reach, weights)
+            z, y, x = _centroid(values, peaks, seed, rivals, count, center, reach, weights)
             dz, dy, dx = z - peaks[seed, 0], y - peaks[seed, 1], x - peaks[seed, 2]
             moved = np.sqrt(dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2])
             if moved > reach:  # back onto the ball around the peak
@@ -109,16 +109,17 @@ def _find_rivals(peaks, head, following, edges, weights, reach, seed, rivals):
             dz, dy, dx = peaks[other, 0] - pz, peaks[other, 1] - py, peaks[other, 2] - px
             distance = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2]
             if other != seed and distance <= 16 * (reach + 1) * (reach + 1):
-                rivals[count] = peaks[other]
+                for axis in range(3):
+                    rivals[count, axis] = peaks[other, axis]
                 count += 1
             other = following[other]
     return count
 
 
 @njit(nogil=True, cache=True)
-def _centroid(values, peak, rivals, center, reach, weights):
+def _centroid(values, peaks, seed, rivals, count, center, reach, weights):
     """One round: centroid of what exceeds half the peak, in the ball around ``center``."""
-    half = 0.5 * values[peak[0], peak[1], peak[2]]
+    half = 0.5 * values[peaks[seed, 0], peaks[seed, 1], peaks[seed, 2]]
     low = np.empty(3, np.int64)
     high = np.empty(3, np.int64)
     for axis in range(3):
@@ -135,7 +136,7 @@ def _centroid(values, peak, rivals, center, reach, weights):
                 dz, dy, dx = z - center[0], y - center[1], x - center[2]
                 distance = np.sqrt(dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2])
                 inside = min(reach + 0.5 - distance, 1.0)
-                if inside <= 0 or not _owns(peak, rivals, z, y, x, weights):
+                if inside <= 0 or not _owns(peaks, seed, rivals, count, z, y, x, weights):
                     continue
                 weight = excess * inside
                 total += weight
@@ -148,11 +149,11 @@ def _centroid(values, peak, rivals, center, reach, weights):
 
 
 @njit(nogil=True, cache=True)
-def _owns(peak, rivals, z, y, x, weights):
+def _owns(peaks, seed, rivals, count, z, y, x, weights):
     """Whether no other peak is nearer to the voxel."""
-    dz, dy, dx = z - peak[0], y - peak[1], x - peak[2]
+    dz, dy, dx = z - peaks[seed, 0], y - peaks[seed, 1], x - peaks[seed, 2]
     own = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2]
-    for k in range(rivals.shape[0]):
+    for k in range(count):
         dz, dy, dx = z - rivals[k, 0], y - rivals[k, 1], x - rivals[k, 2]
         if dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2] < own:
             return False

@@ -136,17 +136,29 @@ def _one_peak_per_plateau(flat, heights, equal, shape, weights):
             continue
         z, y, x = flat[i] // (ny * nx), flat[i] // nx % ny, flat[i] % nx
         found = 0
-        for k in range(max(z - 1, 0), min(z + 2, shape[0])):
-            for j in range(max(y - 1, 0), min(y + 2, ny)):
-                for h in range(max(x - 1, 0), min(x + 2, nx)):
-                    target = (k * ny + j) * nx + h
-                    other = np.searchsorted(flat, target)
-                    if other == i or other == flat.size or flat[other] != target or heights[other] != heights[i]:
-                        continue
-                    found += 1
-                    _unite(parent, i, other)
+        for neighbor in range(27):
+            k, j, h = z - 1 + neighbor // 9, y - 1 + neighbor // 3 % 3, x - 1 + neighbor % 3
+            if neighbor == 13 or min(k, j, h) < 0 or k >= shape[0] or j >= ny or h >= nx:
+                continue
+            other = _find(flat, (k * ny + j) * nx + h)
+            if other >= 0 and heights[other] == heights[i]:
+                found += 1
+                _unite(parent, i, other)
         shoulder[i] = found < equal[i]
     return _nearest_to_centroid(flat, parent, shoulder, ny, nx, weights)
+
+
+@njit(nogil=True, cache=True)
+def _find(flat, target):
+    """Position of ``target`` in the sorted indices, -1 if it is not there."""
+    first, last = 0, flat.size
+    while first < last:
+        middle = (first + last) // 2
+        if flat[middle] < target:
+            first = middle + 1
+        else:
+            last = middle
+    return first if first < flat.size and flat[first] == target else -1
 
 
 @njit(nogil=True, cache=True)
@@ -209,7 +221,7 @@ def grid_of_points(points, edges, shape):
 @njit(nogil=True, cache=True)
 def _thin_on_grid(peaks, order, edges, shape, limit, weights):
     """Take peaks in order unless a taken one is nearer than sqrt(limit); cells hold the taken ones."""
-    head, following = grid_of_points(peaks[:0], edges, shape)
+    head = np.full((shape[0], shape[1], shape[2]), -1, np.int64)
     following = np.full(peaks.shape[0], -1, np.int64)
     taken = np.zeros(peaks.shape[0], np.bool_)
     for i in order:
