@@ -124,23 +124,33 @@ class Lobes(Body):
     def __post_init__(self) -> None:
         self.reach = float((np.linalg.norm(self.middles, axis=1) + self.radii).max()) + self.blend / 2
 
-    def _depths(self, points: np.ndarray) -> list[np.ndarray]:
-        return [
-            radius - np.sqrt(((points - middle) ** 2).sum(-1))
-            for middle, radius in zip(self.middles, self.radii, strict=True)
-        ]
+    def _depths(self, points: np.ndarray) -> np.ndarray:
+        """Depth below the surface of each lobe, shape (k, ...)."""
+        return self.radii.reshape((-1,) + (1,) * (points.ndim - 1)) - _distances(points, self.middles)
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         return _smooth_maximum(self._depths(points), self.blend)
 
     def density(self, points: np.ndarray, edge: float) -> np.ndarray:
         depths = self._depths(points)
-        weights = [np.exp(np.clip(depth / max(self.blend, 1.0), -20, 20)) for depth in depths]
-        value = sum(w * v for w, v in zip(weights, self.values, strict=True)) / np.maximum(sum(weights), 1e-12)
         solid = _soft_step(_smooth_maximum(depths, self.blend), edge)
-        for middle, radius in zip(*self.holes, strict=True) if self.holes is not None else ():
-            solid = solid * (1 - _soft_step(radius - np.sqrt(((points - middle) ** 2).sum(-1)), edge))
-        return value * solid
+        if np.ptp(self.values) > 0:
+            weights = np.exp(np.clip(depths / max(self.blend, 1.0), -20, 20))
+            solid *= np.tensordot(self.values, weights, 1) / weights.sum(0)
+        else:
+            solid *= self.values[0]
+        if self.holes is not None:
+            middles, radii = self.holes
+            for distance, radius in zip(_distances(points, middles), radii, strict=True):
+                solid *= 1 - _soft_step(radius - distance, edge)
+        return solid
+
+
+def _distances(points: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """Distance of points (..., 3) from each of k middles, shape (k, ...); by one matrix product."""
+    square = (points**2).sum(-1) + ((middles**2).sum(1).reshape((-1,) + (1,) * (points.ndim - 1)))
+    square -= 2 * np.moveaxis(points @ middles.T, -1, 0)
+    return np.sqrt(np.maximum(square, 0))
 
 
 def draw_phantom(entry: dict, rng: np.random.Generator, shape_rng: np.random.Generator) -> Body:
@@ -265,7 +275,7 @@ def _soft_step(depth: np.ndarray, edge: float) -> np.ndarray:
     return np.clip(depth / edge + 0.5, 0, 1)
 
 
-def _smooth_maximum(values: list[np.ndarray], blend: float) -> np.ndarray:
+def _smooth_maximum(values: np.ndarray, blend: float) -> np.ndarray:
     """Maximum of several depths; where two are within ``blend`` Å the seam bulges, as melted drops do."""
     result = values[0]
     for value in values[1:]:

@@ -127,7 +127,6 @@ class Stage:
         self.labels = np.zeros(self.shape_zyx, np.int32)
         self.blocked = np.zeros(self.shape_zyx, bool)
         self._distance: np.ndarray | None = None  # to the nearest blocked voxel, from a recent look
-        self._free: tuple[float, np.ndarray] | None = None
         self._filled_since = 0
 
     def occupancy(self) -> float:
@@ -150,14 +149,14 @@ class Stage:
             Index of the patch's first voxel; it may lie outside the volume when bodies may be cut.
         """
         middle, radius = _inscribed(patch.support)
-        free = self._free_voxels(radius - 1)
-        tried = 0
-        while tried < attempts and free.size:
-            for flat in rng.choice(free, size=min(_CANDIDATES, attempts - tried)):
-                start = np.array(np.unravel_index(flat, self.shape_zyx)) - middle
-                if self.fits(patch, start):
-                    return start
-            tried += _CANDIDATES
+        for tried in range(0, attempts, _CANDIDATES):
+            wanted = min(_CANDIDATES, attempts - tried)
+            positions = self._roomy_voxels(max(radius - 1, 0.5), wanted, rng)
+            for position in positions:
+                if self.fits(patch, position - middle):
+                    return position - middle
+            if not len(positions):
+                return None
         return None
 
     def find_contact(self, patch: Patch, rng: np.random.Generator, attempts: int) -> np.ndarray | None:
@@ -222,18 +221,24 @@ class Stage:
         inside = all(0 <= i < n for i, n in zip(index_zyx, self.shape_zyx, strict=True))
         return inside and self.slab[0] <= index_zyx[0] < self.slab[1]
 
-    def _free_voxels(self, radius: float) -> np.ndarray:
-        """Flat indices of the slab's voxels at least ``radius`` voxels from anything, from a recent look."""
-        radius = max(np.floor(2 * radius) / 2, 0.5)
-        stale = self._filled_since > 0.005 * self.blocked.size
-        if self._distance is None or stale:
-            self._distance = edt(~self.blocked, black_border=self.inside_only)
+    def _roomy_voxels(self, radius: float, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Up to ``count`` random voxels of the slab, at least ``radius`` voxels from anything in a recent look.
+
+        Returns
+        -------
+        ndarray of int, shape (n, 3)
+            Empty when there is no such voxel.
+        """
+        if self._distance is None or self._filled_since > 0.01 * self.blocked.size:
+            self._distance = edt(~self.blocked, black_border=self.inside_only, parallel=2)
             self._filled_since = 0
-        if stale or self._free is None or self._free[0] != radius:
-            layer = self._distance[self.slab[0] : self.slab[1]]
-            offset = self.slab[0] * self.shape_zyx[1] * self.shape_zyx[2]
-            self._free = (radius, np.flatnonzero(layer >= radius) + offset)
-        return self._free[1]
+        layer = self._distance[self.slab[0] : self.slab[1]]
+        picks = rng.integers(layer.size, size=200 * count)  # looking at a few is cheaper than listing all
+        picks = picks[layer.reshape(-1)[picks] >= radius][:count]
+        if not len(picks):
+            room = np.flatnonzero(layer >= radius)
+            picks = rng.choice(room, size=count) if len(room) else room
+        return np.stack(np.unravel_index(picks, layer.shape), axis=1) + [self.slab[0], 0, 0]
 
 
 def _inscribed(support: np.ndarray) -> tuple[np.ndarray, float]:
