@@ -52,7 +52,7 @@ def prepare(
     voxel_size: float | None = None,
     tomogram_voxel_size: float | None = None,
     shape: tuple[int, int, int] | None = None,
-    format: str | None = None,
+    from_format: str | None = None,
     binning: float = 1.0,
     region: str | None = None,
     ignore_shell: float = 0.0,
@@ -96,7 +96,7 @@ def prepare(
         Å per voxel of tomograms whose header does not tell, or tells wrongly.
     shape : tuple of 3 int
         Size Z,Y,X of the labels where there are no tomograms.
-    format : str
+    from_format : str
         Format of the particle list; guessed from its name and content.
     binning : float
         Voxel of the tomogram over pixel of the list, for lists in unbinned pixels (RELION).
@@ -143,7 +143,7 @@ def prepare(
         labels=labels,
         specs=read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert) if particles else None,
         options=LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter)),
-        format=format,
+        format=from_format,
         binning=float(binning),
         region=region,
         voxel_size=voxel_size,
@@ -337,7 +337,14 @@ def _painted(
     particles = particles.with_centers(grid.move_centers(particles.centers_xyz_angstrom))
     if job.specs is None:
         raise ValueError("give the particles' shape.")
-    bar = tqdm(total=len(particles), desc=one.name, unit="particle", disable=job.quiet, file=sys.stderr, leave=False)
+    bar = tqdm(
+        total=len(particles),
+        desc=one.name,
+        unit="particle",
+        disable=True if job.quiet else None,
+        file=sys.stderr,
+        leave=False,
+    )
     with bar:
         return label_particles(
             particles,

@@ -185,9 +185,8 @@ def draw_slices(path: Path, item: Item) -> None:
         plane = np.take(labels, index, axis)
         background = (plane > 0) * np.float32(0.5) if image is None else np.take(image, index, axis).astype(np.float32)
         low, high = np.percentile(background, (1, 99)) if image is not None else (0, 1)
-        aspect = "equal" if name == "z" else "auto"
-        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
-        axes.imshow(_outlines(plane), origin="lower", aspect=aspect, interpolation="nearest")
+        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
+        axes.imshow(_outlines(plane), origin="lower", interpolation="nearest")
         axes.set(xlabel=f"{horizontal} (voxels)", ylabel=f"{vertical} (voxels)", title=f"{name} = {index}")
     figure.suptitle(f"{item.name}: {int(labels.max())} particles; orange outlines, blue ignored")
     with atomic_path(path) as temporary:

@@ -78,13 +78,20 @@ class TomogramContext:
 
     @staticmethod
     def from_options(context: TomogramContext | None = None, **options: Any) -> TomogramContext:
-        """A context from keywords; ``voxel_size`` is short for ``voxel_size_zyx``; None means not given.
+        """A context from keywords; None means not given.
+
+        ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with the unbinned sizes.
 
         Raises
         ------
         ValueError
             For a keyword that is no field; lists the fields.
         """
+        if options.get("tomograms_star") is not None:
+            from scripts.particles.relion_tomograms import read_tomograms_star  # it needs this module
+
+            options["unbinned_sizes"] = read_tomograms_star(options["tomograms_star"])
+        options.pop("tomograms_star", None)
         if "voxel_size" in options:
             options["voxel_size_zyx"] = options.pop("voxel_size")
         known = {item.name for item in fields(TomogramContext)}

@@ -58,7 +58,7 @@ def _is_number(word: str) -> bool:
 def _sniff(head: bytes) -> bool:
     lines = [line for line in head.decode("utf-8", "replace").splitlines() if line.strip() and line[0] != "#"]
     words = lines[0].replace(",", " ").split() if lines else []
-    return len(words) >= 3 and all(_is_number(word) for word in words[:3])
+    return 3 <= len(words) <= 4 and all(_is_number(word) for word in words)
 
 
 COORDS = Format(

@@ -37,7 +37,7 @@ class Format:
     Parameters
     ----------
     name : str
-        What a user types after ``--to`` or ``--format``.
+        What a user types after ``--from_format`` or ``--to_format``.
     description : str
         One line: program, unit, where it counts from.
     suffixes : tuple of str
@@ -66,7 +66,7 @@ def require_columns(table: pd.DataFrame, columns: tuple[str, ...], format_name: 
         found = ", ".join(map(str, list(table.columns)[:30])) or "none"
         raise ValueError(
             f"{path}: {format_name} needs the column {', '.join(missing)}; found {found}. "
-            "Add the column, or name the right format with --from."
+            "Add the column, or name the right format with --from_format."
         )
 
 

@@ -10,20 +10,31 @@ import numpy as np
 
 from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.coords_text import COORDS
+from scripts.particles.copick_json import COPICK
+from scripts.particles.cryolo_cbox import CRYOLO
 from scripts.particles.csv_table import CSV
+from scripts.particles.czi_ndjson import CZI
 from scripts.particles.deepfinder_xml import DEEPFINDER
+from scripts.particles.dynamo_table import DYNAMO
+from scripts.particles.em_motive_list import EM_MOTIVE_LIST
+from scripts.particles.eman2_json import EMAN2
 from scripts.particles.format import Format
+from scripts.particles.imod_model import IMOD
 from scripts.particles.original_txt import ORIGINAL_TXT
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.relion5_star import RELION5
 from scripts.particles.relion_star import RELION3, RELION4, WARP
+from scripts.particles.shrec_text import SHREC
+from scripts.particles.stopgap_star import STOPGAP
 
 __all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
 
 # Where several formats share an ending, the first is written by default.
-FORMATS: dict[str, Format] = {
-    item.name: item for item in (CSV, ORIGINAL_TXT, DEEPFINDER, RELION5, RELION4, WARP, RELION3, COORDS)
-}
+_ALL = (
+    CSV, ORIGINAL_TXT, DEEPFINDER, RELION5, RELION4, WARP, RELION3, DYNAMO, EM_MOTIVE_LIST, COPICK, CZI, STOPGAP, IMOD,
+    EMAN2, COORDS, CRYOLO, SHREC,
+)  # fmt: skip
+FORMATS: dict[str, Format] = {item.name: item for item in _ALL}
 
 
 def find_format(name: str) -> Format:
@@ -59,13 +70,14 @@ def guess_format(path: Path | str, for_writing: bool = False) -> Format:
     if not for_writing:
         head = _head(path)
         fitting = [f for f in FORMATS.values() if f.read and f.sniff(head)]
-        best = [f for f in fitting if f in by_suffix] or fitting
+        certain = [f for f in fitting if f is not COORDS]  # bare numbers look like coords, whatever they are
+        best = [f for f in fitting if f in by_suffix] or certain or by_suffix or fitting
         if best:
             return best[0]
     if by_suffix:
         return by_suffix[0]
     known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS.values())
-    option = "--to" if for_writing else "--from"
+    option = "--to_format" if for_writing else "--from_format"
     raise ValueError(f"{path}: cannot tell the particle-list format; name it with {option}. Known: {known}.")
 
 

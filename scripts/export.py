@@ -1,0 +1,143 @@
+"""export: a particle list from one program's format to another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import find_format, guess_format, read_particles, write_particles
+
+__all__ = ["export"]
+
+
+def export(
+    source: str,
+    target: str,
+    from_format: str | None = None,
+    to_format: str | None = None,
+    scale: float | None = None,
+    shift: tuple[float, float, float] | None = None,
+    binning: float = 1.0,
+    tomogram: str | None = None,
+    voxel_size: float | None = None,
+    size: tuple[int, int, int] | None = None,
+    unbinned_size: tuple[int, int, int] | None = None,
+    tomograms_star: str | None = None,
+    center_rule: str = "size/2",
+    axis_order: str | None = None,
+    only_class: str | None = None,
+    only_tomogram: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Convert a particle list between the formats of cryo-ET programs.
+
+    Formats: csv, original, deepfinder, relion5, relion4, warp, relion3, dynamo, em, copick, czi, stopgap, imod, eman2,
+    coords; read only: cbox, shrec.
+
+    Parameters
+    ----------
+    source : str
+        Particle list to read.
+    target : str
+        Particle list to write.
+    from_format : str
+        Format of the source; guessed from its content and name.
+    to_format : str
+        Format of the target; guessed from its name.
+    scale : float
+        Multiply all positions, for a source that counts in other voxels than --voxel_size says.
+    shift : tuple of 3 float
+        Å to add to x, y and z, after the scale.
+    binning : float
+        Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels.
+    tomogram : str
+        The tomogram: a file, which gives name, size and voxel size, or a name.
+    voxel_size : float
+        Å per voxel of the tomogram.
+    size : tuple of 3 int
+        Voxels Z,Y,X of the tomogram.
+    unbinned_size : tuple of 3 int
+        Unbinned pixels Z,Y,X, where they are not size x binning.
+    tomograms_star : str
+        RELION's tomograms.star, for the unbinned sizes.
+    center_rule : str
+        Where RELION 5 counts from: size/2, or size/2-1 (as its own Python tools export).
+    axis_order : str
+        Order of the three numbers where a format leaves it open: zyx, zxy, xyz.
+    only_class : str
+        Only the particles of this class.
+    only_tomogram : str
+        Only the particles of this tomogram.
+    overwrite : bool
+        Replace the target.
+
+    Examples
+    --------
+    python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
+    python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
+    """
+    target_path = Path(target)
+    if target_path.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
+    writer = find_format(to_format) if to_format else guess_format(target_path, for_writing=True)
+    context = TomogramContext.from_options(
+        **_tomogram_options(tomogram, voxel_size, size),
+        binning=float(binning),
+        unbinned_size_zyx=unbinned_size,
+        tomograms_star=tomograms_star,
+        center_rule=center_rule,
+        axis_order=axis_order,
+    )
+    particles = read_particles(source, from_format, context)
+    total = len(particles)
+    particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
+    write_particles(particles, target_path, writer.name, context)
+    of = "" if len(particles) == total else f" of {total}"
+    print(f"{target}: {len(particles)}{of} particles, {writer.description}")
+
+
+def _tomogram_options(tomogram: str | None, voxel_size: float | None, size: Any) -> dict[str, Any]:
+    if tomogram is None or not Path(tomogram).is_file():
+        if tomogram is not None and Path(tomogram).suffix:
+            raise FileNotFoundError(f"{tomogram}: no such tomogram. Give a file, or a name without an ending.")
+        return {"name": tomogram, "voxel_size": voxel_size, "size_zyx": size}
+    from custom_transforms.io import read_tomogram  # takes seconds to import, and most conversions need no tomogram
+
+    volume, metadata = read_tomogram(tomogram, voxel_size=voxel_size)
+    return {
+        "name": tomogram_base_name(tomogram),
+        "voxel_size": metadata["voxel_size_zyx"],
+        "size_zyx": size or volume.shape,
+    }
+
+
+def _moved(particles: ParticleList, scale: float | None, shift: Any) -> ParticleList:
+    if scale is None and shift is None:
+        return particles
+    offset = np.zeros(3) if shift is None else np.asarray(shift, dtype=float).reshape(-1)
+    factor = 1.0 if scale is None else float(scale)
+    if offset.shape != (3,) or not np.isfinite(offset).all():
+        raise ValueError(f"--shift: expected three numbers x,y,z in Å, got {shift!r}.")
+    if not np.isfinite(factor) or factor <= 0:
+        raise ValueError(f"--scale: expected a number above 0, got {scale!r}.")
+    return particles.with_centers(particles.centers_xyz_angstrom * factor + offset)
+
+
+def _chosen(particles: ParticleList, only_class: str | None, only_tomogram: str | None) -> ParticleList:
+    for option, wanted, names in (
+        ("--only_class", only_class, particles.class_name),
+        ("--only_tomogram", only_tomogram, particles.tomogram),
+    ):
+        if wanted is not None and wanted not in set(map(str, names)):
+            known = ", ".join(sorted(set(map(str, names)))[:10]) or "none"
+            raise ValueError(f"{option} {wanted}: the list has none of it; it has {known}.")
+    keep = np.ones(len(particles), dtype=bool)
+    if only_class is not None:
+        keep &= np.asarray(particles.class_name) == only_class
+    if only_tomogram is not None:
+        keep &= np.asarray(particles.tomogram) == only_tomogram
+    return particles.select(keep)
