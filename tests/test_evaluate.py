@@ -1,0 +1,458 @@
+"""evaluate: overlaps, point matching, files; every fast path beside plain lines."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from custom_transforms.io import read_tomogram, write_mrc
+from scripts.evaluate import evaluate, evaluate_sides
+from scripts.evaluation import points as points_module
+from scripts.evaluation.overlap import overlap_table
+from scripts.evaluation.pair import Rules
+from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_points
+from scripts.evaluation.scores import f_beta
+from scripts.evaluation.sides import Side
+from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
+from scripts.particles.particle_list import ParticleList
+
+SHAPE = (12, 20, 28)
+VOXEL = np.array([10.0, 10.0, 10.0])
+
+
+def four_particles() -> np.ndarray:
+    labels = np.zeros(SHAPE, np.int32)
+    labels[2:6, 2:6, 2:6] = 1
+    labels[2:6, 2:6, 8:12] = 2
+    labels[6:10, 12:16, 4:8] = 3
+    labels[6:10, 12:16, 20:24] = 7
+    return labels
+
+
+def scores_of(true: np.ndarray, predicted: np.ndarray, rule: str = "main", border: str = "count") -> dict[str, float]:
+    found = judge_volumes(overlap_table(true, predicted), rule, border)
+    counts = volume_counts(found.true_status, found.predicted_status, found.matched_iou)
+    return {**counts, **volume_scores(counts)}
+
+
+def listed(centers, score=np.nan, class_name="", radius=50.0) -> Side:
+    centers = np.asarray(centers, float).reshape(-1, 3)
+    return Side(particles=ParticleList(centers, score=score, class_name=class_name, radius_angstrom=radius))
+
+
+def of_points(predicted: Side, true: Side, **rules) -> dict:
+    return evaluate_sides([("t", predicted, true)], Rules(**rules), bootstrap=0)
+
+
+# volumes
+
+
+@pytest.mark.parametrize("rule", ["main", "original"])
+def test_perfect_prediction_of_four_particles_scores_one_everywhere(rule):
+    """Defect 1 of the original: it counted the background and gave recall 0.8."""
+    labels = four_particles()
+    side = Side(labels, voxel_size_zyx=VOXEL)
+    pooled = evaluate_sides([("t", side, side)], Rules(rule=rule), bootstrap=50)["pooled"]
+    for name in ("precision", "recall", "f1", "panoptic_quality", "segmentation_quality", "recognition_quality"):
+        assert pooled["volume"][name] == 1.0
+    for name in ("precision", "recall", "f1", "f_beta"):
+        assert pooled["points"][name] == 1.0
+    assert pooled["volume"]["n_true"] == pooled["volume"]["n_predicted"] == 4
+    assert pooled["volume"]["merged_rate"] == pooled["volume"]["split_rate"] == 0.0
+    assert pooled["points"]["mean_center_error_angstrom"] == 0.0
+    assert pooled["points"]["intervals"]["particles"]["recall"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("rule", ["main", "original"])
+def test_one_blob_over_two_particles_makes_both_merged(rule):
+    true, predicted = four_particles(), four_particles()
+    predicted[2:6, 2:6, 2:12] = 1  # covers particles 1 and 2 and the gap
+    scores = scores_of(true, predicted, rule)
+    assert (scores["tp"], scores["merged"], scores["merged_predicted"], scores["fp"], scores["fn"]) == (2, 2, 1, 0, 0)
+    assert (scores["precision"], scores["recall"], scores["merged_rate"]) == (2 / 3, 0.5, 0.5)
+    assert scores["f1"] == 4 / 7
+
+
+def test_one_particle_in_two_pieces_is_split():
+    true, predicted = four_particles(), four_particles()
+    predicted[2:6, 2:6, 4:6] = 9
+    scores = scores_of(true, predicted)
+    assert (scores["tp"], scores["split"], scores["split_predicted"], scores["fp"], scores["fn"]) == (3, 1, 2, 0, 0)
+    assert (scores["precision"], scores["recall"], scores["split_rate"]) == (3 / 5, 3 / 4, 1 / 4)
+
+
+def test_a_mere_touch_counts_nothing_because_background_competes():
+    true, predicted = np.zeros((2, *SHAPE), np.int32)
+    true[2:6, 2:6, 2:6] = 1
+    predicted[5:9, 5:9, 5:9] = 1  # one voxel in common
+    scores = scores_of(true, predicted)
+    assert (scores["tp"], scores["fn"], scores["fp"], scores["panoptic_quality"]) == (0, 1, 1, 0.0)
+
+
+def test_shift_by_one_voxel_is_found_with_the_iou_worked_out():
+    true, predicted = np.zeros((2, *SHAPE), np.int32)
+    true[2:6, 2:6, 2:6] = 1
+    predicted[2:6, 2:6, 3:7] = 4  # 48 voxels in common, 80 in all
+    result = evaluate_sides([("t", Side(predicted, None, VOXEL), Side(true, None, VOXEL))], bootstrap=0)["pooled"]
+    assert result["volume"]["panoptic_quality"] == pytest.approx(48 / 80)
+    assert result["points"]["mean_center_error_angstrom"] == pytest.approx(10.0)
+
+
+def test_empty_prediction_empty_truth_and_both():
+    full, empty = four_particles(), np.zeros(SHAPE, np.int32)
+    nothing_found = scores_of(full, empty)
+    assert (nothing_found["recall"], nothing_found["f1"], nothing_found["panoptic_quality"]) == (0, 0, 0)
+    assert math.isnan(nothing_found["precision"])
+    nothing_there = scores_of(empty, full)
+    assert (nothing_there["precision"], nothing_there["f1"]) == (0, 0)
+    assert math.isnan(nothing_there["recall"]) and math.isnan(nothing_there["merged_rate"])
+    assert math.isnan(scores_of(empty, empty)["f1"])
+    for predicted, true in ((full, empty), (empty, full), (empty, empty)):
+        sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
+        points = evaluate_sides([("t", *sides)], bootstrap=20)["pooled"]["points"]
+        assert points["tp"] == 0 and math.isnan(points["mean_center_error_angstrom"])
+
+
+def test_ignored_voxels_belong_to_nobody():
+    true, predicted = four_particles(), four_particles()
+    true[0:12, 0:20, 24:28] = -1
+    predicted[2:6, 2:6, 25:28] = 11  # inside the ignored region: left out
+    predicted[6:10, 12:16, 20:28] = 7  # its ignored half must not lower the IoU
+    scores = scores_of(true, predicted)
+    assert (scores["n_predicted"], scores["fp"], scores["panoptic_quality"]) == (4, 0, 1.0)
+    sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
+    assert evaluate_sides([("t", *sides)], bootstrap=0)["pooled"]["points"]["fp"] == 0
+
+
+def test_border_rule_leaves_out_what_touches_a_face():
+    true = four_particles()
+    true[0:3, 17:20, 0:3] = 4  # touches three faces, missed
+    predicted = four_particles()
+    predicted[9:12, 0:3, 25:28] = 8  # touches, false
+    counted, left_out = scores_of(true, predicted), scores_of(true, predicted, border="ignore")
+    assert (counted["fn"], counted["fp"]) == (1, 1)
+    assert (left_out["fn"], left_out["fp"], left_out["f1"]) == (0, 0, 1.0)
+    sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
+    assert evaluate_sides([("t", *sides)], Rules(border="ignore"), bootstrap=0)["pooled"]["points"]["f1"] == 1.0
+
+
+def plain_overlaps(true: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int], int]:
+    counts: dict[tuple[int, int], int] = {}
+    for t, p in zip(true.ravel().tolist(), predicted.ravel().tolist(), strict=True):
+        if t >= 0:
+            counts[t, p] = counts.get((t, p), 0) + 1
+    return counts
+
+
+def random_labels(seed: int, shape=(5, 7, 9), n: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(-1, n, size=(2, *(s // 2 + 1 for s in shape)))
+    fine = coarse.repeat(2, 1).repeat(2, 2).repeat(2, 3)[:, : shape[0], : shape[1], : shape[2]]
+    noisy = np.where(rng.random((2, *shape)) < 0.2, rng.integers(0, n, (2, *shape)), fine)
+    return noisy[0], np.maximum(np.where(rng.random(shape) < 0.6, noisy[0], noisy[1]), 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([np.int16, np.int32, np.int64, np.float32]))
+def test_overlap_table_equals_plain_counting(seed, threads, dtype):
+    true, predicted = random_labels(seed)
+    table = overlap_table(true.astype(dtype), predicted, threads)
+    found = zip(table.true.tolist(), table.predicted.tolist(), table.voxels.tolist(), strict=True)
+    assert {(t, p): n for t, p, n in found} == plain_overlaps(true, predicted)
+    particles = table.predicted_particles
+    for i, label in enumerate(particles.ids):
+        at = np.argwhere(predicted == label)
+        assert particles.voxels[i] == len(at)
+        assert particles.ignored[i] == np.count_nonzero(true[predicted == label] < 0)
+        np.testing.assert_allclose(particles.centers_zyx_vox[i], at.mean(axis=0))
+        assert particles.touches_border[i] == ((at == 0) | (at == np.array(true.shape) - 1)).any()
+
+
+def plain_panoptic(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Kirillov et al. 2019, eq. 1, voxel sets of Python."""
+    truths = {i: {tuple(v) for v in np.argwhere(true == i)} for i in np.unique(true) if i > 0}
+    predictions = {i: {tuple(v) for v in np.argwhere(predicted == i)} for i in np.unique(predicted) if i > 0}
+    ious = [len(a & b) / len(a | b) for a in truths.values() for b in predictions.values()]
+    matched = [iou for iou in ious if iou > 0.5]
+    return sum(matched) / ((len(truths) + len(predictions)) / 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_panoptic_quality_equals_the_published_formula_on_voxel_sets(seed):
+    true, predicted = random_labels(seed)
+    true = np.maximum(true, 0)
+    assert scores_of(true, predicted)["panoptic_quality"] == pytest.approx(plain_panoptic(true, predicted))
+
+
+def test_panoptic_quality_equals_monai():
+    import torch
+    from monai.metrics.panoptic_quality import compute_panoptic_quality
+
+    true, predicted = (np.maximum(a, 0).astype(np.int32) for a in random_labels(5))
+    torch_pair = torch.from_numpy(predicted), torch.from_numpy(true)
+    expected = compute_panoptic_quality(*torch_pair, metric_name="pq", remap=True, match_iou_threshold=0.5)
+    assert scores_of(true, predicted)["panoptic_quality"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def plain_statuses(true: np.ndarray, predicted: np.ndarray) -> tuple[dict, dict]:
+    """The rule of DESIGN in words; only for cases without ties."""
+    pairs = plain_overlaps(true, predicted)
+    truths, predictions = ({i for i in np.unique(a).tolist() if i > 0} for a in (true, predicted))
+    main_of_true = {t: max((n, p) for (a, p), n in pairs.items() if a == t)[1] for t in truths}
+    main_of_predicted = {p: max((n, t) for (t, b), n in pairs.items() if b == p)[1] for p in predictions}
+    true_status, predicted_status = {}, {}
+    for t, p in main_of_true.items():
+        served = [u for u in truths if p and main_of_true[u] == p]
+        pieces = [q for q in predictions if main_of_predicted[q] == t]
+        found = p and main_of_predicted[p] == t
+        true_status[t] = "merged" if len(served) > 1 else "split" if len(pieces) > 1 else "TP" if found else "FN"
+    for p, t in main_of_predicted.items():
+        served = [u for u in truths if main_of_true[u] == p]
+        pieces = [q for q in predictions if t and main_of_predicted[q] == t]
+        found = t and main_of_true[t] == p
+        predicted_status[p] = "merged" if len(served) > 1 else "split" if len(pieces) > 1 else "TP" if found else "FP"
+    return true_status, predicted_status
+
+
+def has_ties(pairs: dict[tuple[int, int], int]) -> bool:
+    """Whether some particle has two main overlaps."""
+    for side, i in {(side, key[side]) for key in pairs for side in (0, 1) if key[side]}:
+        counts = sorted(n for key, n in pairs.items() if key[side] == i)
+        if counts[-2:-1] == counts[-1:]:
+            return True
+    return False
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100_000))
+def test_verdicts_follow_the_rule_in_words_and_ids_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    true, predicted = (np.maximum(a, 0) for a in random_labels(seed))
+    found = judge_volumes(overlap_table(true, predicted))
+    renamed = [np.concatenate([[0], rng.permutation(5_000)[:8] + 1])[a] for a in (true, predicted)]
+    counts = volume_counts(found.true_status, found.predicted_status, found.matched_iou)
+    again = judge_volumes(overlap_table(*renamed))
+    assert counts == pytest.approx(volume_counts(again.true_status, again.predicted_status, again.matched_iou))
+    pairs = plain_overlaps(true, predicted)
+    event(f"ties: {has_ties(pairs)}")
+    if not has_ties(pairs):
+        table = overlap_table(true, predicted)
+        expected = plain_statuses(true, predicted)
+        assert dict(zip(table.true_particles.ids.tolist(), found.true_status.tolist(), strict=True)) == expected[0]
+        assert (
+            dict(zip(table.predicted_particles.ids.tolist(), found.predicted_status.tolist(), strict=True))
+            == expected[1]
+        )
+
+
+# points
+
+
+def brute_force(predicted: np.ndarray, true: np.ndarray, reach: float) -> tuple[int, float]:
+    """Try every assignment: the most pairs, then the least total distance."""
+    distance = np.linalg.norm(predicted[:, None] - true[None], axis=2)
+    best = (0, 0.0)
+    small, large = sorted((len(predicted), len(true)))
+    for chosen in itertools.permutations(range(large), small):
+        pairs = [(i, j) if len(predicted) == small else (j, i) for i, j in enumerate(chosen)]
+        near = [distance[pair] for pair in pairs if distance[pair] <= reach]
+        best = min(best, (-len(near), sum(near)))
+    return -best[0], best[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 5), st.integers(0, 6), st.booleans())
+def test_matching_equals_brute_force(seed, n, m, sparse):
+    rng = np.random.default_rng(seed)
+    predicted, true = rng.integers(0, 6, (n, 3)).astype(float), rng.integers(0, 6, (m, 3)).astype(float)
+    with pytest.MonkeyPatch.context() as patch:
+        if sparse:  # the solver for huge groups
+            patch.setattr(points_module, "_DENSE_GROUP", 0)
+        found = match_points(predicted, true, 3.0)
+    assert len(set(found.predicted)) == len(set(found.true)) == len(found.distances)
+    count, total = brute_force(predicted, true, 3.0)
+    assert len(found.distances) == count
+    assert found.distances.sum() == pytest.approx(total)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_threshold_sweep_equals_matching_anew_at_every_threshold(seed):
+    rng = np.random.default_rng(seed)
+    predicted, true, score = rng.random((14, 3)), rng.random((9, 3)), rng.integers(0, 6, 14) / 5
+    pairs = candidate_pairs(predicted, true, 0.4)
+    thresholds, hits, kept = hits_by_threshold(pairs[0], pairs[1], score)
+    assert thresholds.tolist() == sorted(set(score.tolist()), reverse=True)
+    near = np.linalg.norm(predicted[:, None] - true[None], axis=2) <= 0.4
+    for threshold, hit, n in zip(thresholds, hits, kept, strict=True):
+        rows = score >= threshold
+        expected = maximum_bipartite_matching(csr_array(near[rows].astype(np.int8)), perm_type="column")
+        assert (hit, n) == (np.count_nonzero(expected >= 0), rows.sum())
+
+
+def test_a_duplicated_center_is_a_false_positive():
+    result = of_points(listed([[0, 0, 0], [5, 0, 0], [300, 0, 0]]), listed([[0, 0, 0], [300, 0, 0]]))["pooled"][
+        "points"
+    ]
+    assert (result["tp"], result["fp"], result["fn"]) == (2, 1, 0)
+    assert (result["precision"], result["recall"], result["f1"]) == (2 / 3, 1.0, 0.8)
+    assert result["mean_center_error_angstrom"] == 0.0
+
+
+def test_a_center_may_lie_half_a_radius_away_and_no_farther():
+    for x, hits in ((25.0, 1), (25.1, 0)):
+        assert of_points(listed([[x, 0, 0]]), listed([[0, 0, 0]]))["pooled"]["points"]["tp"] == hits
+
+
+def test_two_voxels_are_the_least_reach():
+    true, predicted = np.zeros((2, *SHAPE), np.int32)
+    true[5, 5, 5], predicted[5, 5, 7] = 1, 1  # radius 0.62 voxels
+    sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
+    assert evaluate_sides([("t", *sides)], bootstrap=0)["pooled"]["points"]["tp"] == 1
+
+
+def test_czii_f_beta_by_class_on_a_hand_made_case():
+    """F4 = 17 TP / (17 TP + 16 FN + FP) for each class; the score is the mean over classes."""
+    true = listed([[0, 0, 0], [200, 0, 0], [400, 0, 0], [600, 0, 0]], class_name=["a", "a", "a", "b"])
+    predicted = listed([[1, 0, 0], [201, 0, 0], [900, 0, 0], [400, 0, 0]], class_name=["a", "a", "a", "b"])
+    result = of_points(predicted, true)
+    a, b = result["classes"]["a"]["points"], result["classes"]["b"]["points"]
+    assert (a["tp"], a["fp"], a["fn"], a["f_beta"]) == (2, 1, 1, pytest.approx(34 / (34 + 16 + 1)))
+    assert (b["tp"], b["fp"], b["fn"], b["f_beta"]) == (0, 1, 1, 0.0)
+    assert result["macro"]["points"]["f_beta"] == pytest.approx(34 / 51 / 2)
+    assert result["pooled"]["points"]["tp"] == 3  # localisation: whatever the class
+
+
+def test_shrec_rule_asks_whether_the_point_lies_inside_the_true_volume():
+    true = Side(four_particles(), None, VOXEL)
+    inside, duplicate, outside = [20, 20, 20], [50, 50, 50], [70, 20, 20]  # x, y, z in Å
+    result = of_points(listed([inside, duplicate, outside]), true, point_rule="inside")["pooled"]["points"]
+    assert (result["tp"], result["fp"], result["fn"]) == (1, 2, 3)
+
+
+def test_average_precision_worked_out_by_hand():
+    predicted = listed([[0, 0, 0], [900, 0, 0], [300, 0, 0]], score=[0.9, 0.8, 0.7])
+    result = of_points(predicted, listed([[0, 0, 0], [300, 0, 0], [600, 0, 0]]))["pooled"]["points"]
+    assert result["average_precision"] == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+    assert [(row["threshold"], row["true_positives"], row["predicted"]) for row in result["sweep"]] == [
+        (0.9, 1, 1),
+        (0.8, 1, 2),
+        (0.7, 2, 3),
+    ]
+
+
+def test_f_beta_of_one_is_f1_and_of_four_prefers_recall():
+    assert f_beta(2, 0, 2, 1.0) == pytest.approx(2 / 3)
+    assert f_beta(2, 0, 2, 4.0) < f_beta(2, 2, 0, 4.0)
+
+
+def test_intervals_are_seeded_and_resampling_tomograms_widens_them():
+    good = listed(np.arange(60).reshape(20, 3) * 100.0, score=0.5)
+    half = listed((np.arange(60).reshape(20, 3) * 100.0)[:10], score=0.5)
+    pairs = [("good", good, good), ("bad", half, good)]
+    first, second = (evaluate_sides(pairs, bootstrap=200, seed=3)["pooled"]["points"] for _ in range(2))
+    assert first == second
+    low, high = first["intervals"]["particles"]["recall"]
+    assert low < first["recall"] == 0.75 < high
+    wide = first["intervals"]["tomograms"]["recall"]
+    assert wide[1] - wide[0] > high - low
+
+
+# files
+
+
+def test_coloured_volume_paints_verdicts_whatever_the_ids(tmp_path):
+    """Defect 2 of the original: it painted 1, 2, 3 over ids 1, 2, 3, so a merged blob could come out as TP."""
+    true = four_particles()
+    predicted = np.zeros(SHAPE, np.int32)
+    predicted[2:6, 2:6, 2:12] = 3  # merges 1 and 2 under an id that is also a colour
+    predicted[6:10, 12:16, 4:8] = 2  # finds 3
+    predicted[0:2, 0:2, 26:28] = 1  # false
+    for name, volume in (("a_instances.mrc", predicted), ("a_labels.mrc", true)):
+        write_mrc(tmp_path / name, volume, 10.0)
+    result = evaluate(tmp_path / "a_instances.mrc", tmp_path / "a_labels.mrc", tmp_path / "out")
+    painted, _ = read_tomogram(tmp_path / "out" / "a_evaluation.mrc", check="labels")
+    expected = np.zeros(SHAPE, int)
+    expected[2:6, 2:6, 2:12] = 2
+    expected[6:10, 12:16, 4:8] = 1
+    expected[6:10, 12:16, 20:24] = 3
+    expected[0:2, 0:2, 26:28] = 3
+    np.testing.assert_array_equal(painted, expected)
+    assert (tmp_path / "out" / "a_evaluation.png").read_bytes()[:4] == b"\x89PNG"
+    matches = pd.read_csv(tmp_path / "out" / "matches.csv")
+    by_side = {
+        side: dict(zip(rows[f"{side}_label"], rows["outcome"], strict=True)) for side, rows in matches.groupby("side")
+    }
+    assert by_side["true"] == {1: "merged", 2: "merged", 3: "TP", 7: "FN"}
+    assert by_side["predicted"] == {3: "merged", 2: "TP", 1: "FP"}
+    assert "background covers most of it" in matches["reason"].tolist()
+    stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert stored["pooled"]["volume"]["f1"] == result["pooled"]["volume"]["f1"] == 2 * 1 / 7
+    metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    assert metrics[["tomogram", "class"]].values.tolist() == [["a", "all"], ["all", "all"]]
+
+
+def write_table(path, centers_zyx_vox, voxel_size, **columns):
+    z, y, x = np.asarray(centers_zyx_vox, float).T
+    table = {f"{a}_vox": v for a, v in zip("xyz", (x, y, z), strict=True)}
+    table |= {f"{a}_angstrom": v * voxel_size for a, v in zip("xyz", (x, y, z), strict=True)}
+    pd.DataFrame({"label": np.arange(1, len(z) + 1), **table, **columns}).to_csv(path, index=False)
+
+
+def test_folders_are_matched_by_name_and_lists_compared_in_angstrom(tmp_path):
+    """The predicted list is binned by two: its voxels differ, its Å agree."""
+    centers = np.argwhere(np.ones((2, 2, 2))) * 20.0 + 10.0
+    for name in ("TS_1", "TS_2", "TS_3"):
+        (tmp_path / "found" / name).mkdir(parents=True)
+        write_table(tmp_path / "found" / name / f"{name}_particles.csv", centers / 2, 20.0, score=0.5)
+        (tmp_path / "truth" / name).mkdir(parents=True)
+        write_table(tmp_path / "truth" / name / "particles.csv", centers, 10.0)
+    (tmp_path / "truth" / "TS_3" / "particles.csv").unlink()
+    with pytest.warns(UserWarning, match="no truth for TS_3"):
+        result = evaluate(tmp_path / "found", tmp_path / "truth", particle_diameter=100, bootstrap=0)
+    assert sorted(result["tomograms"]) == ["TS_1", "TS_2"]
+    assert result["pooled"]["points"]["tp"] == 16 and result["pooled"]["points"]["f1"] == 1.0
+    assert result["unmatched"] == {"only_predicted": ["TS_3"], "only_true": []}
+
+
+def test_errors_say_what_was_expected_and_what_came(tmp_path):
+    write_mrc(tmp_path / "a_instances.mrc", four_particles(), 10.0)
+    write_mrc(tmp_path / "b_labels.mrc", four_particles()[:-1], 10.0)
+    write_mrc(tmp_path / "c_labels.mrc", four_particles(), 13.0)
+    write_table(tmp_path / "points.csv", [[5, 5, 5]], 10.0)
+    with pytest.raises(ValueError, match=r"over the same voxels .*\(12, 20, 28\) and \(11, 20, 28\)"):
+        evaluate(tmp_path / "a_instances.mrc", tmp_path / "b_labels.mrc")
+    with pytest.raises(ValueError, match="one voxel size .* 10 x 10 x 10 .* and 13 x 13 x 13"):
+        evaluate(tmp_path / "a_instances.mrc", tmp_path / "c_labels.mrc")
+    with pytest.raises(ValueError, match="1 of 1 true particles have no radius .* --particle_diameter"):
+        evaluate(tmp_path / "a_instances.mrc", tmp_path / "points.csv")
+    with pytest.raises(FileNotFoundError, match="no such file or folder of true particles"):
+        evaluate(tmp_path / "a_instances.mrc", tmp_path / "nowhere")
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        write_mrc(tmp_path / name / f"{name}_labels.mrc", four_particles(), 10.0)
+    with pytest.raises(ValueError, match="same tomogram names .* predicted has left, truth has right"):
+        evaluate(tmp_path / "left", tmp_path / "right")
+    with pytest.raises(ValueError, match="rule: expected one of main, original, got 'other'"):
+        evaluate(tmp_path / "a_instances.mrc", tmp_path / "a_instances.mrc", rule="other")
+
+
+def test_65536_particles_keep_their_ids():
+    true = np.zeros((32, 128, 66), np.int32)
+    places = np.argwhere(np.ones((16, 64, 66)))[:65_536] * (2, 2, 1)
+    true[tuple(places.T)] = np.arange(1, 65_537)
+    predicted = np.where(true > 0, 65_537 - true, 0)
+    scores = scores_of(true, predicted)
+    assert (scores["tp"], scores["n_true"], scores["f1"], scores["panoptic_quality"]) == (65_536, 65_536, 1.0, 1.0)
+    found = match_points(places * 10.0, places[::-1] * 10.0, 4.0)
+    assert len(found.true) == 65_536 and found.distances.max() == 0
