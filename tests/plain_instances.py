@@ -10,7 +10,12 @@ FACES = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
 def squared_distance(a, b, voxel_size):
-    return sum(((a[k] - b[k]) * voxel_size[k]) ** 2 for k in range(3))
+    """In units of the smallest voxel side, so that ties round as they do in the fast path."""
+    return sum((a[k] - b[k]) ** 2 * (voxel_size[k] / min(voxel_size)) ** 2 for k in range(3))
+
+
+def is_within(a, b, distance, voxel_size):
+    return squared_distance(a, b, voxel_size) <= (distance / min(voxel_size)) ** 2
 
 
 def inside(voxel, shape):
@@ -43,7 +48,7 @@ def plain_seeds(center_map, threshold, min_distance, voxel_size):
             peaks.append((-float(value), tuple(nearest)))
     taken = []
     for _, peak in sorted(peaks):
-        if all(squared_distance(peak, other, voxel_size) >= min_distance**2 for other in taken):
+        if all(squared_distance(peak, other, voxel_size) >= (min_distance / min(voxel_size)) ** 2 for other in taken):
             taken.append(peak)
     return sorted(taken)
 
@@ -64,7 +69,7 @@ def plain_costs(mask, center_map, seed, radius_max, voxel_size):
         costs[voxel] = cost
         for step in FACES:
             other = tuple(np.add(voxel, step).tolist())
-            if not inside(other, mask.shape) or squared_distance(other, seed, voxel_size) > radius_max**2:
+            if not inside(other, mask.shape) or not is_within(other, seed, radius_max, voxel_size):
                 continue
             if mask[other] or (not mask[voxel] and level[other] >= floor):
                 heapq.heappush(queue, (max(cost, 255 - level[other]), other))
@@ -93,7 +98,7 @@ def plain_nearest(mask, center_map, seeds, radius_max, voxel_size, split=False):
         touched = {tuple(np.add(v, step).tolist()) for v in passed for step in FACES}
         own.append({
             components[t] for t in touched
-            if inside(t, mask.shape) and mask[t] and squared_distance(t, seed, voxel_size) <= radius_max**2
+            if inside(t, mask.shape) and mask[t] and is_within(t, seed, radius_max, voxel_size)
         })  # fmt: skip
     best = {}
     for voxel in map(tuple, np.argwhere(mask).tolist()):
@@ -101,8 +106,8 @@ def plain_nearest(mask, center_map, seeds, radius_max, voxel_size, split=False):
         if split and len(rivals) == 1:
             best[voxel] = (0, 0, rivals[0])
             continue
-        claims = [(0, squared_distance(voxel, seeds[i], voxel_size), i) for i in rivals]
-        claims = [claim for claim in claims if claim[1] <= radius_max**2]
+        near = [i for i in rivals if is_within(voxel, seeds[i], radius_max, voxel_size)]
+        claims = [(0, squared_distance(voxel, seeds[i], voxel_size), i) for i in near]
         if claims:
             best[voxel] = min(claims)
     return owners_to_volume(best, mask.shape)
@@ -113,7 +118,7 @@ def interior(mask, center_map, seed, radius_max, voxel_size):
     level = plain_levels(center_map)
     allowed = ~mask & (level >= max(np.float32(0.15) * np.float32(level[seed]), 1))
     for voxel in itertools.product(*map(range, mask.shape)):
-        allowed[voxel] &= squared_distance(voxel, seed, voxel_size) <= radius_max**2
+        allowed[voxel] &= is_within(voxel, seed, radius_max, voxel_size)
     pieces, _ = ndimage.label(allowed)
     return map(tuple, np.argwhere(pieces == pieces[seed]).tolist())
 

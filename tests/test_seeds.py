@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from tests.plain_instances import plain_seeds, squared_distance
+from tests.plain_instances import plain_seeds
 
 SHAPE = (12, 20, 28)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -16,7 +16,7 @@ VOXEL = np.array([10.0, 10.0, 10.0])
 
 def gaussian(center, sigma, shape=SHAPE, voxel=VOXEL):
     grid = np.indices(shape).reshape(3, -1).T
-    squared = np.array([squared_distance(v, center, voxel) for v in grid]).reshape(shape)
+    squared = (((grid - center) * voxel) ** 2).sum(axis=1).reshape(shape)
     return np.exp(-squared / (2 * sigma**2)).astype(np.float32)
 
 
