@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import edt
 import numpy as np
@@ -35,7 +35,8 @@ class Painted:
     clipped: np.ndarray  # (n,) bool: the volume's border cuts it
     outside: np.ndarray  # (n,) bool: its center is outside; what is visible of it is ignored
     contested: np.ndarray  # (n,) voxels lost to a nearer particle
-    radius_angstrom: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n,)
+    radius_angstrom: np.ndarray  # (n,)
+    dropped_by: np.ndarray  # (n,) str: why the label is 0: "outside_volume", "hidden" (by nearer ones), "no_voxel"
 
 
 def position_order(particles: ParticleList) -> np.ndarray:
@@ -167,6 +168,9 @@ class _Canvas:
             outside=self.outside,
             contested=self.contested,
             radius_angstrom=self.radius,
+            dropped_by=np.select(
+                [self.outside, alive, self.contested > 0], ["outside_volume", "", "hidden"], default="no_voxel"
+            ).astype("<U16"),
         )
 
 

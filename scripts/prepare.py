@@ -266,7 +266,7 @@ def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[s
         else:
             parts = {section_of[one.name]: item}
         for section, part in parts.items():
-            entry = write_item(part, stage, folder)
+            entry = write_item(part, stage, folder, image)
             (sections[section] if "image" in entry else label_only).append(entry)
         tomograms[one.name] = {
             "section": " + ".join(parts),

@@ -55,8 +55,11 @@ def staged_folder(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def write_item(item: Item, folder: Path, output_dir: Path) -> dict[str, Any]:
-    """Write the files of one item into ``folder``; returns its datalist entry, paths relative to ``output_dir``."""
+def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarray | None = None) -> dict[str, Any]:
+    """Write the files of one item into ``folder``; returns its datalist entry, paths relative to ``output_dir``.
+
+    ``background``, shape (Z, Y, X), is the tomogram behind the outlines of the picture.
+    """
     entry: dict[str, Any] = {}
     if isinstance(item.image, np.ndarray):
         entry["image"] = f"{item.name}.mrc"
@@ -72,7 +75,7 @@ def write_item(item: Item, folder: Path, output_dir: Path) -> dict[str, Any]:
         write_mrc(folder / entry["classes"], classes, item.voxel_size_zyx, item.origin_xyz, dtype=classes.dtype)
     entry["particles"] = f"{item.name}_particles.csv"
     write_text(folder / entry["particles"], item.prepared.table.to_csv(index=False, lineterminator="\n"))
-    draw_slices(folder / f"{item.name}.png", item)
+    draw_slices(folder / f"{item.name}.png", item, item.image if isinstance(item.image, np.ndarray) else background)
     voxel = item.voxel_size_zyx
     same = bool(np.abs(voxel / voxel[0] - 1).max() < 0.01)
     return {**entry, "contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
@@ -169,21 +172,17 @@ def _part(
     return Prepared(final[labels], part)
 
 
-def draw_slices(path: Path, item: Item) -> None:
+def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
     """Three orthogonal slices with the particles' outlines over the tomogram (or over the labels alone)."""
-    labels, image = item.prepared.labels, item.image
-    if isinstance(image, Path):
-        from custom_transforms.io import read_tomogram
-
-        image, _ = read_tomogram(image, voxel_size=item.voxel_size_zyx)
+    labels = item.prepared.labels
     z, y, x = (int(np.argmax(counts)) if counts.any() else len(counts) // 2 for counts in _label_counts(labels))
     cuts = (("z", "x", "y", z), ("y", "x", "z", y), ("x", "y", "z", x))
     figure = Figure(figsize=(15, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, horizontal, vertical, index) in zip(figure.subplots(1, 3), cuts, strict=True):
         axis = "zyx".index(name)
-        plane = np.take(labels, index, axis)
-        background = (plane > 0) * np.float32(0.5) if image is None else np.take(image, index, axis).astype(np.float32)
+        plane = labels[_plane(axis, index)]
+        background = (plane > 0) * np.float32(0.5) if image is None else image[_plane(axis, index)].astype(np.float32)
         low, high = np.percentile(background, (1, 99)) if image is not None else (0, 1)
         axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
         axes.imshow(_outlines(plane), origin="lower", interpolation="nearest")
@@ -244,6 +243,10 @@ def _label_counts(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         by_y += mask.sum(axis=1)
         by_x += mask.sum(axis=0)
     return by_z, by_y, by_x
+
+
+def _plane(axis: int, index: int) -> tuple[slice | int, ...]:
+    return tuple(index if a == axis else slice(None) for a in range(3))
 
 
 def _outlines(plane: np.ndarray) -> np.ndarray:

@@ -154,19 +154,22 @@ def match_particles(
     ValueError
         If nothing matches; lists both sides.
     """
-    bases = np.array([tomogram_base_name(str(name)) for name in particles.tomogram], dtype=object)
+    spelled, spelling = np.unique(np.asarray(particles.tomogram), return_inverse=True)
+    base_of = np.array([tomogram_base_name(str(name)) for name in spelled], dtype=object)
     given = [tomogram_base_name(tomogram.name) for tomogram in tomograms]
-    found = sorted(set(bases))
+    found = sorted(set(base_of))
     notes: list[str] = []
     to_tomogram = {name: name for name in found if name in given}
     if found and not to_tomogram:
         to_tomogram = _by_number(found, tomograms, given, notes)
     left = [name for name in found if name not in to_tomogram]
     if left:
-        count = int(np.isin(bases, left).sum())
+        count = int(np.isin(base_of, left)[spelling].sum())
         notes.append(f"{count} particles belong to tomograms that were not given: {', '.join(left[:10])}")
     rows = {
-        tomogram.name: np.flatnonzero([to_tomogram.get(name) == base for name in bases])
+        tomogram.name: np.flatnonzero(
+            np.array([to_tomogram.get(name) == base for name in base_of], dtype=bool)[spelling]
+        )
         for tomogram, base in zip(tomograms, given, strict=True)
     }
     notes += [f"{name}: the list has no particle in this tomogram" for name, index in rows.items() if len(index) == 0]

@@ -157,7 +157,8 @@ def _radii(particles: ParticleList, shapes) -> np.ndarray:
             f"class {missing[0]!r} of the list has no shape; shapes are given for {', '.join(map(repr, shapes))}. "
             "Add it to the shapes file, or '*' for all other classes."
         )
-    return np.array([known[str(name)].radius_angstrom for name in particles.class_name], dtype=float)
+    radius = {name: shape.radius_angstrom for name, shape in known.items()}
+    return np.array([radius[str(name)] for name in particles.class_name], dtype=float)
 
 
 def _check_fits(radius: np.ndarray, size_zyx: Sequence[int], voxel_size_zyx: np.ndarray) -> None:
@@ -184,6 +185,7 @@ def _apply_region(painted: Painted, region: np.ndarray, voxel_size_zyx: np.ndarr
         plane[positive] = final[plane[positive]]
         plane[~allowed & (plane == 0)] = IGNORE
     lost = int(((painted.label > 0) & ~inside).sum())
+    painted.dropped_by[(painted.label > 0) & ~inside] = "outside_region"
     painted.label = np.where(kept, final[painted.label], 0)
     painted.volume_voxels = np.where(kept, painted.volume_voxels, 0)
     return lost
@@ -200,10 +202,7 @@ def _table(painted: Painted, voxel_size_zyx: np.ndarray, moves: np.ndarray | Non
     table["volume_vox"] = painted.volume_voxels
     table["volume_angstrom3"] = (painted.volume_voxels * voxel_size_zyx.prod()).round(1)
     table["touches_border"] = painted.clipped
-    hidden = (painted.label == 0) & ~painted.outside & (painted.contested > 0)
-    reason = np.where(painted.label > 0, "", "outside_region")
-    reason = np.where((painted.label == 0) & hidden, "hidden", reason)
-    table["dropped_by"] = np.where(painted.outside, "outside_volume", reason)
+    table["dropped_by"] = painted.dropped_by
     table["radius_angstrom"] = painted.radius_angstrom.round(3)
     for axis, column in enumerate(("reference_x_angstrom", "reference_y_angstrom", "reference_z_angstrom")):
         table[column] = particles.centers_xyz_angstrom[:, axis].round(6)
@@ -235,7 +234,7 @@ def _paint_summary(painted: Painted, table: pd.DataFrame) -> dict:
         "contested_voxels": int(painted.contested.sum()),
         "clipped": _listed(table, painted.clipped),
         "outside": _listed(table, painted.outside),
-        "hidden": _listed(table, (table["dropped_by"] == "hidden").to_numpy()),
+        "hidden": _listed(table, np.isin(painted.dropped_by, ("hidden", "no_voxel"))),
         "ignored_fraction": _ignored(painted.labels),
         "occupancy": round(float(painted.volume_voxels.sum() / painted.labels.size), 6),
     }
