@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from custom_transforms.mrc_write import write_instances
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
+from scripts.evaluate import evaluate
 from scripts.report import gallery, render, summary
 from scripts.report.images import (
     LabelCode,
@@ -64,7 +66,7 @@ def make_run(n: int = 4, voxel_size=(10.0, 10.0, 10.0)) -> dict:
             "volume_angstrom3": 123.0 * voxel_size.prod(),
             "touches_border": False,
             "neighbors": 2,
-            "dropped_by": np.where(dropped, "min_size", ""),
+            "dropped_by": np.where(dropped, "size", ""),
         }
     )
     info = {"tomogram": {"voxel_size_zyx_angstrom": list(voxel_size)}, "weights_sha256": "ab" * 32, "warnings": []}
@@ -189,7 +191,7 @@ def test_page_is_self_contained_and_holds_the_table(tmp_path):
     assert "default-src 'none'" in path.read_text("utf-8")[:1500]
     assert page.csv() == run["particles"].to_csv(index=False, float_format="%.7g", lineterminator="\n")
     assert "3 particles found in TS_01: 28 × 20 × 12 voxels (x × y × z), 10 Å per voxel." in page.text
-    assert "1 candidate did not pass the filters: 1 by min_size." in page.text
+    assert "1 candidate did not pass the filters: 1 smaller than the minimum size." in page.text
     assert "shown at full resolution" in page.text and "ab" * 32 in page.text
 
 
@@ -299,6 +301,22 @@ def test_missing_record_and_columns_are_tolerated(tmp_path):
     assert "The run left no record of its settings." in page.text and "Voxel size unknown" in page.text
 
 
+def test_what_evaluate_writes_is_what_the_report_reads(tmp_path):
+    run = make_run()
+    true = np.zeros(SHAPE, np.int16)
+    true[run["instances"] == 1] = 5  # found; the second is false, the third found, and one is missed
+    true[run["instances"] == 3] = 6
+    true[9:11, 3:6, 23:26] = 7
+    for name, labels in (("TS_01_instances", run["instances"]), ("truth", true)):
+        write_instances(tmp_path / f"{name}.mrc", labels, np.full(3, 10.0))
+    evaluate(tmp_path / "TS_01_instances.mrc", tmp_path / "truth.mrc", tmp_path / "eval", bootstrap=0, coloured=False)
+    comparison = compare(tmp_path / "eval", load_run(tmp_path / "TS_01", **run))
+    assert comparison.outcome.tolist() == ["TP", "FP", "TP", ""]
+    assert comparison.n_truth == 3 and comparison.misses_zyx_vox.tolist() == [[9.5, 4.0, 24.0]]
+    page = Page(make_report(tmp_path / "TS_01", **run, evaluation=tmp_path / "eval"))
+    assert re.search(r"volume\.recall\s*0\.667", page.text)
+
+
 def warnings_of(tmp_path, **changes) -> list[str]:
     run = make_run() | changes
     return [check["title"] for check in summary.checks(load_run(tmp_path / "t", **run))]
@@ -317,7 +335,7 @@ def test_checks_speak_up_only_when_something_is_odd(tmp_path):
     assert warnings_of(tmp_path, particles=many.assign(score=0.1)) == ["Low scores"]
     expected = {"score_quantiles": {"0.1": 0.8, "0.5": 0.9, "0.9": 0.95}}
     assert warnings_of(tmp_path, particles=many, info=info | expected) == ["Scores are unlike those of the training"]
-    assert warnings_of(tmp_path, particles=table.assign(dropped_by="min_size")) == ["Every candidate was dropped"]
+    assert warnings_of(tmp_path, particles=table.assign(dropped_by="size")) == ["Every candidate was dropped"]
     assert warnings_of(tmp_path, info=info | {"warnings": ["odd header"]}) == ["Noted while it ran"]
 
 

@@ -204,6 +204,17 @@ def test_plots_are_drawn_and_a_point_selects_its_particle(browser, page):
     assert "particle 2" in find(browser, "#selected").text.replace("\n", " ")
 
 
+def test_print_shows_rows_and_still_pictures(browser, page):
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    until(lambda: len([i for i in browser.find_elements("css selector", "img.still") if i.is_displayed()]) == 5)
+    assert find(browser, "#printed-rows").text.startswith("Printed: ")
+    assert len(browser.find_elements("css selector", "tr[data-row]")) >= 1
+    assert not find(browser, "#controls").is_displayed()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+
+
 def test_every_control_has_a_name(browser, page):
     unnamed = browser.execute_script(
         "return [...document.querySelectorAll('main input, main select, main button, canvas#slice')].filter((e) => "

@@ -27,6 +27,7 @@ __all__ = [
 
 MAX_VOXELS = 40_000_000  # what a browser holds without effort: one byte of image and two of labels for each
 _JPEG_QUALITIES = (70, 50, 35)
+_COARSEST = 16  # nothing can be seen in anything coarser
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,8 @@ def binning_candidates(
     >>> next(binning_candidates((12, 20, 28), np.array([10.0, 10.0, 10.0])))
     (1, 1, 1)
     """
-    longest = max(shape_zyx)
     stretched = voxel_size_zyx[0] > 1.2 * voxel_size_zyx[2]
-    for b in range(1, longest + 1):
+    for b in range(1, min(max(shape_zyx), _COARSEST) + 1):
         for bz in (b,) if stretched else sorted({b, -(-3 * b // 2), 2 * b}):
             binning = (min(bz, shape_zyx[0]), b, b)
             if np.prod(binned_shape(shape_zyx, binning)) <= max_voxels:

@@ -6,6 +6,7 @@ import base64
 import json
 import zlib
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def _packed(text: str) -> str:
     return _base64(zlib.compress(text.encode("utf-8"), 9))
 
 
+@lru_cache(maxsize=1)
 def _plotly() -> str:
     from plotly.offline import get_plotlyjs  # takes a moment to import, and an empty page does without
 

@@ -13,6 +13,13 @@ from scripts.report.lookup import find_key
 __all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
 
 
+_REASONS = {
+    "size": "smaller than the minimum size",
+    "neighbors": "with too few neighbours",
+    "no_mask": "peaks of the center map without a mask around them",
+}
+
+
 def split_kept(particles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the kept particles and the ones a filter dropped."""
     kept = (particles["dropped_by"] == "").to_numpy()
@@ -54,9 +61,9 @@ def sentences(run: RunData) -> list[str]:
     scores = _scores(kept)
     if scores.size:
         median = float(np.median(scores))
-        mood = "sure" if median >= 0.6 else "moderately sure" if median >= 0.35 else "not sure"
+        level = "high" if median >= 0.6 else "medium" if median >= 0.35 else "low"
         lines.append(
-            f"The method is {mood}: the median score is {median:.2f} on a scale from 0 (a guess) to 1 (certain); "
+            f"The scores are {level}: the median is {median:.2f} on a scale from 0 (a guess) to 1 (certain); "
             f"{100 * np.mean(scores >= 0.5):.0f} % of the particles score 0.5 or more."
         )
     classes = kept["class"].replace("", "no class").value_counts()
@@ -66,7 +73,7 @@ def sentences(run: RunData) -> list[str]:
         lines.append(f"By class: {listed}{more}.")
     if len(dropped):
         reasons = dropped["dropped_by"].value_counts()
-        listed = ", ".join(f"{n:,} by {reason}" for reason, n in reasons.head(6).items())
+        listed = ", ".join(f"{n:,} {_REASONS.get(str(reason), reason)}" for reason, n in reasons.head(6).items())
         lines.append(f"{_count(len(dropped), 'candidate')} did not pass the filters: {listed}.")
     return lines
 
@@ -212,11 +219,11 @@ def _score_distribution(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]
 
 
 def dropped_rows(run: RunData) -> list[dict[str, Any]]:
-    """Return one row per reason in ``dropped_by``: count, median score and median volume."""
+    """Return one row per reason in ``dropped_by``: meaning, count, median score and median volume."""
     _, dropped = split_kept(run.particles)
     rows = []
     for reason, group in dropped.groupby("dropped_by", sort=False):
-        row: dict[str, Any] = {"reason": reason, "count": len(group)}
+        row: dict[str, Any] = {"reason": reason, "meaning": _REASONS.get(str(reason), ""), "count": len(group)}
         for column in ("score", "volume_angstrom3"):
             values = (
                 pd.to_numeric(group[column], errors="coerce") if column in group.columns else pd.Series(dtype=float)

@@ -59,12 +59,13 @@ function layoutFlat() {
     xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed", scaleanchor: "x" } };
 }
 
-// WebGL pictures print empty: keep a still one for the printer.
-async function keepStill(box) {
-  const still = box.nextElementSibling && box.nextElementSibling.classList.contains("still") ? box.nextElementSibling : document.createElement("img");
+// Plots keep the size of the screen and WebGL prints empty: the printer gets a still picture that fits its page.
+async function keepStill(box, format) {
+  const old = box.nextElementSibling;
+  const still = old && old.classList.contains("still") ? old : document.createElement("img");
   still.className = "still";
-  still.alt = "3D scatter of the particle centers";
-  still.src = await window.Plotly.toImage(box, { format: "png", width: 1000, height: 600 });
+  still.alt = box.getAttribute("aria-label");
+  still.src = await window.Plotly.toImage(box, format === "svg" ? { format, width: 480, height: 300 } : { format, width: 1000, height: 600 });
   box.after(still);
 }
 
@@ -72,15 +73,28 @@ async function startCharts() {
   if (!$("blob-plotly")) return;
   await loadPlotly();
   for (const [name, figure] of Object.entries(page.figures)) {
-    if ($("plot-" + name)) await window.Plotly.newPlot("plot-" + name, figure.data, figure.layout, { ...PLOT_OPTIONS, displayModeBar: false });
+    const small = $("plot-" + name);
+    if (!small) continue;
+    await window.Plotly.newPlot(small, figure.data, figure.layout, { ...PLOT_OPTIONS, displayModeBar: false });
+    await keepStill(small, "svg");
   }
   const box = $("plot-3d");
   if (!box || !particles.number.x_vox || !particles.n) return;
+  if (particles.n <= MANY_POINTS) { await start3d(box); return; }
+  const watcher = new IntersectionObserver((seen) => { // without a graphics card this takes seconds: only for who scrolls there
+    if (seen.some((one) => one.isIntersecting)) { watcher.disconnect(); start3d(box); }
+  }, { rootMargin: "400px" });
+  watcher.observe(box);
+}
+
+const MANY_POINTS = 25000;
+
+async function start3d(box) {
   const flat = !hasWebgl();
   await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
   box.on("plotly_click", ({ points }) => { if (points[0].customdata >= 0) select(points[0].customdata, "plot"); });
   let timer = 0;
-  const later = () => { clearTimeout(timer); timer = setTimeout(() => keepStill(box), 1500); };
+  const later = () => { clearTimeout(timer); timer = setTimeout(() => keepStill(box, "png"), 1500); };
   box.on("plotly_relayout", later);
   later();
   on("colour", () => { window.Plotly.react(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS); later(); });

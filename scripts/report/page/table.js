@@ -1,11 +1,12 @@
 // The particle table: only the rows in sight are in the document, so 20,000 of them cost nothing.
 
 const ROW_HEIGHT = 30;
+const PRINTED_ROWS = 40;
 const USUAL = ["particle_id", "class", "outcome", "score", "x_vox", "y_vox", "z_vox", "volume_angstrom3", "diameter_angstrom", "neighbors", "touches_border", "dropped_by"];
 const TITLES = { particle_id: "particle", x_vox: "x (voxel)", y_vox: "y (voxel)", z_vox: "z (voxel)", x_angstrom: "x (Å)", y_angstrom: "y (Å)", z_angstrom: "z (Å)",
   volume_vox: "volume (voxels)", volume_angstrom3: "volume (Å³)", diameter_angstrom: "diameter (Å)", touches_border: "touches border",
   neighbors: "neighbours", dropped_by: "dropped by" };
-const list = { order: [], sortBy: "", down: false, columns: [], first: -1, last: -1 };
+const list = { order: [], sortBy: "", down: false, columns: [], first: -1, last: -1, printing: false };
 
 function shownColumns() {
   if ($("all-columns").checked) return particles.columns;
@@ -75,8 +76,9 @@ function spacer(height) {
 
 function drawRows(force) {
   const box = $("rows");
-  const first = Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - 10);
-  const last = Math.min(list.order.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + 10);
+  const first = list.printing ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - 10);
+  const seen = list.printing ? PRINTED_ROWS : Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + 10;
+  const last = Math.min(list.order.length, seen);
   if (!force && first === list.first && last === list.last) return;
   list.first = first;
   list.last = last;
@@ -101,7 +103,8 @@ function drawRows(force) {
     shown.push(line);
   }
   const body = document.querySelector("#particles tbody");
-  body.replaceChildren(spacer(first * ROW_HEIGHT), ...shown, spacer((list.order.length - last) * ROW_HEIGHT));
+  body.replaceChildren(spacer(first * ROW_HEIGHT), ...shown, spacer(list.printing ? 0 : (list.order.length - last) * ROW_HEIGHT));
+  $("printed-rows").textContent = `Printed: ${last - first} of ${particles.n.toLocaleString("en")} rows.`;
   $("particles").setAttribute("aria-rowcount", list.order.length + 1);
 }
 
@@ -158,6 +161,9 @@ function startTable() {
   $("all-columns").addEventListener("change", () => { drawHead(); drawRows(true); });
   $("download").addEventListener("click", download);
   on("select", ({ row }) => scrollToRow(row));
+  const print = (now) => () => { list.printing = now; drawRows(true); };
+  window.addEventListener("beforeprint", print(true));
+  window.addEventListener("afterprint", print(false));
   drawHead();
   arrange();
 }
