@@ -83,12 +83,14 @@ def bundle_version() -> str:
 
 def user_message(error: BaseException) -> str:
     """Find the message made for the user below MONAI's wrapping ("applying transform ..."), on one line."""
-    cause: BaseException | None = error
-    while cause is not None:
+    cause: BaseException = error
+    while True:
+        text = " ".join(str(cause).split())
         if isinstance(cause, (ValueError, OSError, ImportError)):
-            return " ".join(str(cause).split())
+            return text
+        if cause.__cause__ is None:
+            return f"{type(cause).__name__}: {text} (run again with --debug to see where)"
         cause = cause.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (run again with --debug to see where)"
 
 
 def find_verb(verb: str, verbs: Mapping[str, tuple[str, str]] = VERBS) -> Callable:
@@ -185,7 +187,12 @@ def _check_positional(verb: str, parameters: Any, positional: list[str], named: 
 
 
 def _kind(hint: Any) -> Any:
-    """Reduce an annotation to bool, int, float, (tuple, element) or str; ``X | None`` counts as X."""
+    """Reduce an annotation to bool, int, float, (tuple, element) or str; ``X | None`` counts as X.
+
+    ``bool | None``, which has a third state, is no bare flag: it is "yes or no" and takes a value.
+    """
+    if hint == bool | None:
+        return "yes or no"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hints = [one for one in typing.get_args(hint) if one is not type(None)]
         hint = next((one for one in hints if typing.get_origin(one) is tuple), hints[0])
@@ -199,12 +206,12 @@ def _convert(name: str, kind: Any, value: str) -> Any:
         parts = [part for part in value.strip("[]()").replace(",", " ").split() if part]
         numbers = [_convert(name, kind[1], part) for part in parts]
         return numbers[0] if len(numbers) == 1 else tuple(numbers)
-    if kind is bool:
+    if kind in (bool, "yes or no"):
         if value.lower() in ("true", "yes", "1"):
             return True
         if value.lower() in ("false", "no", "0"):
             return False
-        raise UsageError(f"--{name}: expected nothing, true or false, got {value!r}. Nothing was done.")
+        raise UsageError(f"--{name}: expected true or false, got {value!r}. Nothing was done.")
     if kind in (int, float):
         try:
             return kind(value)
@@ -225,7 +232,11 @@ def help_text(command: str, function: Callable) -> str:
     """Write a verb's help from its docstring: what it does, its arguments with defaults, and examples."""
     parsed = docstrings.parse(inspect.getdoc(function))
     parameters = inspect.signature(function).parameters
-    described = {one.name.lstrip("*"): " ".join((one.description or "").split()) for one in parsed.args or []}
+    described = {
+        name.strip().lstrip("*"): " ".join((one.description or "").split())
+        for one in parsed.args or []
+        for name in one.name.split(",")  # NumPy sections may describe two together
+    }
     usage, lines = [command], []
     hints = typing.get_type_hints(function)
     for name, one in parameters.items():

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.datalist import find_tomograms
 from scripts.outputs import finished_record, tomogram_name
@@ -68,7 +69,7 @@ class Detector:
         start = time.perf_counter()
         data = self.preprocessing(dict(item))
         loaded = time.perf_counter()
-        with torch.inference_mode():
+        with torch.no_grad():
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
         return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
@@ -88,6 +89,7 @@ def detect(
     contrast: str | None = None,
     voxel_size: float | tuple[float, ...] | None = None,
     fill_nonfinite: bool = False,
+    signed: bool | None = None,
     mask_threshold: float | None = None,
     center_threshold: float | None = None,
     min_distance: float | None = None,
@@ -128,6 +130,8 @@ def detect(
         Å per voxel, where the file does not say or says it wrong; one number, or three as Z,Y,X.
     fill_nonfinite : bool
         Replace NaN and infinite voxels by the mean instead of refusing the file.
+    signed : bool
+        true or false: whether the bytes of a mode 0 file are signed, where its header does not tell.
     mask_threshold : float
         Probability above which a voxel is particle.
     center_threshold : float
@@ -158,7 +162,7 @@ def detect(
     given = {
         name: value
         for name, value in locals().items()
-        if name not in ("tomograms", "config", "formats", "tile") and value is not None and value is not False
+        if name not in ("tomograms", "config", "formats", "tile") and value is not None
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
@@ -191,7 +195,7 @@ def detect_one(detector: Detector, path: Path) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         data = detector(path)
-    ours = list(dict.fromkeys(data["image"].meta.get("warnings", [])))
+    ours = list(dict.fromkeys(metadata_warnings(data["image"].meta)))
     for text in ours:
         print(f"warning: {text}", file=sys.stderr)
     for one in caught:

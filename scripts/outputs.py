@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from monai.transforms import Transform
 
-from custom_transforms.io import atomic_path, write_instances
+from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.particles.context import TomogramContext
 from scripts.particles.particle_list import ParticleList
@@ -165,7 +165,7 @@ class SaveDetectiond(Transform):
             "weights": str(self.weights),
             "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
             "files": {key: file.name for key, file in files.items()},
-            "warnings": list(meta.get("warnings", [])),
+            "warnings": metadata_warnings(meta),
             "timings_seconds": dict(timings or {}),
             "made_with": {
                 "python": platform.python_version(),

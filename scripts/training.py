@@ -95,14 +95,15 @@ class TrainingRun:
         dataset: Any,
         seed: int = 0,
         patience: int = 0,
-        resume: bool = False,
-        progress: bool = True,
+        resume: bool | str = False,
+        progress: bool | str = True,
     ) -> None:
         self.folder = Path(folder)
         self.trainer, self.evaluator = trainer, evaluator
         self.network, self.average = network, average
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.dataset, self.seed, self.resume, self.progress = dataset, int(seed), resume, progress
+        self.dataset, self.seed = dataset, int(seed)
+        self.resume, self.progress = as_truth("resume", resume), as_truth("progress", progress)
         self.best: dict[str, Any] = {"epoch": 0, "score": None, "metric": None}
         self.started = time.time()
         self.early_stopping = EarlyStopping(patience, self._score, trainer) if patience > 0 else None
@@ -115,7 +116,9 @@ class TrainingRun:
             logger.info("%s: all %d epochs are done, nothing to train; give more with --epochs", self.folder, epochs)
             return
         self.trainer.run()
-        logger.info("%s: best %s %s in epoch %s", self.folder, self.best["metric"], self.best["score"], self.best["epoch"])
+        logger.info(
+            "%s: best %s %s in epoch %s", self.folder, self.best["metric"], self.best["score"], self.best["epoch"]
+        )
 
     def _attach(self) -> None:
         if self.early_stopping is not None:
@@ -142,6 +145,9 @@ class TrainingRun:
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed)
+        sampler = getattr(self.trainer.data_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):  # a DistributedSampler
+            sampler.set_epoch(engine.state.epoch)
 
     def _after_step(self, engine: Engine) -> None:
         self.lr_scheduler.step()
@@ -225,7 +231,9 @@ class TrainingRun:
         if self.early_stopping is not None and state["early_stopping"] is not None:
             self.early_stopping.load_state_dict(state["early_stopping"])
         if state["scaler"] is not None:  # MONAI's trainer makes its gradient scaler when it starts
-            self.trainer.add_event_handler(Events.STARTED, lambda engine: engine.scaler.load_state_dict(state["scaler"]))
+            self.trainer.add_event_handler(
+                Events.STARTED, lambda engine: engine.scaler.load_state_dict(state["scaler"])
+            )
         logger.info("%s: goes on after epoch %d", path, state["epoch"])
 
     def _move_earlier_run_aside(self) -> None:
@@ -235,6 +243,25 @@ class TrainingRun:
             aside = self.folder.with_name(f"{self.folder.name}_{stamp}")
             os.replace(self.folder, aside)
             logger.warning("%s held an earlier run: moved to %s (--resume true goes on instead)", self.folder, aside)
+
+
+def as_truth(name: str, value: bool | str) -> bool:
+    """Read a truth value as MONAI's command line gives it, where ``--resume false`` is the text "false".
+
+    Raises
+    ------
+    ValueError
+        If it is neither true nor false.
+
+    Examples
+    --------
+    >>> as_truth("resume", "false"), as_truth("resume", True)
+    (False, True)
+    """
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"--{name}: expected true or false, got {value!r}.")
+    return text == "true"
 
 
 def _rank() -> int:

@@ -1,0 +1,207 @@
+"""Detect: tomogram in, whole set of files out; repeatable, resumable, and the same by either way in."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from custom_transforms.io import read_tomogram, write_mrc
+from scripts.cli import main, user_message
+from scripts.detect import Detector, check_device, expand
+from scripts.networks import MaskAndCenterNet
+from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
+
+NETWORKS = {
+    "_target_": "scripts.networks.MaskAndCenterNet",
+    "mask_network": SMALL_NETWORK,
+    "center_network": SMALL_NETWORK,
+}
+
+
+class Blobs(torch.nn.Module):
+    """Stands for trained networks: finds bright blobs of one size by smoothing, with a reach of a few voxels."""
+
+    def forward(self, image):
+        smooth = image
+        for _ in range(3):
+            smooth = torch.nn.functional.avg_pool3d(smooth, 3, 1, 1, count_include_pad=False)
+        return torch.cat([12 * (smooth - 0.6), (smooth / 2).clamp(0, 1)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """Two tomograms, weights, and the options that detect them with a tiny network."""
+    folder = tmp_path_factory.mktemp("detect")
+    for index in range(2):
+        labels = balls((24, 48, 56), seed=index)
+        noise = np.random.default_rng(index).normal(0, 0.2, labels.shape)
+        write_mrc(folder / f"tomogram_{index}.mrc", (noise - (labels > 0)).astype(np.float32), VOXEL_SIZE)
+    torch.manual_seed(0)
+    network = ConfigParser({"n": NETWORKS}).get_parsed_content("n")
+    assert isinstance(network, MaskAndCenterNet)
+    torch.save(network.state_dict(), folder / "model.pt")
+    options = {
+        "network_def": NETWORKS,
+        "weights": str(folder / "model.pt"),
+        "tile": [32, 32, 32],
+        "particle_diameter": DIAMETER,
+        "mask_threshold": 0.45,
+        "center_threshold": 0.01,
+        "min_size": 1.0,
+        "device": "cpu",
+        "progress": False,
+    }
+    return folder, options
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_two_runs_write_identical_bytes_but_for_the_timings(setting, tmp_path):
+    folder, options = setting
+    for run in ("a", "b"):
+        Detector({**options, "output_dir": str(tmp_path / run)})(folder / "tomogram_0.mrc")
+    first, second = files_of(tmp_path / "a"), files_of(tmp_path / "b")
+    records = [json.loads(one.pop("tomogram_0.json")) for one in (first, second)]
+    for record in records:
+        record.pop("timings_seconds")
+    assert first == second and records[0] == records[1]
+    assert set(first) == {
+        "tomogram_0_instances.mrc",
+        "tomogram_0_particles.csv",
+        "tomogram_0_centers.txt",
+        "tomogram_0_particles.star",
+    }
+
+
+def test_monai_bundle_run_inference_writes_the_same_files_as_detect(setting, tmp_path):
+    folder, options = setting
+    Detector({**options, "output_dir": str(tmp_path / "detect")})(folder / "tomogram_1.mrc")
+    overrides = {key: value for key, value in options.items() if key not in ("device", "progress")}
+    run_config("inference.json", "inference", dataset_dir=str(folder), output_dir=str(tmp_path / "bundle"), **overrides)
+    ours, theirs = files_of(tmp_path / "detect"), files_of(tmp_path / "bundle" / "tomogram_1")
+    del ours["tomogram_1.json"], theirs["tomogram_1.json"]
+    assert ours == theirs
+
+
+def test_labels_and_table_belong_together_and_keep_the_header(setting, tmp_path):
+    folder, options = setting
+    detector = Detector({**options, "output_dir": str(tmp_path)})
+    detector.network = Blobs()
+    found = detector(folder / "tomogram_0.mrc")
+    labels, meta = read_tomogram(found["output_files"]["instances"], check="labels")
+    table = pd.read_csv(found["output_files"]["csv"], keep_default_na=False)
+    kept = table[table["label"] > 0]
+    assert sorted(kept["label"]) == list(range(1, int(labels.max()) + 1)) and len(kept) > 3
+    np.testing.assert_allclose(meta["voxel_size_zyx"], VOXEL_SIZE)
+    np.testing.assert_array_equal(np.bincount(labels.ravel().astype(int))[1:], kept.sort_values("label")["volume_vox"])
+    np.testing.assert_allclose(kept["x_angstrom"], kept["x_vox"] * VOXEL_SIZE, rtol=1e-5)
+
+
+def test_flipping_the_tomogram_flips_the_labels(setting, tmp_path):
+    folder, options = setting
+    volume, _ = read_tomogram(folder / "tomogram_0.mrc")
+    write_mrc(tmp_path / "flipped.mrc", np.ascontiguousarray(volume[::-1, :, ::-1]), VOXEL_SIZE)
+    results = []
+    for path in (folder / "tomogram_0.mrc", tmp_path / "flipped.mrc"):
+        detector = Detector({**options, "output_dir": str(tmp_path / "out"), "tile": [64, 64, 64]})
+        detector.network = Blobs()
+        results.append(np.asarray(detector(path)["instances"])[0])
+    flipped = results[1][::-1, :, ::-1]
+    pairs = np.unique(np.stack([results[0].ravel(), flipped.ravel()]), axis=1)
+    assert results[0].max() > 3
+    assert len(np.unique(pairs[0])) == pairs.shape[1] == len(np.unique(pairs[1])), "a one-to-one renaming of the labels"
+
+
+@pytest.mark.parametrize("tile,overlap", [([24, 24, 24], 0.25), ([24, 32, 56], 0.5), ([64, 64, 64], 0.25)])
+def test_tile_and_overlap_change_no_label(setting, tmp_path, tile, overlap):
+    folder, options = setting
+    outcomes = []
+    for number, values in enumerate(({"tile": [24, 48, 56]}, {"tile": tile, "overlap": overlap})):
+        detector = Detector({**options, **values, "output_dir": str(tmp_path / str(number)), "amp": False})
+        # a network without reach is a perfect map: each voxel's output is its own, whatever the tile
+        detector.network = lambda image: torch.cat([4 * (image - 0.5), (image / 3).clamp(0, 1)], dim=1)
+        outcomes.append(np.asarray(detector(folder / "tomogram_0.mrc")["instances"]))
+    np.testing.assert_array_equal(*outcomes)
+
+
+def test_an_empty_tomogram_gives_zero_particles_and_a_whole_set_of_files(setting, tmp_path, capsys):
+    folder, options = setting
+    detector = Detector({**options, "output_dir": str(tmp_path)})
+    detector.network = lambda image: torch.cat([image * 0 - 9, image * 0], dim=1)
+    found = detector(folder / "tomogram_0.mrc")
+    assert len(found["particles"]) == 0
+    assert len(files_of(tmp_path)) == 5
+    assert read_tomogram(found["output_files"]["instances"], check="labels")[0].max() == 0
+    assert list(pd.read_csv(found["output_files"]["csv"]).columns)[:5] == [
+        "particle_id",
+        "label",
+        "class",
+        "x_vox",
+        "y_vox",
+    ]
+
+
+@pytest.fixture
+def command(setting, tmp_path, capsys):
+    folder, options = setting
+    config = tmp_path / "settings.json"
+    config.write_text(json.dumps({key: options[key] for key in ("network_def", "tile", "min_size", "mask_threshold")}))
+
+    def call(*arguments):
+        common = ["--weights", options["weights"], "--config", str(config), "--output_dir", str(tmp_path / "2024_01")]
+        code = main(["detect", *map(str, arguments), *common, "--particle_diameter", str(DIAMETER), "--device", "cpu"])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+def test_finished_tomograms_are_skipped_and_overwrite_repeats_them(setting, command, tmp_path):
+    folder, _ = setting
+    code, out, _ = command(folder / "tomogram_0.mrc")
+    assert code == 0 and "particles" in out and (tmp_path / "2024_01" / "tomogram_0").is_dir()
+    code, out, _ = command(folder / "tomogram_0.mrc")
+    assert code == 0 and "done before, skipped" in out
+    code, out, _ = command("--overwrite", folder / "tomogram_0.mrc")
+    assert code == 0 and "skipped" not in out
+    code, _, error = command(folder / "tomogram_0.mrc", "--method", "nearest")
+    assert code == 1 and "detected before with other method" in error and "--overwrite" in error
+
+
+def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, command, tmp_path):
+    folder, _ = setting
+    bad = tmp_path / "bad.mrc"
+    bad.write_text("not a tomogram at all" * 100)
+    code, out, error = command(folder / "tomogram_0.mrc", bad, folder / "tomogram_1.mrc")
+    assert code == 1
+    assert "tomogram_0.mrc: " in out and "tomogram_1.mrc: " in out
+    assert "expected an MRC volume, got a text file" in error and "1 of 3 tomograms failed" in error
+
+
+def test_wrong_options_and_missing_things_are_clear_errors(setting, command, tmp_path):
+    folder, options = setting
+    assert "found nothing there" in command("nowhere/*.mrc")[2]
+    with pytest.raises(ValueError, match="'mask_treshold' is not an id of configs/inference.json"):
+        Detector({"mask_treshold": 0.5})
+    with pytest.raises(FileNotFoundError) as error:
+        Detector({**options, "weights": str(tmp_path / "none.pt")})
+    assert "Train the networks" in user_message(error.value)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tomogram_0.mrc").write_bytes(b"x")
+    with pytest.raises(ValueError, match="would both be written to tomogram_0/"):
+        expand([str(folder / "tomogram_0.mrc"), str(other / "tomogram_0.mrc")])
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="--device cuda:0: 0 GPUs are visible"):
+        check_device("cuda:0")
+    with pytest.raises(ValueError, match="expected cpu or cuda"):
+        check_device("gpu")

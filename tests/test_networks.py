@@ -1,0 +1,95 @@
+"""Networks: an architecture is an edit of network_def alone; weights load exactly or not at all."""
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from scripts.inferer import TomogramInferer, reflect_to_length
+from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights
+from tests.conftest import ROOT, SMALL_NETWORK, SMALL_TRAINING, run_config
+
+COMMON = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
+ARCHITECTURES = {
+    "BasicUNet": SMALL_NETWORK,
+    "UNet": {"_target_": "UNet", **COMMON, "channels": [4, 8, 8], "strides": [2, 2], "norm": "batch"},
+    "DynUNet": {
+        "_target_": "DynUNet",
+        **COMMON,
+        "kernel_size": [3, 3, 3],
+        "strides": [1, 2, 2],
+        "upsample_kernel_size": [2, 2],
+        "filters": [4, 8, 8],
+        "norm_name": "batch",
+    },
+    "SegResNet": {"_target_": "SegResNet", **COMMON, "init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    "AttentionUnet": {"_target_": "AttentionUnet", **COMMON, "channels": [4, 8, 8], "strides": [2, 2]},
+    "SwinUNETR": {
+        "_target_": "SwinUNETR",
+        "in_channels": 1,
+        "out_channels": 1,
+        "feature_size": 12,
+        "depths": [1, 1, 1, 1],
+    },
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_architecture_is_swapped_by_network_def_alone(name, dataset_dir, tmp_path):
+    small = {**SMALL_TRAINING, "epochs": 1, "crops_per_tomogram": 2, "network_def": ARCHITECTURES[name]}
+    if name == "SwinUNETR":  # halves its input five times
+        small["patch_size"] = [64, 64, 64]
+    small["val_tile"] = [64, 64, 64]
+    run_config("train_center.json", "training", dataset_dir=str(dataset_dir), output_dir=str(tmp_path), **small)
+    network = ConfigParser({"network_def": ARCHITECTURES[name]}).get_parsed_content("network_def")
+    load_weights(network, tmp_path / "model.pt").eval()
+    with torch.no_grad():
+        joint = MaskAndCenterNet(network, network)
+        result = TomogramInferer((64, 64, 64), overlap=0.25)(torch.randn(1, 1, 24, 40, 36), joint)
+    assert result.shape == (1, 2, 24, 40, 36) and result.dtype == torch.float32
+    assert torch.isfinite(result).all()
+
+
+def test_joined_weights_give_both_outputs_of_the_single_networks(tmp_path):
+    mask, center = (ConfigParser({"n": SMALL_NETWORK}).get_parsed_content("n").eval() for _ in range(2))
+    torch.save(join_state_dicts(mask.state_dict(), center.state_dict()), tmp_path / "model.pt")
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / "inference.json")])
+    parser["network_def#mask_network"] = parser["network_def#center_network"] = SMALL_NETWORK
+    joint = load_weights(parser.get_parsed_content("network_def"), tmp_path / "model.pt").eval()
+    image = torch.randn(1, 1, 16, 32, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(joint(image), torch.cat([mask(image), center(image)], dim=1))
+
+
+def test_weights_that_do_not_fit_are_an_error_that_says_how(tmp_path):
+    network = torch.nn.Conv3d(1, 1, 3)
+    torch.save({"weight": torch.zeros(2, 1, 3, 3, 3), "other": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(
+        ValueError, match=r"1 names missing \(bias\), 1 unknown \(other\), 1 of another shape \(weight\)"
+    ):
+        load_weights(network, tmp_path / "w.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(ValueError, match="expected a PyTorch weights file"):
+        load_weights(network, tmp_path / "text.pt")
+    with pytest.raises(FileNotFoundError, match="Train the networks"):
+        load_weights(network, tmp_path / "none.pt")
+
+
+def test_thin_tomograms_are_extended_by_reflection_like_numpy():
+    volume = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
+    longer, before = reflect_to_length(volume, 2, 13)
+    expected = np.pad(np.arange(4.0), (before, 13 - 4 - before), mode="reflect")
+    np.testing.assert_array_equal(longer.flatten().numpy(), expected)
+    assert reflect_to_length(volume, 3, 5)[0].shape == (1, 1, 4, 5, 1)
+
+
+def test_one_tile_and_many_tiles_agree_for_a_network_of_small_reach():
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(1, 2, 3, padding=1, padding_mode="reflect")
+    image = torch.randn(1, 1, 20, 44, 36)
+    with torch.no_grad():
+        whole = TomogramInferer((20, 44, 36), amp=False)(image, network)
+        tiled = TomogramInferer((20, 24, 24), amp=False, overlap=0.5, mode="gaussian")(image, network)
+    # a voxel at the border of a tile sees reflection instead of its neighbour: gaussian weights make that small
+    assert (whole - tiled).abs().mean() < 0.05 * whole.abs().mean()

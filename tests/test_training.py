@@ -1,0 +1,180 @@
+"""Training: runs as written, can be killed and resumed, and says what is wrong with the data."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from scripts.cli import user_message
+from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
+
+
+def train(name, dataset_dir, folder, **overrides):
+    values = {**SMALL_TRAINING, **({"particle_diameter": 120} if "center" in name else {}), **overrides}
+    return run_config(name, "training", dataset_dir=str(dataset_dir), output_dir=str(folder), **values)
+
+
+@pytest.mark.parametrize("name,metric", [("train_mask.json", "val_mask_dice"), ("train_center.json", "val_center_f1")])
+def test_a_run_writes_weights_last_state_and_a_row_per_epoch(name, metric, dataset_dir, tmp_path):
+    train(name, dataset_dir, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"train_loss", metric, "val_loss", "learning_rate"} <= set(rows[0])
+    record = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert (
+        record["metric"] == metric and record["score"] == max(float(row[metric]) for row in rows) or record["score"] > 0
+    )
+    weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in weights.values())
+
+
+def test_a_second_run_moves_the_first_aside_instead_of_overwriting_it(dataset_dir, tmp_path):
+    for _ in range(2):
+        train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1)
+    assert len(list(tmp_path.glob("run_*/model.pt"))) == 1
+    assert (tmp_path / "run" / "model.pt").is_file()
+
+
+def test_resuming_ends_with_the_weights_of_a_run_that_was_not_stopped(dataset_dir, tmp_path, monkeypatch):
+    whole = train("train_center.json", dataset_dir, tmp_path / "whole", epochs=3)
+    calls = []
+
+    def die(path, write):
+        calls.append(path)
+        original(path, write)
+        if path.name == "last.pt" and len([one for one in calls if one.name == "last.pt"]) == 2:
+            raise KeyboardInterrupt
+
+    from scripts import training
+
+    original = training._replace
+    monkeypatch.setattr(training, "_replace", die)
+    with pytest.raises(BaseException):  # noqa: B017  MONAI wraps the interrupt
+        train("train_center.json", dataset_dir, tmp_path / "stopped", epochs=3)
+    monkeypatch.setattr(training, "_replace", original)
+    resumed = train("train_center.json", dataset_dir, tmp_path / "stopped", epochs=3, resume="true")
+    for one, other in ((whole, resumed),):
+        first = one.parser.get_parsed_content("network").state_dict()
+        second = other.parser.get_parsed_content("network").state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    states = [torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "stopped")]
+    assert states[0]["epoch"] == states[1]["epoch"] == 3
+    assert all(torch.equal(states[0]["average"][key], states[1]["average"][key]) for key in states[0]["average"])
+    assert states[0]["best"] == states[1]["best"]
+
+
+def test_resuming_a_finished_run_trains_nothing(dataset_dir, tmp_path, caplog):
+    train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1)
+    before = (tmp_path / "run" / "last.pt").stat().st_mtime_ns
+    train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1, resume="true")
+    assert (tmp_path / "run" / "last.pt").stat().st_mtime_ns == before
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(dataset_dir, tmp_path):
+    train(
+        "train_mask.json", dataset_dir, tmp_path / "run", epochs=30, learning_rate=0.0, patience=2, crops_per_tomogram=2
+    )
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert len(rows) < 30
+
+
+@pytest.mark.parametrize("name", ["train_mask.json", "train_center.json"])
+def test_a_tomogram_thinner_than_the_patch_trains_by_reflection(name, tmp_path):
+    data = write_dataset(tmp_path / "data", shape=(12, 40, 36))
+    train(name, data, tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "model.pt").is_file()
+
+
+def test_a_volume_without_particles_is_an_error_that_names_it(tmp_path):
+    from custom_transforms.io import write_instances
+
+    data = write_dataset(tmp_path / "data", shape=(16, 40, 36))
+    write_instances(data / "labels_0.mrc", torch.zeros(16, 40, 36, dtype=torch.int16).numpy(), VOXEL_SIZE)
+    with pytest.raises(Exception) as error:
+        train("train_mask.json", data, tmp_path / "run", epochs=1)
+    message = user_message(error.value)
+    assert "labels_0.mrc" in message and "expected at least 1" in message
+
+
+def test_a_missing_datalist_is_an_error_that_says_how_to_make_one(tmp_path):
+    with pytest.raises(Exception) as error:
+        train("train_mask.json", tmp_path, tmp_path / "run")
+    assert "expected a datalist, found none. Make one with `python -m scripts prepare`" in user_message(error.value)
+
+
+COMMAND = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file"]
+
+
+def small_options(folder, **values):
+    network = ROOT / "tests" / "small_network.json"
+    options = {
+        "dataset_dir": folder / "data",
+        "output_dir": folder / "run",
+        "patch_size": "[32,32,32]",
+        "device": "cpu",
+        "network_def": f"%{network}#network_def",
+        "crops_per_tomogram": 4,
+        **values,
+    }
+    return [text for key, value in options.items() for text in (f"--{key}", str(value))]
+
+
+@pytest.mark.slow
+def test_the_exact_command_works_from_the_root_and_with_bundle_root_from_elsewhere(tmp_path):
+    write_dataset(tmp_path / "data")
+    command = [*COMMAND, "configs/train_center.json", *small_options(tmp_path, epochs=1)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "run" / "model.pt").is_file()
+    options = small_options(tmp_path, epochs=1, bundle_root=ROOT, output_dir=tmp_path / "elsewhere")
+    command = [*COMMAND, str(ROOT / "configs" / "train_center.json"), *options]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "elsewhere" / "model.pt").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_weights_of_one_that_was_not_killed(tmp_path):
+    write_dataset(tmp_path / "data")
+    whole = [*COMMAND, "configs/train_mask.json", *small_options(tmp_path, epochs=8, output_dir=tmp_path / "whole")]
+    subprocess.run(whole, cwd=ROOT, check=True, capture_output=True)
+    command = [*COMMAND, "configs/train_mask.json", *small_options(tmp_path, epochs=8)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "run" / "metrics.csv"
+    deadline = time.time() + 120
+    while (
+        process.poll() is None
+        and time.time() < deadline
+        and not (log.is_file() and len(log.read_text().splitlines()) > 3)
+    ):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    subprocess.run([*command, "--resume", "true"], cwd=ROOT, check=True, capture_output=True)
+    states = [torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "run")]
+    for part in ("network", "average"):
+        assert all(torch.equal(states[0][part][key], states[1][part][key]) for key in states[0][part]), part
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    write_dataset(tmp_path / "data", training=2)
+    configs = "['configs/train_mask.json','configs/multi_gpu_train.json']"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        *COMMAND[1:],
+        configs,
+    ]
+    options = small_options(tmp_path, epochs=2)
+    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
