@@ -46,7 +46,7 @@ def plain_seeds(center_map, threshold, min_distance, voxel_size):
                 voxels.tolist(), key=lambda v: (round(squared_distance(v, voxels.mean(axis=0), voxel_size), 6), v)
             )
             peaks.append((-float(value), tuple(nearest)))
-    taken = []
+    taken: list = []
     for _, peak in sorted(peaks):
         if all(squared_distance(peak, other, voxel_size) >= (min_distance / min(voxel_size)) ** 2 for other in taken):
             taken.append(peak)
@@ -89,7 +89,7 @@ def plain_watershed(mask, center_map, seeds, radius_max, voxel_size):
 
 def plain_nearest(mask, center_map, seeds, radius_max, voxel_size, split=False):
     components, count = ndimage.label(mask)
-    own = []
+    own: list[set] = []
     for seed in seeds:
         if mask[seed]:
             own.append({components[seed]})
@@ -133,7 +133,7 @@ def owners_to_volume(best, shape):
 def plain_labels(mask, owner, n_seeds, require_seed=False, min_size_voxels=0):
     """Number the owners without gaps, then the pieces that nobody owns."""
     labels = np.zeros(owner.shape, dtype=int)
-    seed_labels = []
+    seed_labels: list[int] = []
     for index in range(n_seeds):
         owned = owner == index + 1
         seed_labels.append(max(seed_labels, default=0) + 1 if owned.any() else 0)

@@ -1,5 +1,7 @@
 """assign_instances against floods by Dijkstra, one seed at a time."""
 
+from typing import Any
+
 import numba
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_labels_equal_the_plain_reference(seed, fill, rough, radius_max, voxel, 
 def test_threads_and_the_order_of_seeds_change_nothing(method):
     mask, center_map = random_maps(5, shape=(20, 24, 60), fill=0.6)
     seeds, _ = find_seeds(center_map, 0.2, 15.0, VOXEL)
-    settings_ = {"method": method, "radius_max": 40.0, "voxel_size_zyx": VOXEL}
+    settings_: dict[str, Any] = {"method": method, "radius_max": 40.0, "voxel_size_zyx": VOXEL}
     many = assign_instances(mask, center_map, seeds, **settings_)
     threads = numba.get_num_threads()
     try:
@@ -157,7 +159,7 @@ def test_voxels_beyond_every_ball_form_their_own_particle():
     mask[6, 9, :] = True
     center_map = np.zeros(SHAPE, np.float32)
     center_map[6, 9, 4] = 1.0
-    settings_ = {"radius_max": 60.0, "voxel_size_zyx": VOXEL}
+    settings_: dict[str, Any] = {"radius_max": 60.0, "voxel_size_zyx": VOXEL}
     labels, _ = assign_instances(mask, center_map, np.array([[6, 9, 4]]), **settings_)
     assert labels[6, 9].tolist() == [1] * 11 + [2] * 17
     assert assign_instances(mask, center_map, np.array([[6, 9, 4]]), require_seed=True, **settings_)[0].max() == 1
@@ -179,7 +181,7 @@ def test_a_seed_without_mask_has_label_zero_and_leaves_no_gap():
 
 @pytest.mark.parametrize("method", ["watershed", "nearest", "split"])
 def test_no_seeds_and_no_mask_work(method):
-    settings_ = {"method": method, "radius_max": 90.0, "voxel_size_zyx": VOXEL}
+    settings_: dict[str, Any] = {"method": method, "radius_max": 90.0, "voxel_size_zyx": VOXEL}
     mask = np.zeros(SHAPE, bool)
     labels, seed_labels = assign_instances(mask, np.zeros(SHAPE), np.zeros((0, 3)), **settings_)
     assert not labels.any() and seed_labels.shape == (0,)

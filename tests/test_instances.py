@@ -1,5 +1,8 @@
 """The chain of post-processing transforms, and what the original got wrong in it."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,7 +50,7 @@ def prediction(probability, center_map, voxel=VOXEL):
 
 
 def chain(method="watershed", split_options=None, **filters):
-    common = {"particle_diameter": DIAMETER}
+    common: dict[str, Any] = {"particle_diameter": DIAMETER}
     return Compose(
         [
             SplitPredictiond(keys="pred", **(split_options or {})),
@@ -182,7 +185,9 @@ def test_flipping_the_input_flips_the_labels():
 
 def test_plain_arrays_and_channel_free_volumes_work_too():
     probability, center_map, _ = perfect_maps()
-    data = {"probability": MetaTensor(torch.from_numpy(probability), meta={"voxel_size_zyx": VOXEL})}
+    data: dict[Hashable, Any] = {
+        "probability": MetaTensor(torch.from_numpy(probability), meta={"voxel_size_zyx": VOXEL})
+    }
     mask = MaskFromProbabilityd(threshold=0.5, particle_diameter=DIAMETER)(data)["foreground"]
     assert mask.shape == SHAPE
 

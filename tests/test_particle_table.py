@@ -1,5 +1,7 @@
 """measure_particles and filter_particles."""
 
+from typing import Any
+
 import numba
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from custom_transforms.particle_table import (
 
 SHAPE = (12, 20, 28)
 VOXEL = np.array([20.0, 10.0, 5.0])
-SETTINGS = {"voxel_size_zyx": VOXEL, "center_threshold": 0.3, "neighbor_distance": 60.0}
+SETTINGS: dict[str, Any] = {"voxel_size_zyx": VOXEL, "center_threshold": 0.3, "neighbor_distance": 60.0}
 
 
 def random_instances(seed=0, n=30, n_seeds=20):
