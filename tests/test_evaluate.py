@@ -15,8 +15,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from custom_transforms.io import read_tomogram, write_mrc
+from custom_transforms.targets import instance_centers
 from scripts.evaluate import evaluate, evaluate_sides
 from scripts.evaluation import points as points_module
+from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_points
@@ -253,6 +255,18 @@ def test_verdicts_follow_the_rule_in_words_and_ids_do_not_matter(seed):
             dict(zip(table.predicted_particles.ids.tolist(), found.predicted_status.tolist(), strict=True))
             == expected[1]
         )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([4.0, 10.0]))
+def test_filled_centers_equal_those_of_the_targets(seed, voxel_size):
+    labels = random_labels(seed, shape=(7, 9, 11), n=4)[0].astype(np.int16)
+    labels[1:6, 2:7, 3:8] = 9
+    labels[3, 4, 4:6] = 0  # a hole
+    size = np.array([voxel_size, voxel_size, 2 * voxel_size])
+    fast, plain = filled_centers(labels, size), instance_centers(labels, size)
+    for ours, theirs in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs)
 
 
 # points

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from custom_transforms.targets import instance_centers
+from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.overlap import LabelStatistics, OverlapTable, overlap_table
 from scripts.evaluation.points import match_radius
 from scripts.evaluation.sides import Points, Side, points_of, true_radii
@@ -136,7 +136,7 @@ def _reach(true: Side, points: Points, size: np.ndarray | None, rules: Rules) ->
         return np.zeros(len(points))
     diameters: dict[int, float] = {}
     if np.isnan(points.diameter_angstrom).any() and true.volume is not None and size is not None:
-        found = instance_centers(true.volume, size)
+        found = filled_centers(true.volume, size)
         diameters = dict(zip(found.ids.tolist(), found.diameters_angstrom.tolist(), strict=True))
     radius = true_radii(points, diameters, rules.particle_diameter)
     return match_radius(radius, np.zeros(3) if size is None else size, rules.match_fraction, rules.min_voxels)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.io import read_tomogram
-from custom_transforms.targets import instance_centers
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.sources import SideFiles
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
@@ -97,7 +97,7 @@ def points_of(side: Side, voxel_size_zyx: np.ndarray | None, border: Mapping[int
             raise ValueError(
                 "evaluate: expected a label volume with its voxel size, or a list of particles, got neither"
             )
-        found = instance_centers(side.volume, voxel_size_zyx)
+        found = filled_centers(side.volume, voxel_size_zyx)
         n = len(found.ids)
         return Points(
             voxel_zyx_to_angstrom_xyz(found.centers_zyx_vox, voxel_size_zyx),
