@@ -78,7 +78,7 @@ def plain_costs(mask, center_map, seed, radius_max, voxel_size):
 
 def plain_watershed(mask, center_map, seeds, radius_max, voxel_size):
     """Owner (1 + index) of each voxel by (cost, distance, seed)."""
-    best = {}
+    best: dict = {}
     for index, seed in enumerate(seeds):
         for voxel, cost in plain_costs(mask, center_map, seed, radius_max, voxel_size).items():
             if mask[voxel]:
@@ -100,7 +100,7 @@ def plain_nearest(mask, center_map, seeds, radius_max, voxel_size, split=False):
             components[t] for t in touched
             if inside(t, mask.shape) and mask[t] and is_within(t, seed, radius_max, voxel_size)
         })  # fmt: skip
-    best = {}
+    best: dict = {}
     for voxel in map(tuple, np.argwhere(mask).tolist()):
         rivals = [i for i in range(len(seeds)) if components[voxel] in own[i]]
         if split and len(rivals) == 1:

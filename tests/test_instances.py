@@ -183,7 +183,7 @@ def test_flipping_the_input_flips_the_labels():
         assert sorted(other_table["score"].round(6)) == sorted(table["score"].round(6))
 
 
-def test_plain_arrays_and_channel_free_volumes_work_too():
+def test_volumes_without_a_channel_axis_work_too():
     probability, center_map, _ = perfect_maps()
     data: dict[Hashable, Any] = {
         "probability": MetaTensor(torch.from_numpy(probability), meta={"voxel_size_zyx": VOXEL})
