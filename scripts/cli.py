@@ -25,8 +25,13 @@ __all__ = ["VERBS", "help_text", "main", "safe_arguments"]
 
 # verb: where its function is, and what it does in a line (importing all of them for an overview takes seconds)
 VERBS = {
-    "simulate": ("scripts.simulate.simulate:simulate", "make tomograms with known particles, to train and test on"),
+    "simulate": ("scripts.commands:simulate", "make tomograms with known particles, to train and test on"),
+    "prepare": ("scripts.prepare:prepare", "turn tomograms and a particle list into training data"),
+    "calibrate": ("scripts.commands:calibrate", "choose the thresholds of detection on validation data"),
     "detect": ("scripts.detect:detect", "find and separate the particles of tomograms"),
+    "evaluate": ("scripts.commands:evaluate", "compare detected with true particles"),
+    "report": ("scripts.commands:report", "make the HTML report of a detection"),
+    "export": ("scripts.export:export", "convert a particle list between formats"),
     "demo_real": (
         "scripts.demo_real:demo_real",
         "train on simulated virus-like particles, find those of a real tomogram",

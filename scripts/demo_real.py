@@ -19,7 +19,7 @@ from skimage.segmentation import find_boundaries
 from bundle.join import join
 from custom_transforms.atomic import atomic_path
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
-from scripts.calibrate import calibrate
+from scripts.commands import calibrate
 from scripts.detect import Detector
 from scripts.evaluation.points import match_points
 from scripts.simulate.simulate import simulate

@@ -21,7 +21,7 @@ from scripts.cli import user_message
 from scripts.datalist import find_tomograms
 from scripts.outputs import finished_record, tomogram_name
 
-__all__ = ["Detector", "detect"]
+__all__ = ["Detector", "detect", "tile_of"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,6 +73,10 @@ class Detector:
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
         return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
+
+    def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
+        return self.postprocessing.transforms[0](data)
 
     def __call__(self, tomogram: str | Path) -> dict[str, Any]:
         """Detect one tomogram and write its files; returns all data of the chain."""
@@ -167,7 +171,7 @@ def detect(
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
     if tile is not None:
-        given["tile"] = [tile] * 3 if isinstance(tile, int) else list(tile)
+        given["tile"] = tile_of(tile)
     paths = expand(tomograms)
     detector = Detector(given, [one for one in (config or "").split(",") if one])
     failed = {}
@@ -186,6 +190,20 @@ def detect(
         gc.collect()
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} tomograms failed: {', '.join(map(str, failed))}. See above.")
+
+
+def tile_of(tile: int | Sequence[int]) -> list[int]:
+    """Read ``--tile``: one number for a cube, or three.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or below 16 voxels.
+    """
+    sides = [tile] * 3 if isinstance(tile, int) else list(tile)
+    if len(sides) != 3 or min(sides) < 16:
+        raise ValueError(f"--tile: expected one or three (Z,Y,X) whole numbers of at least 16, got {tile}.")
+    return sides
 
 
 def detect_one(detector: Detector, path: Path) -> str:

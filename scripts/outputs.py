@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
@@ -21,7 +22,7 @@ from scripts.particles.context import TomogramContext
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 
-__all__ = ["SaveDetectiond", "finished_record", "tomogram_name"]
+__all__ = ["SaveDetectiond", "SaveMetrics", "finished_record", "tomogram_name"]
 
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
 
@@ -172,6 +173,27 @@ class SaveDetectiond(Transform):
                 **{one: version(one) for one in ("torch", "monai", "numpy", "scipy", "connected-components-3d")},
             },
         }
+
+
+class SaveMetrics:
+    """Write an engine's metrics to a JSON file when it is done; a MONAI handler.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with ignite."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        with atomic_path(self.path) as temporary:
+            Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def finished_record(save: SaveDetectiond, tomogram: str | Path) -> bool:
