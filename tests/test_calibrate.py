@@ -11,7 +11,7 @@ from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
 from custom_transforms.targets import center_target, instance_centers
 from custom_transforms.units import ParticleSizes
-from scripts.calibrate import calibrate, choose_center_threshold, choose_thresholds
+from scripts.calibrate import CalibrationSample, calibrate, choose_center_threshold, choose_thresholds
 from scripts.evaluation.points import match_points, match_radius
 from scripts.evaluation.scores import f_beta
 
@@ -46,9 +46,7 @@ def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
     samples = [sample(2), sample(3)]
     sizes = ParticleSizes.from_diameter(DIAMETER)
     grid = (0.15, 0.3, 0.5, 0.7, 0.9)
-    from scripts.calibrate import _checked
-
-    _, curve = choose_center_threshold([_checked(s, 0) for s in samples], DIAMETER, beta=2.0, grid=grid)
+    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], DIAMETER, beta=2.0, grid=grid)
     for row in curve:
         tp = n = n_true = 0
         for _, center_map, labels, voxel in samples:

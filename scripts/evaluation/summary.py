@@ -30,9 +30,9 @@ def summarise(results: Sequence[PairResult], rules: Rules, draws: int, seed: int
         ``pooled``, ``tomograms`` (by name), ``classes`` (by class), each with ``points`` and, for volumes, ``volume``;
         pooled and by class with ``intervals``. ``macro`` is the plain mean over classes, as CZII and SHREC report.
     """
-    classes = sorted(
-        {str(c) for r in results for c in (*np.unique(r.true.class_name), *np.unique(r.predicted.class_name))} - {""}
-    )
+    classes = sorted({str(name) for r in results for name in r.true.class_name} - {""})
+    if classes:  # a class that only predictions have is all false positives, once the truth knows classes
+        classes = sorted({*classes, *(str(name) for r in results for name in r.predicted.class_name)} - {""})
     by_class = {name: _both(results, rules, name, draws, seed, sweep=False) for name in classes}
     summary: Summary = {
         "pooled": _both(results, rules, None, draws, seed, sweep=True),

@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="leave out the full size")
     options = parser.parse_args()
-    true, predicted = scene((96, 192, 192), 300)
+    true, predicted = scene((96, 192, 192), 600, radius=7)
     sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
     evaluate_sides([("warm-up", *sides)])  # compiles
     print(f"{true.shape}, {true.max()} particles")
