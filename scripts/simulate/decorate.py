@@ -14,7 +14,9 @@ from scripts.simulate.placement import Patch, Placed, Stage, render
 __all__ = ["decorate"]
 
 _PROBES = 64  # points of a body that are looked at before it is drawn
-_FAILURES = 400  # sites in a row that are taken, before the membrane counts as full
+_SITES = 200  # sites looked at for one complex
+_DRAWINGS = 10  # of those that look free, drawn and compared voxel by voxel
+_TOLERATED_FAILURES = 8  # complexes of one class in a row that find no site, before the membrane counts as full
 
 
 def decorate(stage: Stage, membranes: Membranes, scene: dict, rng: np.random.Generator) -> dict[str, Any]:
@@ -41,11 +43,16 @@ def decorate(stage: Stage, membranes: Membranes, scene: dict, rng: np.random.Gen
     area_um2 = len(membranes.middles_zyx) * (voxel_size * 1e-4) ** 2
     wanted = int(round(uniform(settings["particles_per_um2"], rng) * area_um2)) if entries else 0
     placed: dict[str, int] = {}
+    failures: dict[str, int] = {}
     for class_id, entry in _order(entries, wanted, rng):
+        if failures.get(entry["name"], 0) >= _TOLERATED_FAILURES:
+            continue
         body = draw_body(entry, scene, rng)
         found = _find_site(stage, membranes, body, entry, scene, rng)
         if found is None:
+            failures[entry["name"]] = failures.get(entry["name"], 0) + 1
             continue
+        failures[entry["name"]] = 0
         patch, start, rotation = found
         patch.density *= uniform(entry["contrast"], rng)
         label = len(stage.placed) + 1
@@ -73,18 +80,21 @@ def _order(entries: list[tuple[int, dict]], wanted: int, rng: np.random.Generato
 
 def _find_site(stage: Stage, membranes: Membranes, body: Body, entry: dict, scene: dict, rng: np.random.Generator):
     """A patch, its first voxel and its rotation at a free site; None when none is found."""
-    probes = _inner_points(body, rng)
-    for _ in range(_FAILURES):
+    probes, drawings = _inner_points(body, rng), 0
+    for _ in range(_SITES):
         middle, normal, sheet = random_site(membranes, scene["membranes"]["sides"], rng)
         rotation = rotation_to(normal[::-1], rng.uniform(0, 2 * np.pi))
         reference = middle + normal * uniform(entry["offset"], rng) / scene["voxel_size"]
         if not stage.is_free(reference + rotation.apply(probes)[:, ::-1] / scene["voxel_size"]):
             continue
+        drawings += 1
         nearest = np.round(reference).astype(int)
         patch = render(body, rotation, reference - nearest, scene["voxel_size"], entry["label"])
         start = np.round(reference - patch.middle).astype(int)
         if stage.fits(patch, start) and not _meets_another_sheet(patch, start, membranes.sheet, sheet):
             return patch, start, rotation
+        if drawings >= _DRAWINGS:
+            break
     return None
 
 

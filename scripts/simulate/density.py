@@ -60,7 +60,8 @@ class MapBody(Body):
         self.filled = _filled(np.pad(solid, margin), voxel_size)
         self.voxel_size = voxel_size
         self._reference = np.array([n // 2 + margin for n in density.shape], dtype=float)
-        near = self.filled | (edt(~self.filled) <= 2 * max(ratio, 1))
+        self._margin = 2 * max(ratio, 1) * voxel_size  # Å of soft edge around the support that are kept
+        near = edt(~self.filled) <= self._margin / voxel_size
         self._coefficients = spline_filter(np.where(near, np.maximum(padded, 0), 0), order=3, output=np.float32)
         self._depth = (edt(self.filled) - edt(~self.filled)).astype(np.float32) * voxel_size
         far = np.linalg.norm(np.argwhere(near) - self._reference, axis=1).max()
@@ -68,7 +69,10 @@ class MapBody(Body):
 
     def density(self, points: np.ndarray, edge: float) -> np.ndarray:
         del edge  # a map brings its own softness
-        return self._sample(self._coefficients, points, order=3, outside=0.0)
+        near = self.inside(points) > -self._margin  # most of a box around a particle is empty
+        values = np.zeros(points.shape[:-1])
+        values[near] = self._sample(self._coefficients, points[near], order=3, outside=0.0)
+        return values
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         return self._sample(self._depth, points, order=1, outside=float(self._depth.min()))

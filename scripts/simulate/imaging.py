@@ -41,6 +41,7 @@ class Microscope:
     ctf: str = "flipped"  # "none", "flipped" (phases corrected), "modulated" (left as they are)
     mean_free_path_angstrom: float = 3500.0
     thickness_angstrom: float = 0.0
+    b_factor: float = 0.0  # square Å: the envelope exp(-B k^2 / 4) of motion, coherence and detector
 
 
 def tilt_scheme(
@@ -121,8 +122,8 @@ def image_tilts(
 ) -> torch.Tensor:
     """Turn projections of the density into noise-free images.
 
-    Contrast transfer, loss of detail by dose (Grant and Grigorieff 2015) and of contrast by the longer path
-    through a tilted specimen (the electrons that are lost would have carried it), and shifts left over by an
+    Contrast transfer and envelope, loss of detail by dose (Grant and Grigorieff 2015) and of contrast by the longer
+    path through a tilted specimen (the electrons that are lost would have carried it), and shifts left over by an
     imperfect alignment.
 
     Parameters
@@ -152,9 +153,10 @@ def image_tilts(
     ku = torch.fft.rfftfreq(width, device=projections.device)[None, :]
     frequency = torch.sqrt(ky**2 + ku**2) / microscope.voxel_size
     critical = critical_exposure(frequency.clamp(min=1e-4))
+    envelope = torch.exp(-microscope.b_factor / 4 * frequency**2)
     gains = path_gain(scheme.angles_deg, microscope).float().to(projections.device)
     for i in range(n):
-        spectrum[i] *= torch.exp(-float(scheme.dose_before[i]) / (2 * critical)) * gains[i]
+        spectrum[i] *= torch.exp(-float(scheme.dose_before[i]) / (2 * critical)) * (envelope * gains[i])
         if shifts_yu_vox is not None:
             turn = -2 * math.pi * (ky * float(shifts_yu_vox[i, 0]) + ku * float(shifts_yu_vox[i, 1]))
             spectrum[i] *= torch.polar(torch.ones_like(turn), turn)

@@ -51,6 +51,7 @@ def tomogram_of(
         settings["ctf"],
         settings["mean_free_path"],
         (stage.slab[1] - stage.slab[0]) * voxel_size,
+        drawn["b_factor"],
     )
     count = len(scheme.angles_deg)
     defocus = drawn["defocus_um"] + drawn["defocus_spread_um"] * torch.from_numpy(rng.normal(size=count))
@@ -73,6 +74,7 @@ _PLAIN_RANGES = (
     "amplitude_contrast",
     "defocus_um",
     "defocus_spread_um",
+    "b_factor",
     "noise_blur",
     "noise_color",
     "shift_jitter",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from edt import edt
-from scipy.ndimage import binary_dilation
 from scipy.spatial.transform import Rotation
 
 from scripts.simulate.phantoms import Body
@@ -210,7 +209,7 @@ class Stage:
     def _block(self, patch: Patch, start_zyx: np.ndarray) -> None:
         support, start = patch.support, np.asarray(start_zyx)
         if self.gap:
-            support = binary_dilation(np.pad(support, self.gap), iterations=self.gap)
+            support = edt(~np.pad(support, self.gap)) <= self.gap
             start = start - self.gap
         box, part = _overlap(start, support.shape, self.shape_zyx)
         if box is not None and part is not None:

@@ -141,6 +141,7 @@ _IMAGING = {
     "defocus_um": _range((2.0, 6.0), -20, 30),
     "defocus_spread_um": _range(0.1, 0),
     "ctf": Setting("choice", "flipped", choices=("none", "flipped", "modulated")),
+    "b_factor": _range(0.0, 0),
     "mean_free_path": Setting("number", 3500.0, 1),
     "snr": _range((0.05, 0.5), 1e-6, 1e9),
     "noise_blur": _range(0.0, 0, 5),
