@@ -190,14 +190,14 @@ def compare(particles: pd.DataFrame, annotated_zyx_vox: np.ndarray) -> pd.DataFr
 
 
 def draw(found: dict, path: Path, annotated_zyx_vox: np.ndarray) -> None:
-    """Draw slice, mask, center map and instances side by side, at three heights."""
+    """Draw slice, mask, center map and instances side by side, at three heights where particles were annotated."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     image, probability, centers, labels = (
         np.asarray(found[key])[0] for key in ("image", "probability", "center_map", "instances")
     )
-    slices = np.linspace(0, len(image) - 1, 5).round().astype(int)[1:4]
+    slices = np.quantile(annotated_zyx_vox[:, 0], (0.05, 0.4, 0.9)).round().astype(int)
     colors = matplotlib.colors.ListedColormap(np.random.default_rng(3).uniform(0.25, 1, (int(labels.max()) + 1, 3)))
     figure, axes = pyplot.subplots(3, 4, figsize=(14, 11), layout="constrained")
     for row, z in zip(axes, slices, strict=True):
@@ -208,7 +208,7 @@ def draw(found: dict, path: Path, annotated_zyx_vox: np.ndarray) -> None:
         shown = np.ma.masked_equal(labels[z], 0)
         row[3].imshow(shown, cmap=colors, vmin=0, vmax=labels.max(), alpha=0.45, interpolation="nearest")
         row[3].contour(find_boundaries(labels[z], mode="inner"), levels=[0.5], colors="white", linewidths=0.4)
-        near = annotated_zyx_vox[np.abs(annotated_zyx_vox[:, 0] - z) <= 8]
+        near = annotated_zyx_vox[np.abs(annotated_zyx_vox[:, 0] - z) <= 6]
         row[3].plot(near[:, 2], near[:, 1], "+", color="red", markersize=9)
         row[0].set_ylabel(f"z = {z}")
     for axis, title in zip(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from scripts.particles.context import TomogramContext
+from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 
@@ -139,7 +140,9 @@ class SaveDetectiond(Transform):
             if one != "csv":
                 default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"
                 files[one] = folder / FILE_NAMES.get(one, default).format(name=name)
-                write_particles(particles, files[one], format=one, context=context)
+                with warnings.catch_warnings():  # the full table, which loses nothing, lies beside it
+                    warnings.simplefilter("ignore", ParticleListWarning)
+                    write_particles(particles, files[one], format=one, context=context)
         return files
 
     def _record(
