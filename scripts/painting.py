@@ -26,7 +26,7 @@ class Painted:
     Every array has one entry per particle, in the order of ``particles`` (sorted by position, see `position_order`).
     """
 
-    labels: np.ndarray  # (Z, Y, X) int32: -1 ignore, 0 background, 1..n
+    labels: np.ndarray  # (Z, Y, X) int16 or int32: -1 ignore, 0 background, 1..n
     particles: ParticleList  # reference points, as in the list
     centroids_xyz_angstrom: np.ndarray  # (n, 3)
     label: np.ndarray  # (n,) int; 0 if not in the volume
@@ -102,7 +102,8 @@ class _Canvas:
     def __init__(self, particles: ParticleList, shapes: list[Shape], size_zyx: np.ndarray, voxel_size: np.ndarray):
         count = len(particles)
         self.particles, self.shapes, self.size_zyx, self.voxel_size = particles, shapes, size_zyx, voxel_size
-        self.labels = np.zeros(tuple(size_zyx), dtype=np.int32)
+        # half the memory where the ids fit
+        self.labels = np.zeros(tuple(size_zyx), dtype=np.int16 if count < np.iinfo(np.int16).max else np.int32)
         rotations = particles.rotation
         self.rotations = [None] * count if rotations is None else [rotations[i] for i in range(count)]
         offsets = [s.centroid_offset_xyz(r) for s, r in zip(shapes, self.rotations, strict=True)]
@@ -151,7 +152,7 @@ class _Canvas:
         count = len(self.particles)
         volume = _count_labels(self.labels, count)
         alive = (volume > 0) & ~self.outside
-        final = np.zeros(count + 1, dtype=np.int32)
+        final = np.zeros(count + 1, dtype=self.labels.dtype)
         final[1:][alive] = np.arange(1, int(alive.sum()) + 1)
         final[1:][self.outside] = IGNORE
         if not alive.all():

@@ -158,7 +158,7 @@ def _part(
 ) -> Prepared:
     old = table["label"].to_numpy(dtype=int)
     kept = rows & (old > 0)
-    final = np.full(int(old.max(initial=0)) + 2, -1, dtype=np.int32)  # the last entry serves index -1
+    final = np.full(int(old.max(initial=0)) + 2, -1, dtype=labels.dtype)  # the last entry serves index -1
     final[0] = 0
     final[old[kept]] = np.arange(1, int(kept.sum()) + 1)
     part = table[rows].reset_index(drop=True)

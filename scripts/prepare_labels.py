@@ -44,7 +44,7 @@ class LabelOptions:
 class Prepared:
     """Labels of one tomogram, its particle table, and a summary for JSON."""
 
-    labels: np.ndarray  # (Z, Y, X) int32: -1 ignore, 0 background, 1..n
+    labels: np.ndarray  # (Z, Y, X) int16 or int32: -1 ignore, 0 background, 1..n
     table: pd.DataFrame
     summary: dict = field(default_factory=dict)
 
@@ -176,7 +176,7 @@ def _apply_region(painted: Painted, region: np.ndarray, voxel_size_zyx: np.ndarr
     inside = np.zeros(len(painted.label), dtype=bool)
     valid = ~painted.outside
     inside[valid] = region[tuple(np.clip(centers[valid], 0, np.array(region.shape) - 1).T)]
-    final = np.zeros(int(painted.label.max(initial=0)) + 1, dtype=np.int32)
+    final = np.zeros(int(painted.label.max(initial=0)) + 1, dtype=painted.labels.dtype)
     kept = (painted.label > 0) & inside
     final[painted.label[kept]] = np.arange(1, int(kept.sum()) + 1)
     final[1:][final[1:] == 0] = IGNORE
