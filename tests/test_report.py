@@ -350,6 +350,7 @@ def test_gallery_shows_no_particle_twice_and_the_threshold_with_dropped_ones():
     assert sorted(shown["Around"]) == [0.26, 0.27, 0.28, 0.29]
     few = gallery.choose(table.tail(5), None, shown=4)
     assert sum(map(len, few.values())) == 5
+    assert list(gallery.choose(table.tail(4), None, shown=4)) == ["All particles, the highest scores first"]
 
 
 def test_crops_at_the_border_keep_the_particle_in_the_middle(tmp_path):

@@ -21,13 +21,17 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: ``image`` is a data URI or "" without tomogram, ``outline`` an SVG path in crop pixels."""
+    """One picture: ``image`` is a data URI or "" without tomogram, ``outline`` an SVG path in crop pixels.
+
+    ``at`` is the center in voxels, "z,y,x".
+    """
 
     particle_id: str
     caption: str
     image: str
     outline: str
     side: int
+    at: str
 
 
 def choose(particles: pd.DataFrame, threshold: float | None, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
@@ -52,6 +56,8 @@ def choose(particles: pd.DataFrame, threshold: float | None, shown: int = _SHOWN
         particles.assign(score=scores).dropna(subset=["score"]).sort_values("score", ascending=False, kind="stable")
     )
     kept = ranked[ranked["dropped_by"] == ""]
+    if len(kept) == len(ranked) <= shown:
+        return {"All particles, the highest scores first": kept} if len(kept) else {}
     groups = {"Best: the highest scores": kept.head(shown)}
     rest = kept.iloc[shown:]
     worst = rest.tail(shown)
@@ -95,14 +101,15 @@ def crop_picture(
 
     What lies outside the volume is shown in mid grey. A center outside the volume gives an empty picture.
     """
+    at = ",".join(f"{float(v):.2f}" for v in center_zyx_vox)
     volume = run.tomogram if run.tomogram is not None else run.instances
     if volume is None:
-        return Picture(particle_id, caption, "", "", side)
+        return Picture(particle_id, caption, "", "", side, at)
     z = int(np.clip(round(float(center_zyx_vox[0])), 0, volume.shape[0] - 1))
     rows, pad_y = _window(float(center_zyx_vox[1]), side, volume.shape[1])
     columns, pad_x = _window(float(center_zyx_vox[2]), side, volume.shape[2])
     if rows.start >= rows.stop or columns.start >= columns.stop:
-        return Picture(particle_id, caption, "", "", side)
+        return Picture(particle_id, caption, "", "", side, at)
     image = ""
     if run.tomogram is not None:
         half = side // 16
@@ -114,7 +121,7 @@ def crop_picture(
     if run.instances is not None and label > 0:
         mask = np.pad(np.asarray(run.instances[z, rows, columns]) == label, (pad_y, pad_x))
         outline = _svg_path(mask)
-    return Picture(particle_id, caption, image, outline, side)
+    return Picture(particle_id, caption, image, outline, side, at)
 
 
 def _svg_path(mask: np.ndarray) -> str:

@@ -136,6 +136,7 @@ function tidy(name, row) {
   const text = particles.text[name][row];
   const value = particles.number[name] ? particles.number[name][row] : NaN;
   if (name === "touches_border") return text === "True" ? "yes" : text === "False" ? "no" : text;
+  if (name === "volume_angstrom3" && value > 0) return (value / 1000).toLocaleString("en", { maximumFractionDigits: value < 1e5 ? 2 : 0 });
   if (Number.isNaN(value) || name === "particle_id" || name === "label") return text;
   if (Math.abs(value) >= 10000) return Math.round(value).toLocaleString("en");
   if (Number.isInteger(value)) return text;

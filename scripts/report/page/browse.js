@@ -57,9 +57,13 @@ function zoomBy(factor, u, v) {
 }
 
 function showParticle(row) {
-  AXES.forEach((axis) => { const voxel = particles.number[axis + "_vox"][row]; if (axis !== view.plane) goToQuietly(axis, voxel); });
-  goTo(view.plane, particles.number[view.plane + "_vox"][row]);
-  if (view.zoom > 1) centerOn(row);
+  showPlace(AXES.map((axis) => particles.number[axis + "_vox"][row]));
+}
+
+function showPlace(center) {
+  AXES.forEach((axis, k) => { if (axis !== view.plane) goToQuietly(axis, center[k]); });
+  goTo(view.plane, center[AXES.indexOf(view.plane)]);
+  if (view.zoom > 1) centerOn(center);
 }
 
 function goToQuietly(axis, voxel) {
@@ -67,10 +71,10 @@ function goToQuietly(axis, voxel) {
   view.at[axis] = Math.max(0, Math.min(lengthOf(axis) - 1, Math.floor((voxel + 0.5) / step) * step + (step - 1) / 2));
 }
 
-function centerOn(row) {
+function centerOn(center) {
   const g = geometry(), canvas = $("slice");
-  view.panU += canvas.width / 2 - (g.u0 + (particles.number[AXES[g.columnAxis] + "_vox"][row] + 0.5) * g.su);
-  view.panV += canvas.height / 2 - (g.v0 + (particles.number[AXES[g.rowAxis] + "_vox"][row] + 0.5) * g.sv);
+  view.panU += canvas.width / 2 - (g.u0 + (center[g.columnAxis] + 0.5) * g.su);
+  view.panV += canvas.height / 2 - (g.v0 + (center[g.rowAxis] + 0.5) * g.sv);
   schedule();
 }
 
@@ -160,7 +164,7 @@ function describeSelected(row) {
   const box = $("selected");
   if (row < 0) { box.textContent = "No particle there. Click inside an outline or on a center."; return; }
   const facts = [["particle", "particle_id"], ["class", "class"], ["score", "score"], ["x", "x_vox"], ["y", "y_vox"], ["z", "z_vox"],
-    ["volume (Å³)", "volume_angstrom3"], ["neighbours", "neighbors"], ["touches border", "touches_border"], ["dropped by", "dropped_by"], ["outcome", "outcome"], ["because", "reason"]];
+    ["volume (nm³)", "volume_angstrom3"], ["neighbours", "neighbors"], ["touches border", "touches_border"], ["dropped by", "dropped_by"], ["outcome", "outcome"], ["because", "reason"]];
   box.replaceChildren(...facts.filter(([, c]) => particles.columns.includes(c) && particles.text[c][row] !== "").map(([name, c]) => {
     const part = document.createElement("span");
     const value = document.createElement("b");

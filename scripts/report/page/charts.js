@@ -45,10 +45,14 @@ function traces(flat) {
 }
 
 function layout3d() {
-  const axis = (title) => ({ title: { text: title }, color: "#dfe6ee", gridcolor: "#3b4653", backgroundcolor: "#151b22", showbackground: true });
+  const axis = (name) => ({ title: { text: `${name} (Å)` }, color: "#dfe6ee", gridcolor: "#3b4653", backgroundcolor: "#151b22", showbackground: true,
+    ...(page.shape ? { range: [0, page.shape[AXIS_OF[name]] * page.voxelSize[AXIS_OF[name]]] } : {}) });
+  const yAxis = axis("y"); // row 0 at the top, as in the slices
+  if (yAxis.range) yAxis.range.reverse();
+  else yAxis.autorange = "reversed";
   const common = { paper_bgcolor: "#101418", font: { color: "#dfe6ee", family: "system-ui, sans-serif" }, showlegend: false,
     margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "keep" };
-  return { ...common, scene: { xaxis: axis("x (Å)"), yaxis: { ...axis("y (Å)"), autorange: "reversed" }, zaxis: axis("z (Å)"), aspectmode: "data",
+  return { ...common, scene: { xaxis: axis("x"), yaxis: yAxis, zaxis: axis("z"), aspectmode: "data",
     camera: { eye: { x: 1.15, y: 1.45, z: 1.35 }, center: { x: 0, y: 0, z: -0.2 } } } };
 }
 

@@ -1,11 +1,11 @@
 // Start everything; `document.body.dataset.ready` tells tests and the printer how far it is.
 
 function startGallery() {
-  document.querySelectorAll("button[data-particle]").forEach((button) => {
+  document.querySelectorAll("button[data-at]").forEach((button) => {
     button.addEventListener("click", () => {
       const row = particles.rowOfId.get(button.dataset.particle);
-      if (row === undefined) return;
-      select(row, "gallery");
+      if (row !== undefined) select(row, "gallery");
+      else if ($("slice")) showPlace(button.dataset.at.split(",").map(Number));
       ($("browser") || $("table")).scrollIntoView({ block: "start" });
     });
   });

@@ -4,7 +4,7 @@ const ROW_HEIGHT = 30;
 const PRINTED_ROWS = 40;
 const USUAL = ["particle_id", "class", "outcome", "score", "x_vox", "y_vox", "z_vox", "volume_angstrom3", "diameter_angstrom", "neighbors", "touches_border", "dropped_by"];
 const TITLES = { particle_id: "particle", x_vox: "x (voxel)", y_vox: "y (voxel)", z_vox: "z (voxel)", x_angstrom: "x (Å)", y_angstrom: "y (Å)", z_angstrom: "z (Å)",
-  volume_vox: "volume (voxels)", volume_angstrom3: "volume (Å³)", diameter_angstrom: "diameter (Å)", touches_border: "touches border",
+  volume_vox: "volume (voxels)", volume_angstrom3: "volume (nm³)", diameter_angstrom: "diameter (Å)", touches_border: "touches border",
   neighbors: "neighbours", dropped_by: "dropped by" };
 const list = { order: [], sortBy: "", down: false, columns: [], first: -1, last: -1, printing: false };
 
@@ -77,7 +77,7 @@ function spacer(height) {
 function drawRows(force) {
   const box = $("rows");
   const first = list.printing ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - 10);
-  const seen = list.printing ? PRINTED_ROWS : Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + 10;
+  const seen = list.printing ? PRINTED_ROWS : Math.ceil((box.scrollTop + Math.max(400, box.clientHeight)) / ROW_HEIGHT) + 10;
   const last = Math.min(list.order.length, seen);
   if (!force && first === list.first && last === list.last) return;
   list.first = first;
