@@ -184,7 +184,9 @@ def write_block(path: Path, columns: dict[str, object], block: str = "particles"
             header = "".join(f"_{name} #{number}\n" for number, name in enumerate(columns, start=1))
             temporary.write_text(f"\ndata_{block}\n\nloop_\n{header}\n\n", encoding="utf-8")
         else:
-            starfile.write({block: pd.DataFrame(columns)}, temporary, overwrite=True, float_format="%.6f")
+            text = starfile.to_string({block: pd.DataFrame(columns)}, float_format="%.6f")
+            # starfile's first line holds the time: without it the same particles give the same bytes
+            temporary.write_text(text.partition("\n")[2], encoding="utf-8")
 
 
 def sniff_star(head: bytes, column: str) -> bool:
