@@ -94,6 +94,6 @@ def _write_picture(path: Path, section: np.ndarray, title: str) -> None:
     axes.set(title=title, xlabel="x (voxels)", ylabel="y (voxels)")
     words = ("found", "merged or split", "missed or false")
     handles = [Patch(color=color, label=word) for color, word in zip(_PICTURE_COLORS[1:], words, strict=True)]
-    axes.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
