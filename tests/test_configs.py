@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ComponentLocator
 from monai.utils import optional_import
@@ -41,7 +42,7 @@ def test_every_target_imports(name):
 
 
 @pytest.mark.parametrize("name", STANDALONE)
-def test_the_ids_monai_requires_exist(name, dataset_dir):
+def test_the_ids_monai_requires_exist(name, dataset_dir, tmp_path):
     workflow = ConfigWorkflow(
         config_file=str(ROOT / "configs" / name),
         meta_file=str(ROOT / "configs" / "metadata.json"),
@@ -52,6 +53,9 @@ def test_the_ids_monai_requires_exist(name, dataset_dir):
         device="cpu",
     )
     workflow.initialize()
+    if name == "inference.json":
+        torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+        workflow.parser["weights"] = str(tmp_path / "model.pt")
     assert not workflow.check_properties()
 
 
