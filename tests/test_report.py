@@ -19,7 +19,6 @@ from hypothesis.extra.numpy import arrays
 
 from custom_transforms.mrc_write import write_instances
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
-from scripts.evaluate import evaluate
 from scripts.report import gallery, render, summary
 from scripts.report.images import (
     LabelCode,
@@ -302,6 +301,8 @@ def test_missing_record_and_columns_are_tolerated(tmp_path):
 
 
 def test_what_evaluate_writes_is_what_the_report_reads(tmp_path):
+    from scripts.evaluate import evaluate  # imports torch: not for the other tests
+
     run = make_run()
     true = np.zeros(SHAPE, np.int16)
     true[run["instances"] == 1] = 5  # found; the second is false, the third found, and one is missed
