@@ -242,6 +242,13 @@ def test_verdicts_follow_the_rule_in_words_and_ids_do_not_matter(seed):
         )
 
 
+def test_an_id_used_far_apart_is_not_filled_box_by_box():
+    labels = np.zeros((40, 60, 80), np.int32)
+    labels[0, 0, 0] = labels[0, 0, 2] = labels[39, 59, 79] = 3
+    found = filled_centers(labels, VOXEL)
+    np.testing.assert_allclose(found.centers_zyx_vox, [[13, 59 / 3, 27]])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([4.0, 10.0]))
 def test_filled_centers_equal_those_of_the_targets(seed, voxel_size):

@@ -10,6 +10,7 @@ from custom_transforms.targets import CLOSING_ANGSTROM, InstanceCenters, instanc
 __all__ = ["filled_centers"]
 
 _SLAB = 8  # slices turned into int32 at a time
+_SCATTERED = 100  # box over voxels; a shell one voxel thin reaches 40 at a radius of 60 voxels
 
 
 def filled_centers(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> InstanceCenters:
@@ -18,6 +19,9 @@ def filled_centers(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> InstanceCe
     A particle each of whose rows along x is one run has no enclosed hole, for every background voxel of its box sees
     the outside along x. Its sums come from the one pass that finds this out; only the others are filled. Where the
     closing is as wide as a voxel it may change any particle, so all of them are.
+
+    One difference: an id whose box is over 100 times its voxels names pieces far apart (a semantic map, a badly merged
+    pair); it gets its plain centroid, for filling its box would take as long as filling the tomogram.
 
     Parameters
     ----------
@@ -48,7 +52,8 @@ def filled_centers(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> InstanceCe
     ids = np.flatnonzero(sums[:, 0])
     volumes, centers = sums[ids, 0].copy(), sums[ids, 1:] / sums[ids, :1]
     diameters = np.cbrt(volumes * np.prod(voxel_size_zyx) * 6 / np.pi)
-    for row in np.flatnonzero(broken[ids]):
+    extent = np.prod(box[ids, 1::2].astype(np.int64) - box[ids, 0::2] + 1, axis=1)
+    for row in np.flatnonzero(broken[ids] & (extent <= _SCATTERED * volumes)):
         low, high = box[ids[row], 0::2], box[ids[row], 1::2] + 1
         body = labels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] == ids[row]
         filled = instance_centers(body, voxel_size_zyx)

@@ -36,7 +36,7 @@ def scene(shape: tuple[int, int, int], n: int, radius: int = 11, hollow: float =
     cells = np.stack(np.meshgrid(*[np.arange(3, s - box - 3, box + 2) for s in shape], indexing="ij"), -1).reshape(
         -1, 3
     )
-    corners = cells[rng.permutation(len(cells))[:n]]
+    corners = cells[np.sort(rng.permutation(len(cells))[:n])]  # in raster order, so that neighbours merge
     for i, corner in enumerate(corners, start=1):
         body = shell if rng.random() < hollow else ball
         for volume, at, label in ((true, corner, i), (predicted, corner + rng.integers(-2, 3, 3), i - (i % 10 == 0))):
