@@ -32,6 +32,10 @@ class Body:
         """Depth in Å below the surface of the filled support (negative outside) at points (..., 3)."""
         raise NotImplementedError
 
+    def draw(self, points: np.ndarray, edge: float) -> tuple[np.ndarray, np.ndarray]:
+        """``density`` and ``inside`` together, for bodies that compute them from the same distances."""
+        return self.density(points, edge), self.inside(points)
+
 
 @dataclass
 class Shells(Body):
@@ -132,8 +136,12 @@ class Lobes(Body):
         return _smooth_maximum(self._depths(points), self.blend)
 
     def density(self, points: np.ndarray, edge: float) -> np.ndarray:
+        return self.draw(points, edge)[0]
+
+    def draw(self, points: np.ndarray, edge: float) -> tuple[np.ndarray, np.ndarray]:
         depths = self._depths(points)
-        solid = _soft_step(_smooth_maximum(depths, self.blend), edge)
+        depth = _smooth_maximum(depths, self.blend)
+        solid = _soft_step(depth, edge)
         if np.ptp(self.values) > 0:
             weights = np.exp(np.clip(depths / max(self.blend, 1.0), -20, 20))
             solid *= np.tensordot(self.values, weights, 1) / weights.sum(0)
@@ -143,7 +151,7 @@ class Lobes(Body):
             middles, radii = self.holes
             for distance, radius in zip(_distances(points, middles), radii, strict=True):
                 solid *= 1 - _soft_step(radius - distance, edge)
-        return solid
+        return solid, depth
 
 
 def _distances(points: np.ndarray, middles: np.ndarray) -> np.ndarray:

@@ -81,8 +81,8 @@ def render(body: Body, rotation: Rotation, fraction_zyx: np.ndarray, voxel_size:
     z, y, x = (axis - offset for offset in fraction_zyx)
     grid = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], z[:, None, None]), axis=-1)
     points = (grid * voxel_size) @ rotation.as_matrix()  # rows times R is the inverse rotation
-    density = body.density(points, voxel_size).astype(np.float32)
-    support = body.inside(points) > 0
+    density, depth = body.draw(points, voxel_size)
+    density, support = density.astype(np.float32), depth > 0
     if label == "density":
         support = density > 0.5 * density.max()
     used = support | (np.abs(density) > 1e-3)
@@ -228,7 +228,7 @@ class Stage:
         ndarray of int, shape (n, 3)
             Empty when there is no such voxel.
         """
-        if self._distance is None or self._filled_since > 0.01 * self.blocked.size:
+        if self._distance is None or self._filled_since > 0.02 * self.blocked.size:
             self._distance = edt(~self.blocked, black_border=self.inside_only, parallel=2)
             self._filled_since = 0
         layer = self._distance[self.slab[0] : self.slab[1]]

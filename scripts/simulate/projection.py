@@ -85,8 +85,8 @@ def project(volume: torch.Tensor, tilts_deg: torch.Tensor, geometry: TiltGeometr
         cosine, sine = along_z.cos()[:, None], along_z.sin()[:, None]  # (Z, 1, K)
         slices.append(
             torch.complex(
-                (real * cosine + imaginary * sine).sum(0),
-                (imaginary * cosine - real * sine).sum(0),
+                (real * cosine).addcmul_(imaginary, sine).sum(0),
+                (imaginary * cosine).addcmul_(real, sine, value=-1).sum(0),
             )
         )
         report()
