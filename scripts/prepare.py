@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from custom_transforms.io import read_tomogram
+from scripts.datalist import TOMOGRAM_SUFFIXES
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.format import class_numbers
 from scripts.particles.particle_list import ParticleList
@@ -54,6 +56,7 @@ def prepare(
     shape: tuple[int, int, int] | None = None,
     from_format: str | None = None,
     binning: float = 1.0,
+    tomograms_star: str | None = None,
     region: str | None = None,
     ignore_shell: float = 0.0,
     merge_duplicates: bool = False,
@@ -71,7 +74,7 @@ def prepare(
     Parameters
     ----------
     tomograms : str
-        Tomogram files. Without any, give the size of the labels with --shape.
+        Tomogram files, folders of them, or patterns ('data/TS_*.mrc'). Without any, give the labels' size with --shape.
     particles : str
         Particle list of all tomograms, or one list per tomogram with {name} in its path: 'lists/{name}.csv'.
     output_dir : str
@@ -100,6 +103,8 @@ def prepare(
         Format of the particle list; guessed from its name and content.
     binning : float
         Voxel of the tomogram over pixel of the list, for lists in unbinned pixels (RELION).
+    tomograms_star : str
+        RELION's tomograms.star, for the unbinned sizes that RELION 5 lists count from.
     region : str
         Annotated part: a mask file ('regions/{name}.mrc') or a box z0:z1,y0:y1,x0:x1 in voxels. The rest is ignored.
     ignore_shell : float
@@ -145,6 +150,7 @@ def prepare(
         options=LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter)),
         format=from_format,
         binning=float(binning),
+        tomograms_star=tomograms_star,
         region=region,
         voxel_size=voxel_size,
         contrast=contrast,
@@ -169,6 +175,7 @@ class _Job:
     options: LabelOptions
     format: str | None
     binning: float
+    tomograms_star: str | None
     region: str | None
     voxel_size: float | None
     contrast: str
@@ -198,8 +205,12 @@ class _Job:
         own_list = "{name}" in str(self.particles)
         key = (path, size_zyx, tuple(voxel), one.name if own_list else "")
         if key not in self._lists:
-            context = TomogramContext(
-                voxel_size_zyx=voxel, size_zyx=size_zyx, binning=self.binning, class_names=self.specs.class_names
+            context = TomogramContext.from_options(
+                voxel_size=voxel,
+                size_zyx=size_zyx,
+                binning=self.binning,
+                tomograms_star=self.tomograms_star,
+                class_names=self.specs.class_names,
             )
             self._lists = {key: read_list(path, self.format, context)}
             self._number_classes(self._lists[key])
@@ -234,13 +245,12 @@ def _inputs(
     binning: float,
 ) -> list[TomogramInput]:
     if tomograms:
-        names = [tomogram_base_name(path) for path in tomograms]
+        paths = [path for given in tomograms for path in _expanded(given)]
+        names = [tomogram_base_name(str(path)) for path in paths]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
-        return [
-            TomogramInput(n, Path(p), voxel_size=tomogram_voxel_size) for n, p in zip(names, tomograms, strict=True)
-        ]
+        return [TomogramInput(n, p, voxel_size=tomogram_voxel_size) for n, p in zip(names, paths, strict=True)]
     size = tomogram_voxel_size or voxel_size
     if shape is None or size is None or particles is None or "{name}" in particles:
         raise ValueError(
@@ -251,6 +261,20 @@ def _inputs(
     context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
     found = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
     return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in found]
+
+
+def _expanded(given: str) -> list[Path]:
+    """The files behind one argument: itself, those of a folder, or those that match a pattern; sorted by name."""
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.name.lower().endswith(TOMOGRAM_SUFFIXES))
+    elif any(letter in given for letter in "*?[") and not path.exists():
+        found = sorted(map(Path, glob.glob(given)))
+    else:
+        return [path]
+    if not found:
+        raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(TOMOGRAM_SUFFIXES)}). Check the path.")
+    return found
 
 
 def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[str, Any]:

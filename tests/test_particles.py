@@ -179,6 +179,12 @@ def test_relion5_takes_unbinned_sizes_from_tomograms_star_and_offers_both_center
     np.testing.assert_allclose(other.centers_xyz_angstrom, [[27.5, 47.5, 17.5]], atol=1e-6)
 
 
+def test_an_assumed_unbinned_size_is_told(tmp_path):
+    one = ParticleList(np.array([[30.0, 50.0, 20.0]]), tomogram="TS_01")
+    with pytest.warns(ParticleListWarning, match=r"size x binning = 112 x 80 x 48 \(x, y, z\)"):
+        write_particles(one, tmp_path / "a.star", "relion5", voxel_size=10.0, size_zyx=(12, 20, 28), binning=4)
+
+
 def test_a_wrong_binning_is_an_error_that_gives_the_right_one(tmp_path):
     blocks = {
         "optics": pd.DataFrame({"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}),

@@ -402,6 +402,13 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(dataset):
     fails("--tomogram_voxel_size", tomograms=[str(dataset / "TS_9.mrc")], radius=60.0)
 
 
+def test_a_folder_or_a_pattern_stands_for_its_tomograms(dataset):
+    for index, tomograms in enumerate((dataset, dataset / "TS_?.mrc")):
+        out = dataset / f"out_{index}"
+        prepare(str(tomograms), particles=str(dataset / "picks.csv"), radius=60.0, output_dir=str(out), quiet=True)
+        assert (out / "TS_0_labels.mrc").is_file() and (out / "TS_2_labels.mrc").is_file()
+
+
 def test_an_earlier_data_set_is_kept_unless_overwritten(dataset):
     options = {
         "particles": str(dataset / "picks.csv"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
-from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.format import Format, number_column
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.star_tables import (
@@ -69,8 +70,17 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 def _middle_xyz(names: list[str], context: TomogramContext) -> np.ndarray:
     """Where each particle's tomogram counts from, in unbinned pixels, shape (n, 3)."""
     offset = 0.0 if context.center_rule == "size/2" else 1.0
-    middle = {name: context.unbinned_size_xyz(name, "relion5")[0] / 2 - offset for name in set(names)}
-    return np.stack([middle[name] for name in names])
+    found = {name: context.unbinned_size_xyz(name, "relion5") for name in sorted(set(names))}
+    assumed = [name for name, (_, source) in found.items() if source == "size x binning"]
+    if assumed and context.binning != 1:
+        size = found[assumed[0]][0]
+        warnings.warn(
+            f"relion5: the unbinned size of {assumed[0]} is taken as size x binning = "
+            f"{' x '.join(f'{n:g}' for n in size)} (x, y, z). If it was cropped, give --tomograms_star.",
+            ParticleListWarning,
+            stacklevel=4,
+        )
+    return np.stack([found[name][0] / 2 - offset for name in names])
 
 
 RELION5 = Format(
