@@ -137,7 +137,8 @@ def evaluate(
     """Compare detected with true particles: how many were found, merged, split, missed or made up.
 
     Label volumes are compared by overlap, centers (of volumes or lists) by one-to-one matching. Writes metrics.json,
-    metrics.csv, matches.csv (a row per particle) and, for volumes, coloured MRC and PNG.
+    metrics.csv, matches.csv (a row per particle) and, for volumes, coloured MRC and PNG; the report of each detection
+    shows the outcome from then on.
 
     example: python -m scripts evaluate detections/TS_01 truth/TS_01_labels.mrc --output_dir evaluation
 
@@ -187,6 +188,9 @@ def evaluate(
     for kind, scores in result["pooled"].items():
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         print(f"{kind}: {numbers}")
+    pages = sorted(Path(predicted).rglob("*_report.html")) if Path(predicted).is_dir() else []
+    for page in pages:
+        print(make_report(page.parent, evaluation=output_dir))
     print(output_dir)
 
 

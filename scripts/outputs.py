@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +23,7 @@ from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
+from scripts.report.report import make_report
 
 __all__ = ["SaveDetectiond", "SaveMetrics", "finished_record", "tomogram_name"]
 
@@ -56,6 +58,8 @@ class SaveDetectiond(Transform):
         What the result depends on, recorded; null values are left out.
     formats : sequence of str
         Particle lists to write; ``csv`` is the full table, with the dropped particles, and is always written.
+    report : bool
+        Make the HTML page, too.
     overwrite : bool
         Replace the files of an earlier detection; otherwise one that is there is an error.
 
@@ -71,12 +75,13 @@ class SaveDetectiond(Transform):
         weights: str | Path,
         settings: Mapping[str, Any],
         formats: Sequence[str] = ("csv", "original", "relion5"),
+        report: bool = True,
         overwrite: bool = False,
     ) -> None:
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         self.settings = {name: value for name, value in settings.items() if value is not None}
         self.formats = [find_format(one).name for one in formats]
-        self.overwrite = overwrite
+        self.report, self.overwrite = report, overwrite
 
     def folder(self, tomogram: str | Path) -> Path:
         """Where the files of a tomogram go."""
@@ -116,7 +121,13 @@ class SaveDetectiond(Transform):
             nstart_xyz=header.get("nstart_xyz", (0, 0, 0)),
         )
         files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
-        text = json.dumps(self._record(path, meta, table, labels, files, d.get("timings")), indent=2, default=_plain)
+        made = self._record(path, meta, table, labels, files, d.get("timings"))
+        text = json.dumps(made, indent=2, default=_plain)
+        if self.report:
+            center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
+            files["report"] = make_report(
+                folder / name, tomogram=path, instances=labels, center_map=center_map, particles=table, info=made
+            )
         with atomic_path(record) as temporary:
             Path(temporary).write_text(text + "\n")
         d["output_files"] = {**files, "record": record}
@@ -167,6 +178,7 @@ class SaveDetectiond(Transform):
                 "labels": "0 background; label n of the volume is the row with label n of the table",
             },
             "weights": str(self.weights),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
             "files": {key: file.name for key, file in files.items()},
             "warnings": metadata_warnings(meta),

@@ -69,6 +69,8 @@ def test_two_runs_write_identical_bytes_but_for_the_timings(setting, tmp_path):
     records = [json.loads(one.pop("tomogram_0.json")) for one in (first, second)]
     for record in records:
         record.pop("timings_seconds")
+    pages = [one.pop("tomogram_0_report.html") for one in (first, second)]  # shows the timings
+    assert all(len(page) > 10_000 for page in pages)
     assert first == second and records[0] == records[1]
     assert set(first) == {
         "tomogram_0_instances.mrc",
@@ -84,7 +86,8 @@ def test_monai_bundle_run_inference_writes_the_same_files_as_detect(setting, tmp
     overrides = {key: value for key, value in options.items() if key not in ("device", "progress")}
     run_config("inference.json", "inference", dataset_dir=str(folder), output_dir=str(tmp_path / "bundle"), **overrides)
     ours, theirs = files_of(tmp_path / "detect"), files_of(tmp_path / "bundle" / "tomogram_1")
-    del ours["tomogram_1.json"], theirs["tomogram_1.json"]
+    for name in ("tomogram_1.json", "tomogram_1_report.html"):
+        del ours[name], theirs[name]
     assert ours == theirs
 
 
@@ -138,7 +141,7 @@ def test_an_empty_tomogram_gives_zero_particles_and_a_whole_set_of_files(setting
     detector.network = lambda image: torch.cat([image * 0 - 9, image * 0], dim=1)
     found = detector(folder / "tomogram_0.mrc")
     assert len(found["particles"]) == 0
-    assert len(files_of(tmp_path)) == 5
+    assert len(files_of(tmp_path)) == 6
     assert read_tomogram(found["output_files"]["instances"], check="labels")[0].max() == 0
     assert list(pd.read_csv(found["output_files"]["csv"]).columns)[:5] == [
         "particle_id",
