@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from scripts.simulate.placement import Patch, Placed, Stage, render
 
 __all__ = ["fill"]
 
+_ROUNDS = 4  # of placement, until the occupancy is reached
 _TOLERATED_FAILURES = 12  # particles of one class in a row that find no place, before the class is given up
 
 
@@ -46,7 +48,7 @@ def fill(scene: dict, rng: np.random.Generator) -> tuple[Stage, dict[str, Any]]:
     drawn : dict
         What was drawn and how it went: counts by class, particles that found no place, occupancy.
     """
-    placement, voxel_size = scene["placement"], scene["voxel_size"]
+    voxel_size = scene["voxel_size"]
     stage = _empty_stage(scene, rng)
     membranes = draw_membranes(scene["shape"], stage.slab, scene["membranes"], voxel_size, rng)
     decorated = decorate(stage, membranes, scene, rng) if membranes is not None else {}
@@ -55,15 +57,31 @@ def fill(scene: dict, rng: np.random.Generator) -> tuple[Stage, dict[str, Any]]:
         "membranes": decorated,
         "filaments": add_filaments(stage, scene["filaments"], voxel_size, rng),
         "gold_beads": add_gold(stage, scene["gold"], voxel_size, rng),
-        "touching_fraction": uniform(placement["touching_fraction"], rng),
+        "touching_fraction": uniform(scene["placement"]["touching_fraction"], rng),
     }
-    candidates = _candidates(scene, stage, rng, drawn)
-    drawn["placed"], drawn["no_place"] = _place(stage, candidates, drawn["touching_fraction"], placement, rng)
+    _fill_free(stage, scene, drawn, rng)
     if membranes is not None:
         stage.density += np.where(stage.labels == 0, membranes.density, 0)  # complexes displace lipid
     _number_in_order(stage)
     drawn["occupancy"] = stage.occupancy()
     return stage, drawn
+
+
+def _fill_free(stage: Stage, scene: dict, drawn: dict, rng: np.random.Generator) -> None:
+    """Place what is not in a membrane; what the border cut off is made up for, until the occupancy is reached."""
+    before = np.count_nonzero(stage.labels)
+    candidates = _candidates(scene, stage, rng, drawn)
+    wanted = drawn.get("occupancy_requested", 0.0) * stage.labels.size
+    drawn["placed"], drawn["no_place"] = Counter(), Counter()
+    for _ in range(_ROUNDS):
+        placed, failed = _place(stage, candidates, drawn["touching_fraction"], scene["placement"], rng)
+        drawn["placed"].update(placed)
+        drawn["no_place"].update(failed)
+        missing = wanted - (np.count_nonzero(stage.labels) - before)
+        if failed or missing < 0.02 * wanted or not wanted:
+            break
+        candidates = sorted(_until_full(scene, missing, [], rng), key=lambda c: -c.patch.size)
+    drawn["placed"], drawn["no_place"] = dict(drawn["placed"]), dict(drawn["no_place"])
 
 
 def _empty_stage(scene: dict, rng: np.random.Generator) -> Stage:
