@@ -83,7 +83,8 @@ def choose_thresholds(
     Returns
     -------
     dict
-        ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3), ``scores`` at the chosen values, ``curves``
+        ``particle_diameter``, ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3), ``scores``
+        at the chosen values, ``curves``
         (``center``, ``mask``, ``size``: a row for each value tried), ``n_tomograms``, ``n_particles``, ``beta``.
 
     Raises
@@ -112,6 +113,7 @@ def choose_thresholds(
     tied = [row for row in size_curve if row["f_beta"] >= best - _TIE]
     chosen = min(tied, key=lambda row: abs(row["min_size"] - sizes.min_size))
     return {
+        "particle_diameter": float(particle_diameter),
         "center_threshold": center_threshold,
         "mask_threshold": mask_threshold,
         "min_size": chosen["min_size"],
@@ -235,12 +237,14 @@ def _instance_scores(counts: Mapping[str, float], beta: float) -> dict[str, floa
 def write_overlay(path: str | Path, chosen: Mapping[str, Any], provenance: str) -> Path:
     """Write the chosen values as a config overlay, whole or not at all.
 
-    The file holds ``mask_threshold``, ``center_threshold``, ``min_size`` and a ``_desc_`` with where they come from,
-    so it can lie on top of ``configs/inference.json``.
+    The file holds ``particle_diameter`` (whose distances the thresholds were chosen with), ``mask_threshold``,
+    ``center_threshold``, ``min_size`` and a ``_desc_`` with where they come from, so it can lie on top of
+    ``configs/inference.json``.
     """
     target = Path(path).expanduser()
     overlay = {
         "_desc_": provenance,
+        "particle_diameter": float(chosen["particle_diameter"]),
         "mask_threshold": round(float(chosen["mask_threshold"]), 4),
         "center_threshold": round(float(chosen["center_threshold"]), 4),
         "min_size": round(float(chosen["min_size"]), 1),

@@ -61,7 +61,7 @@ def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
 def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
     chosen = calibrate(lambda: [sample(0)], tmp_path / "new" / "thresholds.json", DIAMETER, source="set A")
     overlay = json.loads((tmp_path / "new" / "thresholds.json").read_text(encoding="utf-8"))
-    assert set(overlay) == {"mask_threshold", "center_threshold", "min_size", "_desc_"}
+    assert set(overlay) == {"particle_diameter", "mask_threshold", "center_threshold", "min_size", "_desc_"}
     assert overlay["center_threshold"] == pytest.approx(chosen["center_threshold"])
     assert "on set A: 1 tomograms, 30 particles of 70 Å" in overlay["_desc_"]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["thresholds.json"]
