@@ -33,6 +33,7 @@ from custom_transforms.volume_checks import (
     metadata_warnings,
 )
 from custom_transforms.volume_formats import read_em, read_nifti, read_tiff
+from custom_transforms.zarr_read import is_zarr, read_zarr
 
 __all__ = [
     "LoadTomogramd",
@@ -52,6 +53,7 @@ MRC_SUFFIXES = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".map.gz", ".mrc.b
 TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 EM_SUFFIXES = (".em",)
+ZARR_SUFFIXES = (".zarr",)
 TILT_SERIES_SUFFIXES = (".st", ".ali", ".preali", ".mrcs")
 
 
@@ -67,9 +69,10 @@ def read_tomogram(
     Parameters
     ----------
     path : path
-        .mrc .rec .map (also .gz, .bz2), .tif .tiff, .nii .nii.gz, .em
+        .mrc .rec .map (also .gz, .bz2), .tif .tiff, .nii .nii.gz, .em, .zarr (OME-Zarr, a folder; or a level
+        inside one, ``TS_01.zarr/1``)
     voxel_size : float or sequence of 3 floats (Z, Y, X), optional
-        Å; replaces the file's. Required where the file has none, 0 or exactly 1.0.
+        Å; replaces the file's. Required where the file has none, 0 or exactly 1.0. Of an OME-Zarr it chooses the level.
     fill_nonfinite : bool
         Replace NaN and Inf by the mean of the other voxels instead of refusing them.
     signed : bool, optional
@@ -81,7 +84,7 @@ def read_tomogram(
     -------
     volume : ndarray, shape (Z, Y, X)
         In the file's dtype; where possible a copy-on-write memory map: writing to it is safe and never
-        changes the file.
+        changes the file. Of an OME-Zarr one level is read; `zarr_read.open_zarr` reads only what is sliced.
     metadata : dict
         voxel_size_zyx (Å), origin_xyz (Å), affine (index (Z, Y, X) to Å, same order), spatial_shape,
         original_channel_dim, filename_or_obj, header, and warnings (one line each; see `metadata_warnings`).
@@ -96,7 +99,9 @@ def read_tomogram(
     if check not in CHECKS:
         raise ValueError(f"check: expected one of {', '.join(CHECKS)}, got {check!r}.")
     path, notes = Path(path), Notes()
-    raw = _open_volume(path, signed, notes)
+    raw = (
+        read_zarr(path, voxel_size, notes, check == "tomogram") if is_zarr(path) else _open_volume(path, signed, notes)
+    )
     check_shape(path, raw.array.shape)
     size_zyx = decide_voxel_size(path, raw, voxel_size, check, notes)
     depth, height, _ = raw.array.shape
@@ -114,7 +119,7 @@ def _open_volume(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
     if path.is_dir():
-        raise ValueError(f"{path}: expected a tomogram file, got a folder. Name the files in it.")
+        raise ValueError(f"{path}: expected a tomogram file, got a folder. Name the files in it, or a .zarr.")
     if name.endswith(TILT_SERIES_SUFFIXES):
         raise ValueError(
             f"{path}: expected a reconstructed tomogram, got a tilt series or image stack ({path.suffix}). "
@@ -134,7 +139,7 @@ def _open_volume(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
     )
 
 
-_ALL_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES
+_ALL_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES + ZARR_SUFFIXES
 
 
 class TomogramReader(ImageReader):
@@ -168,7 +173,10 @@ class TomogramReader(ImageReader):
 
     def verify_suffix(self, filename: Any) -> bool:
         """Tell whether every name ends as a format of this reader."""
-        return all(str(name).lower().endswith(self.suffixes) for name in ensure_tuple(filename))
+        names = [str(name) for name in ensure_tuple(filename)]
+        return all(
+            name.lower().endswith(self.suffixes) or (is_zarr(name) and ".zarr" in self.suffixes) for name in names
+        )
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Take the path; nothing is opened yet (see the class)."""
