@@ -1,21 +1,16 @@
 """Time `evaluate` at full size, and the original's algorithm in plain form on a smaller volume.
 
-    python tests/benchmarks/bench_evaluate.py [--small]
-
-Prints one line per figure. The volumes are in memory; the line to hold is 10 s for all metrics on 2 cores.
+The volumes are in memory; the line to hold is 10 s for all metrics on 2 cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.evaluate import evaluate_sides
 from scripts.evaluation.outputs import color_volume
@@ -60,41 +55,42 @@ def original_in_plain_form(true: np.ndarray, predicted: np.ndarray) -> tuple[int
     return found, sum(p in shared for p in best.values()), painted
 
 
-def timed(what: str, function, *arguments):
-    start, busy = time.perf_counter(), time.process_time()
-    result = function(*arguments)
-    seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    print(f"{what}: {seconds:.2f} s ({busy:.2f} s of processor time, all threads)")
-    return result, seconds
+def run(full: bool = False) -> list[dict[str, Any]]:
+    """Measure, and return one row per measurement.
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true", help="leave out the full size")
-    options = parser.parse_args()
+    Parameters
+    ----------
+    full : bool
+        Also the full size, 464 x 928 x 928 with 20,000 particles a side.
+    """
     true, predicted = scene((96, 192, 192), 600, radius=7)
     sides = Side(predicted, None, VOXEL), Side(true, None, VOXEL)
     evaluate_sides([("warm-up", *sides)])  # compiles
-    print(f"{true.shape}, {true.max()} particles")
-    (_, _, plain), slow = timed("  original's algorithm, metrics and colours", original_in_plain_form, true, predicted)
-    result, _ = timed("  ours, all metrics", compare_sides, "small", *sides, Rules(rule="original"))
+    slow, (_, _, plain) = _row(
+        true, "original in plain form, metrics and colours", original_in_plain_form, true, predicted
+    )
+    metrics, result = _row(true, "ours, all metrics", compare_sides, "small", *sides, Rules(rule="original"))
     # the original has no centers: the ratio is of what both do
-    _, first = timed("  ours, overlap table", overlap_table, true, predicted)
-    painted, second = timed("  ours, colours", color_volume, result, predicted, true)
-    agree = np.mean(painted[true > 0] == plain[true > 0])
-    print(f"  ratio: {slow / (first + second):.0f} (same colours on {agree:.1%} of the true particles' voxels)")
-    if options.small:
-        return
-    true, predicted = scene((464, 928, 928), 20_000)
-    print(f"{true.shape}, {len(np.unique(true[::8])) - 1}+ particles a side")
-    timed("  overlap table", overlap_table, true, predicted)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pair = ("full", Side(predicted, None, VOXEL), Side(true, None, VOXEL))
-    timed("  all metrics, volumes and centers, 1000 bootstrap draws", evaluate_sides, [pair])
-    print(f"  extra peak memory: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6:.2f} GB")
-    result = compare_sides(*pair, Rules())
-    timed("  coloured volume", color_volume, result, predicted, true)
+    table, _ = _row(true, "ours, overlap table", overlap_table, true, predicted)
+    colours, painted = _row(true, "ours, colours", color_volume, result, predicted, true)
+    slow["ratio"] = slow["total_s"] / (table["total_s"] + colours["total_s"])
+    slow["same_colours"] = float(np.mean(painted[true > 0] == plain[true > 0]))
+    rows = [slow, metrics, table, colours]
+    if full:
+        true, predicted = scene((464, 928, 928), 20_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        pair = ("full", Side(predicted, None, VOXEL), Side(true, None, VOXEL))
+        whole, _ = _row(true, "ours, all metrics, 1000 bootstrap draws", evaluate_sides, [pair])
+        whole["extra_gb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+        result = compare_sides(*pair, Rules())
+        rows += [whole, _row(true, "ours, coloured volume", color_volume, result, predicted, true)[0]]
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def _row(true: np.ndarray, path: str, function: Callable, *arguments: Any) -> tuple[dict[str, Any], Any]:
+    """Time one call; the row, and what the call returned."""
+    start, busy = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    size = " x ".join(map(str, true.shape))
+    return {"bench": "evaluate", "path": path, "size": size, "total_s": seconds, "processor_s": busy}, result

@@ -1,19 +1,11 @@
-"""Post-processing: time and memory of the stages, beside plain scipy + scikit-image and the original's algorithm.
-
-python -m tests.benchmarks.bench_instances                    # small volumes and the comparison, about 1 minute
-python -m tests.benchmarks.bench_instances --full --repeat 3  # also 464 x 928 x 928
-python -m tests.benchmarks.bench_instances --json results.json
-"""
+"""Post-processing: time and memory of the stages, beside plain scipy + scikit-image and the original's algorithm."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -154,35 +146,3 @@ def _growth_of_the_original() -> list[dict[str, Any]]:
 def _row(bench: str, path: str, scene: str, shape: tuple, **values: Any) -> dict[str, Any]:
     size = " x ".join(map(str, shape))
     return {"bench": bench, "path": path, "scene": scene, "size": size, "threads": numba.get_num_threads(), **values}
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as one table; what a row does not have stays empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_text(row.get(name)) for name in names] for row in rows]
-    widths = [max(len(line[k]) for line in [names, *cells]) for k in range(len(names))]
-    for line in [names, *cells]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def main() -> None:
-    """Parse the options, run, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="also 464 x 928 x 928")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of our own chain; the fastest counts")
-    parser.add_argument("--json", type=Path, help="write the rows here")
-    options = parser.parse_args()
-    rows = run(options.full, options.repeat)
-    print_table(rows)
-    if options.json:
-        temporary = options.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps(rows, indent=1))
-        temporary.replace(options.json)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,51 @@
+"""Run the benchmarks and print one table: ``make bench``, or ``python -m tests.benchmarks instances evaluate --full``.
+
+Absolute times are of the machine at hand; ratios travel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+BENCHES = ("instances", "evaluate", "simulate", "inference")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows as one table; what a row does not have stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_text(row.get(name)) for name in names] for row in rows]
+    widths = [max(len(line[k]) for line in [names, *cells]) for k in range(len(names))]
+    for line in [names, *cells]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Parse the options, run, print, and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benches", nargs="*", default=BENCHES, help=f"which: {', '.join(BENCHES)} (all)")
+    parser.add_argument("--full", action="store_true", help="also 464 x 928 x 928; needs about 10 GB")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in options.benches:
+        if name not in BENCHES:
+            parser.error(f"{name}: expected {', '.join(BENCHES)}")
+        print(f"{name} ...", flush=True)
+        rows += importlib.import_module(f"tests.benchmarks.bench_{name}").run(full=options.full)
+    print_table(rows)
+    temporary = options.json.with_suffix(".part")
+    temporary.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=1) + "\n")
+    temporary.replace(options.json)
+
+
+if __name__ == "__main__":
+    main()
