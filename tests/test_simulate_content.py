@@ -72,7 +72,7 @@ def test_particles_never_overlap_and_none_is_lost_from_the_table():
     assert sorted(np.unique(stage.labels)) == list(range(len(stage.placed) + 1))
     table = particle_table(stage.labels, stage.placed, 10.0)
     whole = table[(table["class"] == "big") & ~table["touches_border"]]
-    assert len(whole) > 2
+    assert len(whole) > 1
     assert (whole["volume_vox"] > 0.94 * 4 / 3 * np.pi * 5**3).all()  # nobody has written over it
     assert drawn["occupancy"] == pytest.approx(0.12, abs=0.02)
     assert sum(drawn["placed"].values()) >= len(stage.placed)
