@@ -262,6 +262,26 @@ def test_a_truncated_file_never_loses_particles_silently(name, tmp_path):
         read_particles(path, name, **options)
 
 
+@pytest.mark.parametrize("name", WRITABLE)
+def test_damaged_bytes_give_a_list_or_our_error(name, tmp_path):
+    path, rng = file_of(tmp_path, name), np.random.default_rng(0)
+    options = {"voxel_size": 13.48, "size_zyx": SIZE_ZYX, "name": "TS_01"}
+    write_particles(make_particles(one_class=name in ONE_CLASS), path, name, **options)
+    data = path.read_bytes()
+    for _ in range(25):
+        damaged = bytearray(data)
+        damaged[int(rng.integers(len(data)))] = int(rng.integers(256))
+        start = int(rng.integers(len(data)))
+        del damaged[start : start + int(rng.integers(4))]
+        path.write_bytes(bytes(damaged))
+        try:
+            found = read_particles(path, name, **options)
+        except ValueError as error:
+            assert str(path) in str(error) or "particle" in str(error)
+        else:
+            assert np.isfinite(found.centers_xyz_angstrom).all()
+
+
 def test_unknown_formats_list_the_known_ones(tmp_path):
     (tmp_path / "a.xyz").write_text("hello")
     with pytest.raises(ValueError, match="known: csv, original, deepfinder"):

@@ -64,8 +64,9 @@ def _read_table(path: Path) -> np.ndarray:
             f"{path}: expected a motive list of 20 x n x 1 floats, got {x} x {y} x {z} of type {code}. "
             "Is it a volume instead of a list?"
         )
-    if size < _HEADER_BYTES + x * y * (4 if code == 5 else 8):
-        raise ValueError(f"{path}: em announces {y} particles, but the file is too short. Is it complete?")
+    expected = _HEADER_BYTES + x * y * (4 if code == 5 else 8)
+    if size != expected:
+        raise ValueError(f"{path}: em announces {y} particles in {expected} bytes, got {size}. Is it complete?")
     _, data = emfile.read(path)
     table = np.asarray(data[0], dtype=np.float64)
     if not np.isfinite(table).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ _NAME_BYTES = 64
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read every point of every contour; needs the voxel size."""
     _imodmodel()
-    from imodmodel.models import ImodModel
+    from imodmodel.parsers import parse_model
 
     try:
-        model = ImodModel.from_file(path)
+        model = parse_model(_WholeFile(path.read_bytes()))
     except Exception as error:  # the library raises struct, validation and unicode errors on damaged files
         raise ValueError(f"{path}: not readable as an IMOD model ({error}). Is the file complete?") from error
     points = [(c.points, _name(o.header.name)) for o in model.objects for c in o.contours if len(c.points)]
@@ -54,6 +55,16 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
     model.header.pixelsize, model.header.units = float(voxel[0]) / 10, -9  # nm
     with atomic_path(path) as temporary:
         model.to_file(temporary)
+
+
+class _WholeFile(io.BytesIO):
+    """Bytes that raise at their end: the library would read nothing, forever, from a damaged file."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and size > len(data):
+            raise ValueError(f"it ends {size - len(data)} bytes early")
+        return data
 
 
 def _imodmodel() -> None:
