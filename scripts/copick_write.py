@@ -1,0 +1,139 @@
+"""Write picks and segmentations into a local copick project, under a user and session of their own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.zarr_write import write_labels_zarr
+from scripts.copick_project import CopickProject, open_project
+from scripts.particles import copick_json
+from scripts.particles.context import TomogramContext
+from scripts.particles.particle_list import ParticleList
+
+__all__ = ["write_picks", "write_segmentation"]
+
+SEGMENTATION_FOLDERS = {"instance": "InstanceSegmentations", "binary": "Segmentations"}
+_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s_]')  # copick's own rule: names are parts of file names
+
+
+def write_picks(
+    particles: ParticleList,
+    config: str | Path | CopickProject,
+    object_name: str = "*",
+    user: str = "detection",
+    session: str = "1",
+    voxel_spacing: float | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write particles as picks, a file per run and object, into the project's overlay.
+
+    Parameters
+    ----------
+    particles : ParticleList
+        Their tomograms are the runs. An empty list writes nothing.
+    config : path or CopickProject
+    object_name : str
+        Object of the project that all of them are; ``*`` takes each particle's class.
+    user, session : str
+        Whose picks these are.
+    voxel_spacing : float, optional
+        Å of the tomogram they were found in, noted in the file.
+    overwrite : bool
+        Replace picks of the same object, user and session.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    ValueError
+        If a run, object, user or session cannot be, or such picks are there and ``overwrite`` is False. Nothing is
+        written then.
+    """
+    project = config if isinstance(config, CopickProject) else open_project(config)
+    names = particles.class_name if object_name == "*" else np.full(len(particles), object_name)
+    jobs = {}
+    for run, name in sorted(set(zip(map(str, particles.tomogram), map(str, names), strict=True))):
+        _check_target(project, run, name, user, session)
+        path = _run_folder(project, run) / "Picks" / f"{user}_{session}_{name}.json"
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path}: these picks are there already. Choose another session, or --overwrite.")
+        jobs[path] = (run, name, (np.asarray(particles.tomogram) == run) & (np.asarray(names) == name))
+    for path, (run, name, rows) in jobs.items():
+        chosen = particles.select(rows)
+        one = ParticleList(chosen.centers_xyz_angstrom, run, name, chosen.score, chosen.rotation)
+        words = {"user": user, "session": session, "object": name, "run": run}
+        copick_json.write(one, path, TomogramContext.from_options(voxel_size=voxel_spacing, dataset=words))
+    return list(jobs)
+
+
+def write_segmentation(
+    labels: np.ndarray,
+    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
+    config: str | Path | CopickProject,
+    run: str,
+    object_name: str,
+    user: str = "detection",
+    session: str = "1",
+    kind: str = "instance",
+    overwrite: bool = False,
+) -> Path:
+    """Write a label volume as a segmentation of one object into the project's overlay.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (Z, Y, X), integer
+        1..n particles; ignored voxels (-1) become background, which is all copick knows.
+    voxel_size_zyx : float or sequence of 3 floats
+        Å; must be the same on the three axes.
+    run, object_name, user, session : str
+    kind : {"instance", "binary"}
+        Instances as they are, or 1 wherever there is one. copick before 1.30 lists binary ones only.
+
+    Returns
+    -------
+    Path
+        The OME-Zarr.
+
+    Raises
+    ------
+    ValueError
+        As `write_picks`; also for voxels that are not cubes.
+    """
+    project = config if isinstance(config, CopickProject) else open_project(config)
+    _check_target(project, run, object_name, user, session)
+    if kind not in SEGMENTATION_FOLDERS:
+        raise ValueError(f"kind: expected {' or '.join(SEGMENTATION_FOLDERS)}, got {kind!r}.")
+    size = as_voxel_size_zyx(voxel_size_zyx)
+    if np.ptp(size) > 1e-3:
+        raise ValueError(f"copick: expected cubic voxels, got {size.tolist()} Å (Z, Y, X). Resample the tomogram.")
+    name = f"{size[0]:.3f}_{user}_{session}_{object_name}.zarr"
+    path = _run_folder(project, run) / SEGMENTATION_FOLDERS[kind] / name
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: this segmentation is there already. Choose another session, or --overwrite.")
+    particle = np.asarray(labels) > 0
+    values = particle.astype(np.uint8) if kind == "binary" else np.where(particle, labels, 0)
+    write_labels_zarr(path, values, float(size[0]), name=object_name, downsampling="nearest")
+    return path
+
+
+def _run_folder(project: CopickProject, run: str) -> Path:
+    return project.overlay / "ExperimentRuns" / run
+
+
+def _check_target(project: CopickProject, run: str, object_name: str, user: str, session: str) -> None:
+    if object_name not in project.radii:
+        known = ", ".join(project.radii) or "none"
+        raise ValueError(f"{project.config}: no object {object_name!r}; it has {known}. Name one, or add it there.")
+    if run not in (known_runs := project.runs()):
+        listed = ", ".join(known_runs[:10]) or "none"
+        raise ValueError(f"{project.config}: no run {run!r}; it has {listed}. The particles' tomograms must be runs.")
+    for what, name in (("user", user), ("session", session)):
+        if not name or _ILLEGAL.search(name):
+            raise ValueError(f"copick {what}: expected a name without spaces, _ and other signs, got {name!r}.")
