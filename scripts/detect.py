@@ -20,6 +20,7 @@ from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.datalist import find_tomograms
 from scripts.outputs import finished_record, tomogram_name
+from scripts.plan import Plan, check_disk, make_plan, mrc_shape
 
 __all__ = ["Detector", "detect", "tile_of"]
 
@@ -35,6 +36,8 @@ class Detector:
         Ids of ``inference.json`` to replace, as ``--id value`` does for ``monai.bundle run``.
     config : sequence of paths
         Config files laid over ``inference.json``, in order, before the overrides.
+    memory : float, optional
+        Largest memory to use, GiB; by default what is free.
 
     Raises
     ------
@@ -42,7 +45,12 @@ class Detector:
         If an override names no id of the config, or the device is not there.
     """
 
-    def __init__(self, overrides: Mapping[str, Any] | None = None, config: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        config: Sequence[str | Path] = (),
+        memory: float | None = None,
+    ) -> None:
         self.parser = ConfigParser()
         self.parser.read_config([str(ROOT / "configs" / "inference.json")])
         known = set(self.parser.get())
@@ -55,6 +63,7 @@ class Detector:
         self.inferer = self.parser.get_parsed_content("inferer")
         self.save = self.parser.get_parsed_content("write")
         self.network = self.parser.get_parsed_content("network").eval()
+        self.memory = memory
 
     def _override(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
         for key, value in values.items():
@@ -63,6 +72,30 @@ class Detector:
             if key.split("::")[0].split("#")[0] not in known:
                 raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was done.")
             self.parser[key] = value
+
+    def plan(self, tomogram: str | Path) -> Plan | None:
+        """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
+
+        Raises
+        ------
+        ValueError
+            If memory or disk do not suffice.
+        """
+        shape = mrc_shape(tomogram)
+        if shape is None:
+            return None
+        plan = make_plan(
+            shape,
+            self.network,
+            tile=self.parser["tile"],
+            overlap=self.parser["overlap"],
+            device=self.parser.get_parsed_content("device"),
+            memory=self.memory,
+        )
+        check_disk(plan, self.save.folder(tomogram))
+        self.inferer.roi_size = plan.tile
+        self.inferer.batch = max(plan.batch, self.parser["batch_size"])
+        return plan
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
@@ -105,6 +138,9 @@ def detect(
     neighbor_distance: float | None = None,
     formats: str | None = None,
     tile: tuple[int, ...] | None = None,
+    tta: int | None = None,
+    region: str | None = None,
+    memory: float | None = None,
     device: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -158,6 +194,12 @@ def detect(
         Particle lists to write, with commas between: csv, original, relion5.
     tile : int
         Voxels Z,Y,X the networks see at once; larger is faster and takes more memory.
+    tta : int
+        Average over 1, 2, 4 or 8 flips of each tile: slower by that factor, a little better.
+    region : str
+        Volume of the tomogram's shape; particles are looked for only where it is above 0.
+    memory : float
+        Largest memory to use, GiB; by default what is free.
     device : str
         cpu, cuda, cuda:1 ...; the first GPU if there is one.
     overwrite : bool
@@ -166,14 +208,14 @@ def detect(
     given = {
         name: value
         for name, value in locals().items()
-        if name not in ("tomograms", "config", "formats", "tile") and value is not None
+        if name not in ("tomograms", "config", "formats", "tile", "memory") and value is not None
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
     if tile is not None:
         given["tile"] = tile_of(tile)
     paths = expand(tomograms)
-    detector = Detector(given, [one for one in (config or "").split(",") if one])
+    detector = Detector(given, [one for one in (config or "").split(",") if one], memory=memory)
     failed = {}
     for number, path in enumerate(paths, 1):
         print(f"[{number}/{len(paths)}] {path}", file=sys.stderr)
@@ -210,6 +252,9 @@ def detect_one(detector: Detector, path: Path) -> str:
     """Detect one tomogram unless that is done; return the line for the user."""
     if finished_record(detector.save, path):
         return f"{path}: done before, skipped (--overwrite repeats it)"
+    plan = detector.plan(path)
+    if plan is not None:
+        print(plan.text(), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         data = detector(path)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SimpleInferer
+from tqdm.auto import tqdm
 
-__all__ = ["PatchInferer", "TomogramInferer", "reduced_precision"]
+from custom_transforms.io import read_tomogram
+from scripts.tiles import TileGrid
+
+__all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
+
+# test-time flips by their number: which axes (1 is Z, 2 is Y, 3 is X of (C, Z, Y, X)); all keep the missing wedge
+FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,), (2,), (2, 3)]}
+FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
+
+YIELDED_PLANES = 8
+CONSTANT = 1e-4  # a tile whose values differ by less than this fraction of the tomogram's deviation is padding
 
 
 def reduced_precision(device: torch.device | str, enabled: bool = True) -> AbstractContextManager:
@@ -45,38 +61,279 @@ class PatchInferer(SimpleInferer):
             return network(inputs, *args, **kwargs).float()
 
 
-class TomogramInferer(SlidingWindowInferer):
-    """MONAI's sliding window, for tomograms of any shape and in reduced precision.
+class TomogramInferer(Inferer):
+    """Run a network over a whole tomogram, tile by tile, and blend the tiles; for tomograms of any shape and size.
 
     A side shorter than the tile is extended by reflection, again and again if needed, and the result cut back,
-    so that a thin tomogram works and its border looks like tomogram. All other arguments are MONAI's.
+    so that a thin tomogram works and its border looks like tomogram. Results come slab by slab in a fixed order
+    (`predict_slabs`), so that a volume in memory and one on disk give the same, bit by bit.
+
+    MONAI's ``SlidingWindowInferer`` has the same grid and weights, but gives a result only as a whole, with a third
+    volume for the weights, sees every tile, and stops when memory is short.
 
     Parameters
     ----------
     roi_size : sequence of 3 ints
         Tile, voxels (Z, Y, X).
+    overlap : float
+        Fraction of a tile that the next one covers.
+    sw_batch_size : int
+        Tiles the network sees at once. Halved, with a warning, if a GPU runs out of memory.
+    mode : {"gaussian", "constant"}
+        Weights of the blending.
+    sw_device : device, optional
+        Where the network is; the input's device by default.
+    device : device, optional
+        Where the result is; the input's device by default.
+    progress : bool
+        Show a progress bar.
     amp : bool
-        Reduced precision where the device has it; the stitched result is float32 in any case.
+        Reduced precision where the device has it; the blended result is float32 in any case.
+    tta : {1, 2, 4, 8}
+        Average the outputs over this many flips of each tile (`FLIPS`): logits as logits, values as values.
+    background : sequence of float, optional
+        Output, one per channel, where there is nothing to see. Given, constant tiles (padding) and tiles outside
+        the region are skipped.
+    region : path, optional
+        Volume of the tomogram's shape; only where it is above 0 is anything found. Needs ``background``.
+    map_dtype : {"float32", "float16"}
+        Round the result to this type (it still comes as float32), to be the same as one that was stored in it.
     """
 
-    def __init__(self, roi_size: Sequence[int], amp: bool = True, **kwargs: Any) -> None:
-        super().__init__(roi_size=roi_size, **kwargs)
-        self.amp = amp
+    def __init__(
+        self, roi_size: Sequence[int], overlap: float = 0.25, sw_batch_size: int = 1, mode: str = "gaussian",
+        sw_device: torch.device | str | None = None, device: torch.device | str | None = None, progress: bool = False,
+        amp: bool = True, tta: int = 1, background: Sequence[float] | None = None, region: str | Path | None = None,
+        map_dtype: str = "float32",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if tta not in FLIPS:
+            raise ValueError(f"tta: expected one of {', '.join(map(str, FLIPS))} (test-time flips), got {tta!r}.")
+        if map_dtype not in ("float32", "float16"):
+            raise ValueError(f"map_dtype: expected float32 or float16, got {map_dtype!r}.")
+        if region is not None and background is None:
+            raise ValueError("region: expected a background (one value per channel of the network), got none.")
+        self.roi_size = tuple(int(side) for side in roi_size)
+        self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
+        self.sw_device, self.device, self.progress = sw_device, device, progress
+        self.background = None if background is None else torch.tensor([float(value) for value in background])
+        self.region, self.map_dtype = region, getattr(torch, map_dtype)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Take (B, 1, Z, Y, X) float32; return the network's channels on the same voxels, float32."""
+        if inputs.ndim != 5 or inputs.shape[1] != 1:
+            raise ValueError(f"expected tomograms (B, 1, Z, Y, X), got {tuple(inputs.shape)}. Give one channel.")
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        region = read_region(self.region, inputs.shape[2:]) if self.region is not None else None
+        results: list[torch.Tensor] = []
+        for volume in plain[:, 0]:
+            whole = None
+            for first, last, maps in self.predict_slabs(volume, network, region):
+                if whole is None:
+                    whole = torch.empty((len(maps), *volume.shape), device=self.device or inputs.device)
+                whole[:, first:last] = maps
+            results.append(whole)  # type: ignore[arg-type]
+        result = results[0][None] if len(results) == 1 else torch.stack(results)
+        return MetaTensor(result, meta=dict(inputs.meta)) if isinstance(inputs, MetaTensor) else result
 
-        def run(tiles: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
-            with reduced_precision(tiles.device, self.amp):
-                return network(tiles, *more, **named).float()
+    def predict_slabs(
+        self, volume: Any, network: Callable[..., torch.Tensor], region: Any = None
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Predict a tomogram from its first planes to its last.
 
-        padded = inputs
-        before = [0] * 3
-        for axis, tile in enumerate(self.roi_size):
-            padded, before[axis] = reflect_to_length(padded, axis + 2, int(tile))
-        result = super().__call__(padded, run, *args, **kwargs)
-        window = [slice(start, start + size) for start, size in zip(before, inputs.shape[2:], strict=True)]
-        return result[(slice(None), slice(None), *window)]
+        Parameters
+        ----------
+        volume : tensor or array-like, shape (Z, Y, X), float32
+            Read a row of tiles at a time, by ``volume[z, y]``, and a plane of a tile by ``volume[i, y, x]``, where z, y
+        and x are slices and i is a number.
+        network : callable
+            (B, 1, Z, Y, X) to (B, C, Z, Y, X), the same voxels.
+        region : array-like, shape (Z, Y, X), optional
+            Only where it is true is anything found.
+
+        Yields
+        ------
+        first, last : int
+            Planes along Z; slabs come in order, without gaps.
+        maps : tensor, shape (C, last - first, Y, X), float32
+            Valid until the next one is asked for.
+        """
+        shape = tuple(volume.shape)
+        padded = tuple(max(side, tile) for side, tile in zip(shape, self.roi_size, strict=True))
+        own = volume.device if isinstance(volume, torch.Tensor) else "cpu"
+        sw_device = torch.device(self.sw_device or own)
+        device = torch.device(self.device or own)
+        grid = TileGrid(padded, self.roi_size, self.overlap, self.mode, sw_device)
+        before = [(long - side) // 2 for long, side in zip(padded, shape, strict=True)]
+        if self.background is not None:
+            grid.wanted[...] = [
+                [[self._is_wanted(volume, region, grid.start((k, j, i)), before) for i in range(grid.wanted.shape[2])]
+                 for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
+            ]  # fmt: skip
+        yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
+        with ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
+            # a GPU computes the next tiles while a thread of the CPU adds the last ones
+            pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" else None
+            slab = _Slab(grid, device, pool)
+            for k, z in enumerate(grid.starts[0]):
+                self._predict_layer(volume, network, grid, k, slab, sw_device, bar)
+                last = grid.starts[0][k + 1] if k + 1 < len(grid.starts[0]) else padded[0]
+                maps = slab.finished(last - z)[yx]
+                if padded[0] > shape[0]:
+                    maps, z, last = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
+                for a in range(z, last, YIELDED_PLANES):
+                    b = min(a + YIELDED_PLANES, last)
+                    yield a, b, self._finish(maps[:, a - z : b - z], a, b, region)
+                slab.move(last - z)
+
+    def _is_wanted(self, volume: Any, region: Any, start: Sequence[int], before: Sequence[int]) -> bool:
+        """Whether a tile holds anything: inside the region, and not all of one value."""
+        box = tuple(
+            slice(max(s - b, 0), min(s - b + tile, side))
+            for s, b, tile, side in zip(start, before, self.roi_size, volume.shape, strict=True)
+        )
+        if region is not None and not any(np.asarray(region[z, box[1], box[2]]).any() for z in range(*_ends(box[0]))):
+            return False
+        lowest, highest = np.inf, -np.inf
+        for z in range(*_ends(box[0])):  # one plane tells, for nearly every tile
+            plane = torch.as_tensor(volume[z, box[1], box[2]])
+            low, high = torch.aminmax(plane)
+            lowest, highest = min(lowest, float(low)), max(highest, float(high))
+            if highest - lowest > CONSTANT:
+                return True
+        return False
+
+    def _predict_layer(
+        self, volume: Any, network: Callable, grid: TileGrid, k: int, slab: _Slab, sw_device: torch.device, bar: tqdm
+    ) -> None:
+        tiles, (depth, height, width) = grid.layer(k), grid.tile
+        strips: dict[int, torch.Tensor] = {}  # the last row of tiles: (1, 1, Z, Y, X), as long as the volume in X
+
+        def window(index: tuple[int, int, int]) -> torch.Tensor:
+            z, y, x = grid.start(index)
+            if y not in strips:
+                strips.clear()
+                strip = torch.as_tensor(volume[z : z + depth, y : y + height])[None, None]
+                for axis, tile in enumerate(grid.tile):
+                    strip, _ = reflect_to_length(strip, axis + 2, tile)
+                strips[y] = strip
+            return strips[y][0, ..., x : x + width]
+
+        while tiles:
+            now, tiles = tiles[: self.batch], tiles[self.batch :]
+            outputs = self._forward(network, torch.stack([window(index) for index in now]), sw_device)
+            for index, output in zip(now, outputs, strict=True):
+                slab.add(index, output * grid.weights(index))
+            bar.update(len(now))
+        for index in grid.layer(k, wanted=False):
+            slab.clear(index, grid.uncovered(index), self.background)
+
+    def _forward(self, network: Callable, tiles: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Outputs (B, C, Z, Y, X) of a batch, float32, averaged over the flips; in parts if memory is short."""
+        try:
+            batch = tiles.to(device)
+            total = torch.zeros((), device=device)
+            for axes in FLIPS[self.tta]:
+                flipped = [axis + 1 for axis in axes]
+                with torch.no_grad(), reduced_precision(device, self.amp):
+                    output = network(batch.flip(flipped) if flipped else batch)
+                total = total + (output.float().flip(flipped) if flipped else output.float())
+            return total.div_(self.tta).contiguous()
+        except torch.OutOfMemoryError as error:
+            if len(tiles) == 1:
+                raise ValueError(
+                    f"{device}: out of memory for one tile of {' x '.join(map(str, self.roi_size))} voxels. "
+                    "Give smaller tiles, for example --tile 64, or --device cpu."
+                ) from error
+            self.batch = half = len(tiles) // 2
+        logging.getLogger(__name__).warning("%s: out of memory; going on with %d tiles at once", device, half)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return torch.cat([self._forward(network, part, device) for part in tiles.split(half)])
+
+    def _finish(self, maps: torch.Tensor, first: int, last: int, region: Any) -> torch.Tensor:
+        """Background outside the region, rounded to the type of the maps."""
+        if region is not None:
+            outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
+            maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
+        return maps.to(self.map_dtype).float()
+
+
+class _Slab:
+    """The planes that tiles of the present layer lie in, (C, tile, Y, X); earlier planes are finished and gone."""
+
+    def __init__(self, grid: TileGrid, device: torch.device, pool: ThreadPoolExecutor | None) -> None:
+        self.grid, self.device, self.pool = grid, device, pool
+        self.maps: torch.Tensor | None = None
+        self.pending: Future | None = None
+
+    def _box(self, index: tuple[int, int, int]) -> tuple[slice, ...]:
+        _, y, x = self.grid.start(index)
+        return (slice(None), slice(None), slice(y, y + self.grid.tile[1]), slice(x, x + self.grid.tile[2]))
+
+    def _allocate(self, channels: int) -> torch.Tensor:
+        if self.maps is None:
+            sides = [starts[-1] + tile for starts, tile in zip(self.grid.starts, self.grid.tile, strict=True)]
+            self.maps = torch.zeros((channels, self.grid.tile[0], *sides[1:]), device=self.device)
+        return self.maps
+
+    def add(self, index: tuple[int, int, int], output: torch.Tensor) -> None:
+        """Add a weighted output (C, Z, Y, X); with a pool, in the background and in the order of the calls."""
+        target = self._allocate(len(output))[self._box(index)]
+        output = output.to(self.device)
+        if self.pool is None:
+            target.add_(output)
+            return
+        self.wait()
+        self.pending = self.pool.submit(target.add_, output)
+
+    def clear(self, index: tuple[int, int, int], uncovered: torch.Tensor, background: torch.Tensor | None) -> None:
+        """Put the background where no tile comes."""
+        self.wait()
+        values = background.to(self.device)  # type: ignore[union-attr]
+        box = self._allocate(len(values))[self._box(index)]
+        torch.where(uncovered.to(self.device), values[:, None, None, None], box, out=box)
+
+    def finished(self, depth: int) -> torch.Tensor:
+        """The first ``depth`` planes, which no later tile reaches."""
+        self.wait()
+        return self.maps[:, :depth]  # type: ignore[index]
+
+    def move(self, depth: int) -> None:
+        """Drop the first ``depth`` planes and make room for as many."""
+        kept = self.grid.tile[0] - depth
+        if kept > 0 and self.maps is not None:
+            for z in range(kept):  # plane by plane: source and target may overlap
+                self.maps[:, z] = self.maps[:, z + depth]
+            self.maps[:, kept:] = 0
+
+    def wait(self) -> None:
+        """Let the background thread finish."""
+        if self.pending is not None:
+            self.pending.result()
+            self.pending = None
+
+
+def _ends(one: slice) -> tuple[int, int]:
+    return one.start, one.stop
+
+
+def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+    """Read the region in which to look: true where the volume is above 0.
+
+    Raises
+    ------
+    ValueError
+        If its shape is not the tomogram's.
+    """
+    volume, _ = read_tomogram(path, check="labels")
+    if tuple(volume.shape) != tuple(shape):
+        raise ValueError(
+            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {volume.shape}. "
+            "Draw it on this tomogram, at the same binning."
+        )
+    return np.asarray(volume > 0)
 
 
 def reflect_to_length(volume: torch.Tensor, axis: int, length: int) -> tuple[torch.Tensor, int]:

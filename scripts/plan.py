@@ -1,0 +1,265 @@
+"""The plan of a detection before it starts: in memory or streamed, how many tiles, how much memory, disk and time."""
+
+from __future__ import annotations
+
+import bz2
+import copy
+import gzip
+import logging
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mrcfile.dtypes import HEADER_DTYPE
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scripts.tiles import TileGrid
+
+__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_shape"]
+
+GIB = 2**30
+BASE = 0.7 * GIB  # Python, torch and the compiled loops
+IN_MEMORY = 22  # bytes a voxel: image 4 (and its file 4), two maps 8, mask, labels and costs 6 in post-processing
+ON_DISK = 9  # bytes a voxel: maps 4, components and owners (compressed) about 1, labels up to 4
+CUDA_BATCH = 8  # more tiles at once are not faster
+SMALLEST_TILE = 32
+GUESSED_BYTES = 600  # a voxel; a pair of 16-wide BasicUNets takes 480
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one tomogram will be detected.
+
+    Attributes
+    ----------
+    path : {"memory", "streamed"}
+        Whether the volumes stay in memory, or go through files.
+    shape_zyx : tuple of 3 ints
+        Of the tomogram the networks see.
+    tile : tuple of 3 ints
+    tiles, batch : int
+        How many, and how many at once.
+    memory, disk : int
+        Expected peak of resident memory, and of temporary and final files, bytes.
+    limit : int
+        Memory that may be used, bytes.
+    block : int
+        Side, voxels, of the blocks of a streamed post-processing.
+    """
+
+    path: str
+    shape_zyx: tuple[int, int, int]
+    tile: tuple[int, int, int]
+    tiles: int
+    batch: int
+    memory: int
+    disk: int
+    limit: int
+    block: int = 0
+
+    def text(self) -> str:
+        """One line for the user."""
+        size, tile = (" x ".join(map(str, one)) for one in (self.shape_zyx, self.tile))
+        at_once = f", {self.batch} at once" if self.batch > 1 else ""
+        how = "in memory" if self.path == "memory" else f"streamed through files, {self.disk / GIB:.1f} GiB of disk"
+        return (
+            f"plan: {size} voxels, {self.tiles} tiles of {tile}{at_once}; {how}; "
+            f"about {self.memory / GIB:.1f} of {self.limit / GIB:.1f} GiB of memory"
+        )
+
+
+def make_plan(
+    shape_zyx: Sequence[int],
+    network: torch.nn.Module,
+    *,
+    tile: Sequence[int],
+    overlap: float,
+    device: torch.device | str = "cpu",
+    memory: float | None = None,
+    stream: bool | None = None,
+    reach: int = 0,
+) -> Plan:
+    """Decide how to detect a tomogram of this shape.
+
+    Parameters
+    ----------
+    shape_zyx : sequence of 3 ints
+        Voxels of the tomogram.
+    network : nn.Module
+        (B, 1, Z, Y, X) to (B, 2, Z, Y, X).
+    tile, overlap
+        As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit.
+    device : device
+        Where the network is.
+    memory : float, optional
+        GiB that may be used; what is free by default.
+    stream : bool, optional
+        Choose the path yourself.
+    reach : int
+        R_max, voxels.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        If even the streamed path needs more memory; says how much.
+    """
+    voxels = int(np.prod([int(side) for side in shape_zyx], dtype=np.int64))
+    limit = available_memory() if memory is None else int(memory * GIB)
+    size = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+    sides = (int(tile[0]), int(tile[1]), int(tile[2]))
+    on_cuda = torch.device(device).type == "cuda"
+    while True:
+        forward = 0 if on_cuda else forward_bytes(network, sides)
+        streamed = int(BASE + forward + _streamed_bytes(size, sides, reach))
+        in_memory = int(BASE + max(forward + 12 * voxels + 8 * sides[0] * size[1] * size[2], IN_MEMORY * voxels))
+        path = "streamed" if (stream if stream is not None else in_memory > limit) else "memory"
+        need = streamed if path == "streamed" else in_memory
+        if need <= limit or stream is False or max(sides) <= SMALLEST_TILE:
+            break
+        z, y, x = (min(side, max(SMALLEST_TILE, side - 32)) for side in sides)
+        sides = (z, y, x)
+    if need > limit:
+        raise ValueError(
+            f"memory: expected at least {need / GIB:.1f} GiB for a tomogram of {' x '.join(map(str, size))} voxels "
+            f"({'streamed through files' if path == 'streamed' else 'in memory'}), got {limit / GIB:.1f} GiB. "
+            "Close other programs, raise --memory, or bin the tomogram."
+        )
+    padded = [max(side, one) for side, one in zip(size, sides, strict=True)]
+    tiles = TileGrid(padded, sides, overlap).wanted.size
+    batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
+    disk = ON_DISK * voxels if path == "streamed" else 4 * voxels
+    plan = Plan(path, size, sides, tiles, min(batch, tiles), need, disk, limit)
+    return replace(plan, block=block_side(plan, reach)) if path == "streamed" else plan
+
+
+def check_disk(plan: Plan, folder: str | Path) -> None:
+    """Refuse, before any work, what the disk has no room for.
+
+    Raises
+    ------
+    ValueError
+        Names the folder, what is needed and what is free.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if plan.disk > free:
+        raise ValueError(
+            f"{folder}: expected {plan.disk / GIB:.1f} GiB of free disk for this tomogram, found {free / GIB:.1f} GiB. "
+            "Make room, or name a folder on another disk with --scratch_dir or --output_dir."
+        )
+
+
+def _streamed_bytes(size: Sequence[int], tile: Sequence[int], reach: int) -> float:
+    """Peak of the streamed path: the slab of tiles and its rounded copy, or one block with its halo."""
+    plane = int(size[1]) * int(size[2])
+    slab = plane * (2 * 4 * tile[0] + 2 * 2 * tile[0] + 4 * 16)
+    padded = 2 * max(reach, 16) + 4 * reach
+    return max(slab, 24 * min(float(padded) ** 3, float(np.prod(size, dtype=np.float64))), plane * 64 * 8)
+
+
+def block_side(plan: Plan, reach: int) -> int:
+    """Side of a post-processing block: as large as half of the memory allows, with a halo of two radii around it."""
+    fits = int((0.5 * (plan.limit - BASE) / 24) ** (1 / 3))
+    return int(np.clip(fits - 4 * reach, 2 * max(reach, 16), 512))
+
+
+def available_memory() -> int:
+    """Bytes that may be used now: what the machine has free, within the limit of a container."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(values.get("MemAvailable", values["MemTotal"]).split()[0]) * 1024
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def _cuda_batch(network: torch.nn.Module, tile: tuple[int, int, int], device: torch.device | str) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(np.clip(0.8 * free // max(forward_bytes(network, tile), 1), 1, CUDA_BATCH))
+
+
+def forward_bytes(network: torch.nn.Module, tile: Sequence[int]) -> int:
+    """Peak memory of one forward pass of one tile, in float32, without the weights; nothing is computed.
+
+    The network runs on torch's "meta" device, where tensors have shapes and no values, and every tensor is counted
+    as long as it lives.
+    """
+    return _forward_bytes(network, tuple(int(side) for side in tile))
+
+
+@lru_cache(maxsize=16)
+def _forward_bytes(network: torch.nn.Module, tile: tuple[int, ...]) -> int:
+    try:
+        shadow = copy.deepcopy(network).to("meta")
+        with torch.no_grad(), _LiveBytes() as live:
+            shadow(torch.empty((1, 1, *tile), device="meta"))
+    except (NotImplementedError, RuntimeError) as error:  # an operator without shapes-only form
+        logging.getLogger(__name__).info("memory of the network is a guess: %s", error)
+        return GUESSED_BYTES * int(np.prod(tile))
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Count the bytes of living tensors, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(one, torch.Tensor):
+                self._count(one.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def mrc_shape(path: str | Path) -> tuple[int, int, int] | None:
+    """The shape (Z, Y, X) in an MRC file's header, also compressed; None for other files and strange headers."""
+    name = str(path).lower()
+    if not name.removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
+        return None
+    opener: Any = gzip.open if name.endswith(".gz") else bz2.open if name.endswith(".bz2") else open
+    try:
+        with opener(path, "rb") as stream:
+            raw = stream.read(HEADER_DTYPE.itemsize)
+    except OSError:
+        return None  # the reader tells the user what is wrong with it
+    if len(raw) < HEADER_DTYPE.itemsize:
+        return None
+    for order in "<>":
+        header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
+        shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+        if all(0 < side < 100_000 for side in shape):
+            return shape
+    return None

@@ -1,0 +1,193 @@
+"""Inference over a whole tomogram: tiles, flips, what is skipped, memory, and other voxel sizes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from custom_transforms.io import write_mrc
+from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
+from scripts.plan import check_disk, forward_bytes, make_plan
+from scripts.tiles import TileGrid
+
+
+class Blur(torch.nn.Module):
+    """Two outputs of a reach of 2 voxels, symmetric under all flips; counts the tiles it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, image):
+        self.seen += len(image)
+        smooth = torch.nn.functional.avg_pool3d(image, 5, 1, 2, count_include_pad=False)
+        return torch.cat([2 * smooth, smooth.abs()], dim=1)
+
+
+@pytest.fixture
+def image():
+    return torch.randn(1, 1, 20, 44, 36, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mode,overlap", [("gaussian", 0.25), ("constant", 0.5), ("gaussian", 0.6)])
+def test_tiles_are_blended_as_monai_blends_them(image, mode, overlap):
+    options = {"roi_size": (16, 24, 20), "overlap": overlap, "mode": mode}
+    theirs = SlidingWindowInferer(sw_batch_size=3, **options)(image, Blur())
+    ours = TomogramInferer(sw_batch_size=3, amp=False, **options)(image, Blur())
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_one_tile_equals_many_tiles_away_from_their_borders(image):
+    """Farther from the tiles' borders than the network reaches, only rounding differs; near them 5 % on average."""
+    whole = TomogramInferer((20, 44, 36), amp=False)(image, Blur())
+    tiled = TomogramInferer((20, 24, 20), overlap=0.5, amp=False)(image, Blur())
+    assert (whole - tiled).abs().mean() < 0.06 * whole.abs().mean()
+    grid = TileGrid((20, 44, 36), (20, 24, 20), 0.5)
+    inner = torch.ones(44, 36, dtype=torch.bool)  # not within 2 voxels of an inner border of any tile
+    for axis, (starts, tile) in enumerate(zip(grid.starts[1:], grid.tile[1:], strict=True)):
+        for edge in {s for s in starts if s} | {s + tile for s in starts[:-1]}:
+            index = [slice(None)] * 2
+            index[axis] = slice(edge - 2, edge + 2)
+            inner[tuple(index)] = False
+    assert inner.float().mean() > 0.2
+    torch.testing.assert_close(whole[..., inner], tiled[..., inner], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_sum_to_one_wherever_a_tile_is_wanted():
+    grid = TileGrid((20, 30, 26), (12, 12, 12), 0.4)
+    grid.wanted[0, 1, :] = False
+    grid.wanted[1, 0, 1:] = False
+    total, uncovered = torch.zeros(20, 30, 26), torch.zeros(20, 30, 26, dtype=torch.bool)
+    for k in range(grid.wanted.shape[0]):
+        for wanted in (True, False):
+            for index in grid.layer(k, wanted):
+                box = tuple(slice(s, s + 12) for s in grid.start(index))
+                if wanted:
+                    total[box] += grid.weights(index)
+                else:
+                    uncovered[box] |= grid.uncovered(index)
+    torch.testing.assert_close(total, 1.0 - uncovered.float())
+    assert uncovered.any()
+
+
+@pytest.mark.parametrize("tta", [2, 4, 8])
+def test_flips_change_nothing_for_a_symmetric_network_and_are_undone_for_another(image, tta):
+    options = {"roi_size": (16, 24, 20), "amp": False}
+    symmetric = Blur()
+    plain = TomogramInferer(**options)(image, symmetric)
+    tiles, symmetric.seen = symmetric.seen, 0
+    torch.testing.assert_close(TomogramInferer(tta=tta, **options)(image, symmetric), plain, rtol=1e-5, atol=1e-6)
+    assert symmetric.seen == tta * tiles and len(set(FLIPS[tta])) == tta
+    shift = lambda tile: torch.roll(tile, 1, dims=4)  # noqa: E731
+    moved = TomogramInferer((20, 44, 36), amp=False, tta=tta)(image, shift)
+    expected = (torch.roll(image, 1, dims=4) + torch.roll(image, -1, dims=4)) / 2
+    torch.testing.assert_close(moved, expected, msg="x is flipped in half of the passes, and flipped back")
+
+
+def test_skipping_constant_tiles_changes_nothing_outside_them(image):
+    image[..., 20:] = 0.5
+    options = {"roi_size": (10, 12, 8), "amp": False}
+    all_tiles, some = Blur(), Blur()
+    full = TomogramInferer(**options)(image, all_tiles)
+    skipped = TomogramInferer(background=[-20.0, 0.0], **options)(image, some)
+    assert some.seen < 0.8 * all_tiles.seen
+    torch.testing.assert_close(skipped[..., :20], full[..., :20])
+    assert (skipped[:, 0, ..., 30:] == -20).all() and (skipped[:, 1, ..., 30:] == 0).all()
+    nothing = TomogramInferer(background=[-20.0, 0.0], **options)(torch.ones(1, 1, 20, 44, 36), some)
+    assert (nothing[:, 0] == -20).all() and nothing.shape == full.shape
+
+
+def test_only_the_region_is_looked_at(image, tmp_path):
+    region = np.zeros((20, 44, 36), np.int8)
+    region[2:9, 5:30, 3:11] = 1
+    write_mrc(tmp_path / "region.mrc", region, 10.0)
+    options = {"roi_size": (10, 12, 10), "amp": False}
+    all_tiles, some = Blur(), Blur()
+    full = TomogramInferer(**options)(image, all_tiles)
+    inside = TomogramInferer(background=[-20.0, 0.0], region=tmp_path / "region.mrc", **options)(image, some)
+    assert some.seen < 0.6 * all_tiles.seen
+    torch.testing.assert_close(inside[0, 1][region > 0], full[0, 1][region > 0])
+    assert (inside[0, 0][region == 0] == -20).all()
+    with pytest.raises(ValueError, match=r"expected a region of the tomogram's shape .*\(20, 44, 35\)"):
+        TomogramInferer(background=[-20.0, 0.0], region=tmp_path / "region.mrc", **options)(image[..., :35], some)
+
+
+@pytest.mark.parametrize("shape", [(3, 44, 36), (20, 5, 36), (1, 2, 3), (20, 44, 4)])
+def test_thin_tomograms_are_seen_in_their_reflections(shape):
+    image = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
+    result = TomogramInferer((16, 16, 16), amp=False, overlap=0.5)(image, Blur())
+    padded = image
+    for axis in (2, 3, 4):
+        padded, _ = reflect_to_length(padded, axis, 16)
+    before = [(long - side) // 2 for long, side in zip(padded.shape[2:], shape, strict=True)]
+    whole = TomogramInferer((16, 16, 16), amp=False, overlap=0.5)(padded, Blur())
+    window = tuple(slice(b, b + side) for b, side in zip(before, shape, strict=True))
+    torch.testing.assert_close(result, whole[(slice(None), slice(None), *window)])
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(image, caplog):
+    class Small(Blur):
+        def forward(self, image):
+            if len(image) > 2:
+                raise torch.OutOfMemoryError("no memory")
+            return super().forward(image)
+
+    options = {"roi_size": (16, 24, 20), "amp": False}
+    inferer = TomogramInferer(sw_batch_size=8, **options)
+    torch.testing.assert_close(inferer(image, Small()), TomogramInferer(**options)(image, Blur()))
+    assert inferer.batch == 2 and "out of memory; going on with 2 tiles at once" in caplog.text
+
+    def never(tile):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(ValueError, match="out of memory for one tile of 16 x 24 x 20 voxels. Give smaller tiles"):
+        inferer(image, never)
+
+
+def test_the_number_of_threads_changes_nothing(image):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 3, 1, 1))
+    inferer = TomogramInferer((16, 24, 20), amp=False)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(inferer(image, network))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+def test_maps_rounded_to_half_precision_differ_by_its_rounding_alone(image):
+    exact = TomogramInferer((16, 24, 20), amp=False)(image, Blur())
+    rounded = TomogramInferer((16, 24, 20), amp=False, map_dtype="float16")(image, Blur())
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact.half().float(), rtol=0, atol=0)
+
+
+def test_wrong_options_are_errors():
+    with pytest.raises(ValueError, match="tta: expected one of 1, 2, 4, 8"):
+        TomogramInferer((16, 16, 16), tta=3)
+    with pytest.raises(ValueError, match="overlap: expected a number from 0 to below 1, got 1"):
+        TomogramInferer((4, 4, 4), overlap=1)(torch.zeros(1, 1, 4, 4, 4), Blur())
+    with pytest.raises(ValueError, match=r"expected tomograms \(B, 1, Z, Y, X\), got \(1, 2, 4, 4, 4\)"):
+        TomogramInferer((4, 4, 4))(torch.zeros(1, 2, 4, 4, 4), Blur())
+
+
+def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.Conv3d(8, 2, 3, padding=1))
+    options = {"tile": (96, 96, 96), "overlap": 0.25}
+    plan = make_plan((100, 200, 300), network, memory=8, **options)
+    assert (plan.path, plan.tiles, plan.tile) == ("memory", 2 * 3 * 4, (96, 96, 96))
+    assert "100 x 200 x 300 voxels, 24 tiles of 96 x 96 x 96; in memory; about " in plan.text()
+    assert make_plan((1024, 2048, 2048), network, memory=8, **options).path == "streamed"
+    # the tile, the activations of 8 channels, and the output
+    assert forward_bytes(network, (32, 32, 32)) == (1 + 8 + 2) * 4 * 32**3
+    wide = torch.nn.Sequential(torch.nn.Conv3d(1, 400, 3, padding=1), torch.nn.Conv3d(400, 2, 3, padding=1))
+    assert make_plan((32, 200, 300), wide, memory=1.1, **options).tile == (32, 32, 32)
+    with pytest.raises(ValueError, match=r"memory: expected at least .* GiB for a tomogram of 100 x 200 x 300 voxels"):
+        make_plan((100, 200, 300), network, memory=0.1, **options)
+
+
+def test_too_little_disk_is_an_error_before_any_work(tmp_path):
+    plan = replace(make_plan((32, 64, 64), Blur(), tile=(32, 32, 32), overlap=0.25), disk=10**18)
+    with pytest.raises(ValueError, match="GiB of free disk for this tomogram, found"):
+        check_disk(plan, tmp_path / "not" / "yet")
