@@ -17,10 +17,12 @@ import torch
 from monai.bundle import ConfigParser
 
 from custom_transforms.io import metadata_warnings
+from custom_transforms.rescale import model_shape
+from custom_transforms.units import as_voxel_size_zyx
 from scripts.cli import user_message
 from scripts.datalist import find_tomograms
 from scripts.outputs import finished_record, tomogram_name
-from scripts.plan import Plan, check_disk, make_plan, mrc_shape
+from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
 
 __all__ = ["Detector", "detect", "tile_of"]
 
@@ -81,12 +83,19 @@ class Detector:
         ValueError
             If memory or disk do not suffice.
         """
-        shape = mrc_shape(tomogram)
-        if shape is None:
+        geometry = mrc_geometry(tomogram)
+        if geometry is None:
             return None
+        shape, voxel_size_zyx = geometry
+        if self.parser["voxel_size"] is not None:
+            voxel_size_zyx = as_voxel_size_zyx(self.parser["voxel_size"])
+        seen = shape
+        if (voxel_size_zyx > 0).all() and not self.parser["keep_voxel_size"]:
+            seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
         plan = make_plan(
             shape,
             self.network,
+            seen_zyx=seen,
             tile=self.parser["tile"],
             overlap=self.parser["overlap"],
             device=self.parser.get_parsed_content("device"),
@@ -104,6 +113,7 @@ class Detector:
         loaded = time.perf_counter()
         with torch.no_grad():
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
+        data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
         return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
 
@@ -125,6 +135,7 @@ def detect(
     config: str | None = None,
     contrast: str | None = None,
     voxel_size: float | tuple[float, ...] | None = None,
+    keep_voxel_size: bool = False,
     fill_nonfinite: bool = False,
     signed: bool | None = None,
     mask_threshold: float | None = None,
@@ -168,6 +179,8 @@ def detect(
         What protein looks like in the tomogram: dark (the rule for raw tomograms) or bright.
     voxel_size : float
         Å per voxel, where the file does not say or says it wrong; one number, or three as Z,Y,X.
+    keep_voxel_size : bool
+        Do not rescale a tomogram whose voxels are not of the size the networks know.
     fill_nonfinite : bool
         Replace NaN and infinite voxels by the mean instead of refusing the file.
     signed : bool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SimpleInferer
 from tqdm.auto import tqdm
 
-from custom_transforms.io import read_tomogram
-from scripts.tiles import TileGrid
+from custom_transforms.io import add_warning, read_tomogram
+from custom_transforms.normalize import normalize_tomogram
+from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
+from scripts.tiles import BlendedSlab, TileGrid
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
 
@@ -98,13 +101,19 @@ class TomogramInferer(Inferer):
         Volume of the tomogram's shape; only where it is above 0 is anything found. Needs ``background``.
     map_dtype : {"float32", "float16"}
         Round the result to this type (it still comes as float32), to be the same as one that was stored in it.
+    voxel_size_model : float or sequence of 3 floats, optional
+        Å. A tomogram whose voxels (``voxel_size_zyx`` of its metadata) differ by more than 5 % is rescaled for the
+        networks, and the result brought back.
+    keep_voxel_size : bool
+        Never rescale.
     """
 
     def __init__(
         self, roi_size: Sequence[int], overlap: float = 0.25, sw_batch_size: int = 1, mode: str = "gaussian",
         sw_device: torch.device | str | None = None, device: torch.device | str | None = None, progress: bool = False,
         amp: bool = True, tta: int = 1, background: Sequence[float] | None = None, region: str | Path | None = None,
-        map_dtype: str = "float32",
+        map_dtype: str = "float32", voxel_size_model: float | Sequence[float] | None = None,
+        keep_voxel_size: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if tta not in FLIPS:
@@ -118,6 +127,7 @@ class TomogramInferer(Inferer):
         self.sw_device, self.device, self.progress = sw_device, device, progress
         self.background = None if background is None else torch.tensor([float(value) for value in background])
         self.region, self.map_dtype = region, getattr(torch, map_dtype)
+        self.voxel_size_model, self.keep_voxel_size = voxel_size_model, keep_voxel_size
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Take (B, 1, Z, Y, X) float32; return the network's channels on the same voxels, float32."""
@@ -125,16 +135,59 @@ class TomogramInferer(Inferer):
             raise ValueError(f"expected tomograms (B, 1, Z, Y, X), got {tuple(inputs.shape)}. Give one channel.")
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         region = read_region(self.region, inputs.shape[2:]) if self.region is not None else None
-        results: list[torch.Tensor] = []
-        for volume in plain[:, 0]:
-            whole = None
-            for first, last, maps in self.predict_slabs(volume, network, region):
-                if whole is None:
-                    whole = torch.empty((len(maps), *volume.shape), device=self.device or inputs.device)
-                whole[:, first:last] = maps
-            results.append(whole)  # type: ignore[arg-type]
+        meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
+        seen = self.seen_shape(inputs.shape[2:], meta)
+        results = [self._predict_volume(volume, network, region, seen) for volume in plain[:, 0]]
         result = results[0][None] if len(results) == 1 else torch.stack(results)
-        return MetaTensor(result, meta=dict(inputs.meta)) if isinstance(inputs, MetaTensor) else result
+        return MetaTensor(result, meta=meta) if isinstance(inputs, MetaTensor) else result
+
+    def seen_shape(self, shape_zyx: Sequence[int], meta: dict[str, Any]) -> tuple[int, int, int]:
+        """The shape in which the networks see a tomogram; ``meta`` takes a warning if its voxel size differs."""
+        z, y, x = (int(side) for side in shape_zyx)
+        if self.voxel_size_model is None or "voxel_size_zyx" not in meta:
+            return z, y, x
+        own = np.asarray(meta["voxel_size_zyx"], dtype=float).reshape(-1)[:3]  # a loader may have batched it
+        seen = model_shape((z, y, x), own, self.voxel_size_model)
+        if seen == (z, y, x):
+            return seen
+        told = f"voxels of {' x '.join(f'{size:g}' for size in np.unique(own))} Å, the networks know {self._model_text}"
+        if self.keep_voxel_size:
+            add_warning(meta, f"{told}: nothing was rescaled (keep_voxel_size), and particles may be missed.")
+            return z, y, x
+        add_warning(
+            meta,
+            f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are in "
+            "its own. --keep_voxel_size switches this off.",
+        )
+        return seen
+
+    @property
+    def _model_text(self) -> str:
+        return f"{' x '.join(f'{size:g}' for size in np.unique(np.asarray(self.voxel_size_model, dtype=float)))} Å"
+
+    def _predict_volume(
+        self, volume: torch.Tensor, network: Callable, region: np.ndarray | None, seen: tuple[int, int, int]
+    ) -> torch.Tensor:
+        """The maps (C, Z, Y, X) of one volume (Z, Y, X), on its own voxels."""
+        own = tuple(volume.shape)
+        if own != seen:
+            rescaled = normalize_tomogram(rescale_volume(volume.cpu(), seen).numpy(), "bright")
+            volume = torch.from_numpy(rescaled).to(volume.device)
+        whole: torch.Tensor | None = None
+        for first, last, maps in self.predict_slabs(volume, network, region):
+            if whole is None:
+                whole = torch.empty((len(maps), *seen), device=self.device or volume.device)
+            whole[:, first:last] = maps
+        if own == seen:
+            return whole  # type: ignore[return-value]
+        result = torch.empty((len(whole), *own), device=whole.device)  # type: ignore[arg-type, union-attr]
+        for target, source in zip(result, whole, strict=True):  # type: ignore[arg-type]
+            for first, last, planes in rescaled_slabs(source.cpu(), own, "map"):
+                target[first:last] = planes
+        for first in range(0, own[0], YIELDED_PLANES):
+            last = min(first + YIELDED_PLANES, own[0])
+            result[:, first:last] = self.finish(result[:, first:last], first, last, region)
+        return result
 
     def predict_slabs(
         self, volume: Any, network: Callable[..., torch.Tensor], region: Any = None
@@ -148,8 +201,8 @@ class TomogramInferer(Inferer):
         and x are slices and i is a number.
         network : callable
             (B, 1, Z, Y, X) to (B, C, Z, Y, X), the same voxels.
-        region : array-like, shape (Z, Y, X), optional
-            Only where it is true is anything found.
+        region : array-like, (Z, Y, X) of bool, optional
+            Tiles outside are skipped. If it has the shape of ``volume``, the maps outside are background.
 
         Yields
         ------
@@ -175,7 +228,7 @@ class TomogramInferer(Inferer):
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # a GPU computes the next tiles while a thread of the CPU adds the last ones
             pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" else None
-            slab = _Slab(grid, device, pool)
+            slab = BlendedSlab(grid, device, pool)
             for k, z in enumerate(grid.starts[0]):
                 self._predict_layer(volume, network, grid, k, slab, sw_device, bar)
                 last = grid.starts[0][k + 1] if k + 1 < len(grid.starts[0]) else padded[0]
@@ -184,7 +237,8 @@ class TomogramInferer(Inferer):
                     maps, z, last = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
                 for a in range(z, last, YIELDED_PLANES):
                     b = min(a + YIELDED_PLANES, last)
-                    yield a, b, self._finish(maps[:, a - z : b - z], a, b, region)
+                    inside = region if region is not None and tuple(region.shape) == shape else None
+                    yield a, b, self.finish(maps[:, a - z : b - z], a, b, inside)
                 slab.move(last - z)
 
     def _is_wanted(self, volume: Any, region: Any, start: Sequence[int], before: Sequence[int]) -> bool:
@@ -193,10 +247,13 @@ class TomogramInferer(Inferer):
             slice(max(s - b, 0), min(s - b + tile, side))
             for s, b, tile, side in zip(start, before, self.roi_size, volume.shape, strict=True)
         )
-        if region is not None and not any(np.asarray(region[z, box[1], box[2]]).any() for z in range(*_ends(box[0]))):
-            return False
+        if region is not None:
+            scale = [there / here for there, here in zip(region.shape, volume.shape, strict=True)]
+            at = [slice(int(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, scale, strict=True)]
+            if not any(np.asarray(region[z, at[1], at[2]]).any() for z in range(at[0].start, at[0].stop)):
+                return False
         lowest, highest = np.inf, -np.inf
-        for z in range(*_ends(box[0])):  # one plane tells, for nearly every tile
+        for z in range(box[0].start, box[0].stop):  # one plane tells, for nearly every tile
             plane = torch.as_tensor(volume[z, box[1], box[2]])
             low, high = torch.aminmax(plane)
             lowest, highest = min(lowest, float(low)), max(highest, float(high))
@@ -205,7 +262,14 @@ class TomogramInferer(Inferer):
         return False
 
     def _predict_layer(
-        self, volume: Any, network: Callable, grid: TileGrid, k: int, slab: _Slab, sw_device: torch.device, bar: tqdm
+        self,
+        volume: Any,
+        network: Callable,
+        grid: TileGrid,
+        k: int,
+        slab: BlendedSlab,
+        sw_device: torch.device,
+        bar: tqdm,
     ) -> None:
         tiles, (depth, height, width) = grid.layer(k), grid.tile
         strips: dict[int, torch.Tensor] = {}  # the last row of tiles: (1, 1, Z, Y, X), as long as the volume in X
@@ -252,71 +316,12 @@ class TomogramInferer(Inferer):
             torch.cuda.empty_cache()
         return torch.cat([self._forward(network, part, device) for part in tiles.split(half)])
 
-    def _finish(self, maps: torch.Tensor, first: int, last: int, region: Any) -> torch.Tensor:
+    def finish(self, maps: torch.Tensor, first: int, last: int, region: Any) -> torch.Tensor:
         """Background outside the region, rounded to the type of the maps."""
         if region is not None:
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
-
-
-class _Slab:
-    """The planes that tiles of the present layer lie in, (C, tile, Y, X); earlier planes are finished and gone."""
-
-    def __init__(self, grid: TileGrid, device: torch.device, pool: ThreadPoolExecutor | None) -> None:
-        self.grid, self.device, self.pool = grid, device, pool
-        self.maps: torch.Tensor | None = None
-        self.pending: Future | None = None
-
-    def _box(self, index: tuple[int, int, int]) -> tuple[slice, ...]:
-        _, y, x = self.grid.start(index)
-        return (slice(None), slice(None), slice(y, y + self.grid.tile[1]), slice(x, x + self.grid.tile[2]))
-
-    def _allocate(self, channels: int) -> torch.Tensor:
-        if self.maps is None:
-            sides = [starts[-1] + tile for starts, tile in zip(self.grid.starts, self.grid.tile, strict=True)]
-            self.maps = torch.zeros((channels, self.grid.tile[0], *sides[1:]), device=self.device)
-        return self.maps
-
-    def add(self, index: tuple[int, int, int], output: torch.Tensor) -> None:
-        """Add a weighted output (C, Z, Y, X); with a pool, in the background and in the order of the calls."""
-        target = self._allocate(len(output))[self._box(index)]
-        output = output.to(self.device)
-        if self.pool is None:
-            target.add_(output)
-            return
-        self.wait()
-        self.pending = self.pool.submit(target.add_, output)
-
-    def clear(self, index: tuple[int, int, int], uncovered: torch.Tensor, background: torch.Tensor | None) -> None:
-        """Put the background where no tile comes."""
-        self.wait()
-        values = background.to(self.device)  # type: ignore[union-attr]
-        box = self._allocate(len(values))[self._box(index)]
-        torch.where(uncovered.to(self.device), values[:, None, None, None], box, out=box)
-
-    def finished(self, depth: int) -> torch.Tensor:
-        """The first ``depth`` planes, which no later tile reaches."""
-        self.wait()
-        return self.maps[:, :depth]  # type: ignore[index]
-
-    def move(self, depth: int) -> None:
-        """Drop the first ``depth`` planes and make room for as many."""
-        kept = self.grid.tile[0] - depth
-        if kept > 0 and self.maps is not None:
-            for z in range(kept):  # plane by plane: source and target may overlap
-                self.maps[:, z] = self.maps[:, z + depth]
-            self.maps[:, kept:] = 0
-
-    def wait(self) -> None:
-        """Let the background thread finish."""
-        if self.pending is not None:
-            self.pending.result()
-            self.pending = None
-
-
-def _ends(one: slice) -> tuple[int, int]:
-    return one.start, one.stop
 
 
 def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.tiles import TileGrid
 
-__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_shape"]
+__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_geometry"]
 
 GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
@@ -85,6 +85,7 @@ def make_plan(
     memory: float | None = None,
     stream: bool | None = None,
     reach: int = 0,
+    seen_zyx: Sequence[int] | None = None,
 ) -> Plan:
     """Decide how to detect a tomogram of this shape.
 
@@ -104,6 +105,8 @@ def make_plan(
         Choose the path yourself.
     reach : int
         R_max, voxels.
+    seen_zyx : sequence of 3 ints, optional
+        The shape the networks see, if the tomogram is rescaled for them.
 
     Returns
     -------
@@ -117,12 +120,15 @@ def make_plan(
     voxels = int(np.prod([int(side) for side in shape_zyx], dtype=np.int64))
     limit = available_memory() if memory is None else int(memory * GIB)
     size = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+    seen = size if seen_zyx is None else (int(seen_zyx[0]), int(seen_zyx[1]), int(seen_zyx[2]))
+    seen_voxels = int(np.prod(seen, dtype=np.int64))
     sides = (int(tile[0]), int(tile[1]), int(tile[2]))
     on_cuda = torch.device(device).type == "cuda"
     while True:
         forward = 0 if on_cuda else forward_bytes(network, sides)
-        streamed = int(BASE + forward + _streamed_bytes(size, sides, reach))
-        in_memory = int(BASE + max(forward + 12 * voxels + 8 * sides[0] * size[1] * size[2], IN_MEMORY * voxels))
+        streamed = int(BASE + forward + _streamed_bytes(size, seen, sides, reach))
+        predicting = 8 * voxels + 12 * seen_voxels + 8 * sides[0] * seen[1] * seen[2] + (seen != size) * 8 * voxels
+        in_memory = int(BASE + max(forward + predicting, IN_MEMORY * voxels))
         path = "streamed" if (stream if stream is not None else in_memory > limit) else "memory"
         need = streamed if path == "streamed" else in_memory
         if need <= limit or stream is False or max(sides) <= SMALLEST_TILE:
@@ -135,11 +141,13 @@ def make_plan(
             f"({'streamed through files' if path == 'streamed' else 'in memory'}), got {limit / GIB:.1f} GiB. "
             "Close other programs, raise --memory, or bin the tomogram."
         )
-    padded = [max(side, one) for side, one in zip(size, sides, strict=True)]
+    padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    disk = ON_DISK * voxels if path == "streamed" else 4 * voxels
-    plan = Plan(path, size, sides, tiles, min(batch, tiles), need, disk, limit)
+    disk = 4 * voxels  # the labels, at most
+    if path == "streamed":
+        disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
+    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit)
     return replace(plan, block=block_side(plan, reach)) if path == "streamed" else plan
 
 
@@ -162,9 +170,9 @@ def check_disk(plan: Plan, folder: str | Path) -> None:
         )
 
 
-def _streamed_bytes(size: Sequence[int], tile: Sequence[int], reach: int) -> float:
+def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int], reach: int) -> float:
     """Peak of the streamed path: the slab of tiles and its rounded copy, or one block with its halo."""
-    plane = int(size[1]) * int(size[2])
+    plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
     slab = plane * (2 * 4 * tile[0] + 2 * 2 * tile[0] + 4 * 16)
     padded = 2 * max(reach, 16) + 4 * reach
     return max(slab, 24 * min(float(padded) ** 3, float(np.prod(size, dtype=np.float64))), plane * 64 * 8)
@@ -244,8 +252,11 @@ class _LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def mrc_shape(path: str | Path) -> tuple[int, int, int] | None:
-    """The shape (Z, Y, X) in an MRC file's header, also compressed; None for other files and strange headers."""
+def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | None:
+    """Shape and voxel size (Å; 0 if it is not known), both (Z, Y, X), of an MRC file's header, also compressed.
+
+    None for other files and strange headers: the reader tells the user what is wrong with them.
+    """
     name = str(path).lower()
     if not name.removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
         return None
@@ -254,12 +265,12 @@ def mrc_shape(path: str | Path) -> tuple[int, int, int] | None:
         with opener(path, "rb") as stream:
             raw = stream.read(HEADER_DTYPE.itemsize)
     except OSError:
-        return None  # the reader tells the user what is wrong with it
+        return None
     if len(raw) < HEADER_DTYPE.itemsize:
         return None
     for order in "<>":
         header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
         shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
         if all(0 < side < 100_000 for side in shape):
-            return shape
+            return shape, np.array([float(header["cella"][a]) / max(int(header[f"m{a}"]), 1) for a in "zyx"])
     return None

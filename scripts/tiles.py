@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
-__all__ = ["TileGrid"]
+__all__ = ["BlendedSlab", "TileGrid"]
 
 CACHED_WEIGHTS = 64  # tiles inside the volume share theirs; those at its borders are of a few dozen kinds
 
@@ -101,3 +102,58 @@ class TileGrid:
             there = tuple(slice(max(-o, 0), t + min(-o, 0)) for o, t in zip(offset, self.tile, strict=True))
             total[here] += self._importance[there]
         return total
+
+
+class BlendedSlab:
+    """The planes that tiles of the present layer lie in, (C, tile, Y, X); earlier planes are finished and gone."""
+
+    def __init__(self, grid: TileGrid, device: torch.device, pool: ThreadPoolExecutor | None) -> None:
+        self.grid, self.device, self.pool = grid, device, pool
+        self.maps: torch.Tensor | None = None
+        self.pending: Future | None = None
+
+    def _box(self, index: tuple[int, int, int]) -> tuple[slice, ...]:
+        _, y, x = self.grid.start(index)
+        return (slice(None), slice(None), slice(y, y + self.grid.tile[1]), slice(x, x + self.grid.tile[2]))
+
+    def _allocate(self, channels: int) -> torch.Tensor:
+        if self.maps is None:
+            sides = [starts[-1] + tile for starts, tile in zip(self.grid.starts, self.grid.tile, strict=True)]
+            self.maps = torch.zeros((channels, self.grid.tile[0], *sides[1:]), device=self.device)
+        return self.maps
+
+    def add(self, index: tuple[int, int, int], output: torch.Tensor) -> None:
+        """Add a weighted output (C, Z, Y, X); with a pool, in the background and in the order of the calls."""
+        target = self._allocate(len(output))[self._box(index)]
+        output = output.to(self.device)
+        if self.pool is None:
+            target.add_(output)
+            return
+        self.wait()
+        self.pending = self.pool.submit(target.add_, output)
+
+    def clear(self, index: tuple[int, int, int], uncovered: torch.Tensor, background: torch.Tensor | None) -> None:
+        """Put the background where no tile comes."""
+        self.wait()
+        values = background.to(self.device)  # type: ignore[union-attr]
+        box = self._allocate(len(values))[self._box(index)]
+        torch.where(uncovered.to(self.device), values[:, None, None, None], box, out=box)
+
+    def finished(self, depth: int) -> torch.Tensor:
+        """The first ``depth`` planes, which no later tile reaches."""
+        self.wait()
+        return self.maps[:, :depth]  # type: ignore[index]
+
+    def move(self, depth: int) -> None:
+        """Drop the first ``depth`` planes and make room for as many."""
+        kept = self.grid.tile[0] - depth
+        if kept > 0 and self.maps is not None:
+            for z in range(kept):  # plane by plane: source and target may overlap
+                self.maps[:, z] = self.maps[:, z + depth]
+            self.maps[:, kept:] = 0
+
+    def wait(self) -> None:
+        """Let the background thread finish."""
+        if self.pending is not None:
+            self.pending.result()
+            self.pending = None

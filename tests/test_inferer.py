@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 
 from custom_transforms.io import write_mrc
+from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
 from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
 from scripts.plan import check_disk, forward_bytes, make_plan
 from scripts.tiles import TileGrid
@@ -191,3 +193,54 @@ def test_too_little_disk_is_an_error_before_any_work(tmp_path):
     plan = replace(make_plan((32, 64, 64), Blur(), tile=(32, 32, 32), overlap=0.25), disk=10**18)
     with pytest.raises(ValueError, match="GiB of free disk for this tomogram, found"):
         check_disk(plan, tmp_path / "not" / "yet")
+
+
+def gaussian(shape, center, sigma):
+    grid = np.stack(np.mgrid[: shape[0], : shape[1], : shape[2]], axis=-1)
+    return np.exp(-((grid - center) ** 2).sum(axis=-1) / (2 * sigma**2)).astype(np.float32)
+
+
+def centroid(volume):
+    weights = np.clip(np.asarray(volume) - 0.2 * float(volume.max()), 0, None)
+    return np.array([(weights * index).sum() / weights.sum() for index in np.indices(weights.shape)])
+
+
+@pytest.mark.parametrize("voxel_size,model", [(10.0, 13.5), (10.0, 7.3), (14.0, 10.0)])
+def test_a_rescaled_blob_comes_back_to_its_own_voxels(voxel_size, model):
+    """Networks of other voxels see a blob of the right size, and its center returns within 0.1 voxel."""
+    center = np.array([14.3, 20.8, 31.6])
+    blob = torch.from_numpy(gaussian((33, 42, 59), center, 4.0))[None, None]
+    seen = []
+
+    def network(tiles):
+        seen.append(tiles.shape)
+        return torch.cat([tiles, tiles], dim=1)
+
+    meta = {"voxel_size_zyx": np.full(3, voxel_size), "filename_or_obj": "blob.mrc"}
+    options = {"roi_size": (96, 96, 96), "amp": False, "voxel_size_model": model}
+    with pytest.warns(UserWarning, match="results are in its own. --keep_voxel_size switches this off"):
+        result = TomogramInferer(**options)(MetaTensor(blob, meta=meta), network)
+    assert result.shape == (1, 2, 33, 42, 59) and "rescaled to" in result.meta["warnings"]
+    np.testing.assert_allclose(centroid(result[0, 0].numpy() - result.min().item()), center, atol=0.1)
+    with pytest.warns(UserWarning, match="nothing was rescaled"):
+        kept = TomogramInferer(**options, keep_voxel_size=True)(MetaTensor(blob, meta=meta), network)
+    np.testing.assert_array_equal(kept[0, 0], blob[0, 0])
+
+
+def test_rescaling_averages_where_voxels_grow_and_does_not_depend_on_slabs():
+    volume = torch.randn(40, 30, 50, generator=torch.Generator().manual_seed(2))
+    small = rescale_volume(volume, (20, 15, 25))
+    assert small.std() < 0.5, "noise averages out: nothing is aliased"
+    stripes = torch.from_numpy(np.indices((40, 30, 50)).sum(axis=0) % 2 * 2.0 - 1)
+    assert rescale_volume(stripes, (20, 15, 25), "map").abs().max() < 0.2
+    ramp = torch.arange(40.0)[:, None, None].expand(40, 30, 50)
+    there_and_back = rescale_volume(rescale_volume(ramp, (52, 30, 61)), (40, 30, 50), "map")
+    torch.testing.assert_close(there_and_back[3:-3], ramp[3:-3], atol=0.06, rtol=0)
+    cut = [planes for _, _, planes in rescaled_slabs(volume.numpy(), (57, 15, 60))]
+    assert torch.equal(torch.cat(cut), rescale_volume(volume, (57, 15, 60)))
+
+
+def test_voxel_sizes_within_five_percent_are_left_alone():
+    assert model_shape((20, 30, 40), np.full(3, 10.4), 10.0) == (20, 30, 40)
+    assert model_shape((20, 30, 40), np.array([10.6, 10.0, 10.0]), 10.0) == (21, 30, 40)
+    assert model_shape((20, 30, 40), np.full(3, 30.0), None) == (20, 30, 40)
