@@ -42,12 +42,15 @@ def test_text_stays_text_in_options_and_file_names(run, text):
 
 
 def test_a_bare_flag_does_not_swallow_the_file_name_after_it(run):
+    """Defect 5 of the original: ``-filter_outlier False`` was true."""
     code, calls, _ = run("--overwrite", "a.mrc", "--output_dir=x", "b.mrc")
     assert code == 0
     assert calls == [(("a.mrc", "b.mrc"), "x", True, 1.0, (96,))]
+    assert run("a.mrc", "--overwrite=False")[1][-1][2] is False
 
 
 def test_numbers_are_parsed_and_anything_else_is_an_error(run):
+    """Defect 5 of the original: it rejected ``-vs 13.5``."""
     assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
         (("a.mrc",), "out", False, 1000.0, (64, 96, 96))
     ]

@@ -104,6 +104,14 @@ def test_repeated_parts_of_the_configs_are_equal():
         assert one["load"][2] == inference["preprocessing"]["transforms"][1], "normalised alike"
 
 
+@pytest.mark.parametrize("name", ["train_mask.json", "train_center.json"])
+def test_augmentation_leaves_the_missing_wedge_in_place(name):
+    """Defect 7 of the original: its 90-degree rotations in the (Z, X) plane moved the wedge. Flips never do."""
+    targets = [one["_target_"] for one in read(name)["train"]["random_transforms"]]
+    assert targets.count("RandFlipd") == 3
+    assert not [one for one in targets if "Rot" in one or "Affine" in one or "Zoom" in one or "Elastic" in one]
+
+
 @pytest.mark.parametrize("overlay,base", OVERLAYS.items())
 def test_overlays_replace_only_what_exists_or_what_they_use(overlay, base):
     parser = ConfigParser()

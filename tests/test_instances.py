@@ -85,6 +85,7 @@ def test_perfect_maps_of_four_particles_give_four_labels_and_four_rows(method, v
 
 @pytest.mark.parametrize("method", ["watershed", "nearest", "split"])
 def test_the_first_center_is_not_lost_and_background_is_no_particle(method):
+    """Defect 3 of the original: its first center got label 0."""
     probability, center_map, _ = perfect_maps()
     labels, table = detect_instances(probability, center_map, VOXEL, DIAMETER, 0.5, 0.3, method)
     assert labels[8, 8, 8] == 1  # the original gave label 0 to its first center
@@ -129,6 +130,7 @@ def test_center_map_is_clipped_and_probability_is_a_sigmoid():
 
 
 def test_filtered_particles_are_listed_not_deleted():
+    """Defect 8 of the original: nothing told what its filter had deleted."""
     probability, center_map, _ = perfect_maps()
     result = chain(neighbor_number=1, neighbor_distance=120.0)({"pred": prediction(probability, center_map)})
     particles = result["particles"]

@@ -77,6 +77,7 @@ def test_weights_that_do_not_fit_are_an_error_that_says_how(tmp_path):
 
 
 def test_thin_tomograms_are_extended_by_reflection_like_numpy():
+    """Defect 6 of the original: a side not longer than the tile failed."""
     volume = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
     longer, before = reflect_to_length(volume, 2, 13)
     expected = np.pad(np.arange(4.0), (before, 13 - 4 - before), mode="reflect")

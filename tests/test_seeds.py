@@ -80,6 +80,7 @@ def test_centers_between_voxels_come_out_unbiased(center, voxel):
 
 
 def test_refined_centers_are_not_cut_to_integers_or_shifted():
+    """Defect 4 of the original: centers were cut to integers, half a voxel off on average."""
     rng = np.random.default_rng(0)
     offsets = []
     for _ in range(20):
