@@ -178,13 +178,8 @@ def _check_positional(verb: str, parameters: Any, positional: list[str], named: 
     variable = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
     required = [one.name for one in plain if one.default is one.empty and one.name not in named]
     optional = {one.name for one in plain} - set(required)
-    if len(positional) < len(required) or (variable and not required and not positional):
-        wanted = (
-            required[len(positional)]
-            if required
-            else next(n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL)
-        )
-        raise UsageError(f"{verb} needs {wanted.upper()}. See `--help`.")
+    if len(positional) < len(required):
+        raise UsageError(f"{verb} needs {required[len(positional)].upper()}. See `--help`.")
     if not variable and len(positional) > len(required):
         extra = positional[len(required)]
         hint = f" (options are given by name: --{sorted(optional)[0]} ...)" if optional else ""

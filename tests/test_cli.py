@@ -59,10 +59,16 @@ def test_numbers_are_parsed_and_anything_else_is_an_error(run):
     assert error == "error: --diameter: expected a number, got 'wide'. Nothing was done.\n"
 
 
-def test_a_missing_file_name_or_value_and_a_repeated_option_are_errors(run):
-    assert run()[::2] == (2, "error: record needs TOMOGRAMS. See `--help`.\n")
+def test_a_missing_value_and_a_repeated_option_are_errors(run):
     assert run("a.mrc", "--output_dir")[2] == "error: --output_dir needs a value. Nothing was done.\n"
     assert "given twice" in run("a.mrc", "--diameter", "1", "--diameter", "2")[2]
+
+
+def test_a_missing_argument_is_named(capsys):
+    assert cli.main(["export", "list.star"]) == 2
+    assert capsys.readouterr().err == "error: export needs TARGET. See `--help`.\n"
+    assert cli.main(["detect"]) == 1
+    assert "detect needs tomograms" in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrapping(monkeypatch, capsys):
