@@ -178,3 +178,33 @@ def test_two_processes_train_together(tmp_path):
     result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_training_runs_straight_on_what_prepare_wrote_and_sees_its_ignored_voxels(tmp_path):
+    from custom_transforms.io import read_tomogram
+    from scripts.prepare import prepare
+
+    data = write_dataset(tmp_path / "raw", shape=(24, 40, 48), training=1)
+    rows = ["tomogram,x_vox,y_vox,z_vox"]
+    for index in range(2):
+        rows += [f"tomogram_{index},{x},{y},12" for x in (9, 22, 35) for y in (10, 28)]
+    (data / "picks.csv").write_text("\n".join(rows) + "\n")
+    tomograms = [str(data / f"tomogram_{index}.mrc") for index in range(2)]
+    prepare(
+        *tomograms,
+        particles=str(data / "picks.csv"),
+        radius=60.0,
+        ignore_shell=20.0,
+        region="0:24,0:40,0:44",
+        output_dir=str(tmp_path / "prepared"),
+        quiet=True,
+    )
+    items = json.loads((tmp_path / "prepared" / "dataset.json").read_text())
+    assert len(items["training"]) == len(items["validation"]) == 1
+    labels, _ = read_tomogram(tmp_path / "prepared" / items["training"][0]["label"], check="labels")
+    assert (labels == -1).any() and labels.max() == 6 and (labels[:, :, 44:] == -1).all()
+    for name in ("train_mask.json", "train_center.json"):
+        workflow = train(name, tmp_path / "prepared", tmp_path / name, epochs=1)
+        batch = next(iter(workflow.parser.get_parsed_content("train#dataloader")))
+        assert (batch["label"] == -1).any() and batch["label"].max() > 0.5
+        assert (tmp_path / name / "model.pt").is_file()
