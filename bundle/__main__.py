@@ -4,7 +4,11 @@ import sys
 
 from scripts.cli import main
 
-VERBS = {"join": ("bundle.join:join", "join the weights of two training runs into one file")}
+VERBS = {
+    "join": ("bundle.join:join", "join the weights of two training runs into one file"),
+    "build": ("bundle.build:build", "build the zip of the bundle, in the form of the MONAI model zoo"),
+    "verify": ("bundle.verify:verify", "check a zip as the model zoo does, in an empty folder"),
+}
 
 if __name__ == "__main__":
     sys.exit(main(verbs=VERBS, program="python -m bundle"))

@@ -1,0 +1,240 @@
+"""Build the bundle's zip, in the form of the MONAI model zoo."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from bundle.archive import write_zip
+from bundle.provenance import provenance
+from scripts.networks import load_weights, read_state_dict
+
+__all__ = ["build", "build_bundle", "bundle_files", "with_settings"]
+
+ROOT = Path(__file__).parents[1]
+# folder or file of the repository: where it goes in the bundle
+PARTS = {
+    "LICENSE": "LICENSE",
+    "configs": "configs",
+    "custom_transforms": "custom_transforms",
+    "scripts": "scripts",
+    "bundle/docs": "docs",
+    "requirements.txt": "docs/requirements.txt",
+}
+
+SUFFIXES = ("", ".conf", ".css", ".j2", ".js", ".json", ".md", ".png", ".py", ".txt")
+NEEDED = {"LICENSE", "configs/inference.json", "configs/metadata.json", "docs/README.md"}
+
+
+def build(
+    weights: str = "models/model.pt",
+    output: str = "dist",
+    thresholds: str | None = None,
+    voxel_size: float | None = None,
+) -> None:
+    """Build the zip that others download: code, configs, documentation and weights.
+
+    The same files give the same bytes: those that git tracks, and the weights.
+
+    example: python -m bundle build --weights models/model.pt --thresholds models/thresholds.json
+
+    Parameters
+    ----------
+    weights : str
+        Weights of both networks, as `python -m bundle join` makes them.
+    output : str
+        Folder for the zip.
+    thresholds : str
+        Settings that calibrate chose (JSON); they become the bundle's defaults.
+    voxel_size : float
+        Å per voxel the networks were trained at; tomograms that differ are rescaled for them.
+    """
+    made = build_bundle(ROOT, weights, output, thresholds, voxel_size)
+    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB. Check it: python -m bundle verify {made}")
+
+
+def build_bundle(
+    root: str | Path,
+    weights: str | Path,
+    output: str | Path,
+    thresholds: str | Path | None = None,
+    voxel_size: float | None = None,
+) -> Path:
+    """Build the zip of a repository.
+
+    Parameters
+    ----------
+    root : path
+        The repository.
+    weights, output, thresholds, voxel_size
+        See `build`.
+
+    Returns
+    -------
+    Path
+        ``<output>/<name>_v<version>.zip``. An older one is replaced when the new one is whole.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are no weights or thresholds, or they do not fit the configs.
+    """
+    root, weights = Path(root), Path(weights).expanduser()
+    state = read_state_dict(weights)
+    if voxel_size is not None and not voxel_size > 0:
+        raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
+    files = bundle_files(root)
+    overlay = None if thresholds is None else read_overlay(thresholds)
+    settings = {key: value for key, value in (overlay or {}).items() if not key.startswith("_")}
+    if voxel_size is not None:
+        settings["voxel_size_model"] = voxel_size
+    text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or "--voxel_size"))
+    files["configs/inference.json"] = text.encode()
+    metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
+    check_fit(config, weights)
+    record = provenance(metadata, config, weights, state, overlay, files)
+    files["docs/provenance.json"] = (json.dumps(record, indent=4, ensure_ascii=False) + "\n").encode()
+    files["models/model.pt"] = weights.read_bytes()
+    name = metadata["name"]
+    target = Path(output).expanduser() / f"{name}_v{metadata['version']}.zip"
+    return write_zip(target, {f"{name}/{path}": content for path, content in files.items()})
+
+
+def bundle_files(root: Path) -> dict[str, bytes]:
+    """Read what goes into the bundle from a repository.
+
+    Parameters
+    ----------
+    root : Path
+        A git checkout: the files that git tracks, as they are on disk. A copy without git (a source archive) gives
+        all files of known kinds (`SUFFIXES`).
+
+    Returns
+    -------
+    dict of str to bytes
+        Names inside the bundle and contents, weights and provenance aside.
+
+    Raises
+    ------
+    ValueError
+        If a tracked file, or one that a bundle needs, is not there.
+    """
+    files = {}
+    for name in _tracked(root) or _known(root):
+        path = root / name
+        if not path.is_file():
+            raise ValueError(f"{path}: git tracks it, but it is not there. Restore it, or `git rm` it.")
+        part = next(one for one in PARTS if name == one or name.startswith(one + "/"))
+        files[PARTS[part] + name[len(part) :]] = path.read_bytes()
+    missing = NEEDED - files.keys()
+    if missing:
+        raise ValueError(f"{root.resolve()}: a bundle needs {', '.join(sorted(missing))}, which the repository lacks.")
+    return files
+
+
+def _tracked(root: Path) -> list[str]:
+    """Names of tracked files; none where there is no git or no checkout."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--", *PARTS]
+    try:
+        listed = subprocess.run(command, capture_output=True)
+    except FileNotFoundError:
+        return []
+    return [name for name in listed.stdout.decode().split("\0") if name] if listed.returncode == 0 else []
+
+
+def _known(root: Path) -> list[str]:
+    """Names of all files of known kinds."""
+    paths = [path for part in PARTS for path in [root / part, *(root / part).rglob("*")] if path.is_file()]
+    names = [path.relative_to(root) for path in paths if path.suffix in SUFFIXES]
+    return sorted(name.as_posix() for name in names if not any(part[0] in "._" for part in name.parts[:-1]))
+
+
+def with_settings(text: str, settings: Mapping[str, Any], source: str = "settings") -> str:
+    """Change top-level values in the text of a config, leaving every other line as it is.
+
+    Parameters
+    ----------
+    text : str
+        A JSON object, each changed value on a line of its own.
+    settings : mapping
+        New values of ids that exist.
+    source : str
+        Where they come from, for messages.
+
+    Returns
+    -------
+    str
+        The config's text with the new values.
+
+    Raises
+    ------
+    ValueError
+        If an id does not exist, or its value spans lines.
+
+    Examples
+    --------
+    >>> print(with_settings('{\\n    "min_size": null,\\n    "tta": 1\\n}', {"min_size": 500.0}))
+    {
+        "min_size": 500.0,
+        "tta": 1
+    }
+    """
+    wanted = json.loads(text)
+    for key, value in settings.items():
+        if key not in wanted:
+            raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was built.")
+        wanted[key] = value
+        line = json.dumps(value, ensure_ascii=False)
+        pattern = rf"^(    {re.escape(json.dumps(key))}: ).*?(,?)$"
+        text = re.sub(pattern, lambda found, line=line: found[1] + line + found[2], text, flags=re.MULTILINE)  # type: ignore[misc]
+    try:
+        done = json.loads(text) == wanted
+    except json.JSONDecodeError:
+        done = False
+    if not done:
+        raise ValueError(
+            f"{source}: expected plain settings such as calibrate writes, got {', '.join(settings)}. "
+            "Edit configs/inference.json for anything else."
+        )
+    return text
+
+
+def read_overlay(path: str | Path) -> dict[str, Any]:
+    """Read the settings that ``calibrate`` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are none, or they are not a JSON object.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected thresholds (JSON, from `python -m scripts calibrate`), found none.")
+    try:
+        overlay = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    if not isinstance(overlay, dict):
+        raise ValueError(f"{path}: expected a JSON object of settings, got a {type(overlay).__name__}.")
+    return overlay
+
+
+def check_fit(config: Mapping[str, Any], weights: Path) -> None:
+    """Refuse weights that do not fit the config's network.
+
+    Raises
+    ------
+    ValueError
+        As `scripts.networks.load_weights`.
+    """
+    network = ConfigParser(dict(config)).get_parsed_content("network_def")
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(f"network_def: expected a network, got a {type(network).__name__}.")
+    load_weights(network, weights)

@@ -1,0 +1,112 @@
+"""What a bundle says about itself: ``docs/provenance.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["provenance", "training_record"]
+
+# what decides which particles are found, beside the weights
+DETECTION = (
+    "particle_diameter",
+    "mask_threshold",
+    "center_threshold",
+    "min_distance",
+    "min_size",
+    "radius_max",
+    "method",
+    "require_seed",
+)
+
+
+def provenance(
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any],
+    weights: Path,
+    state: Mapping[str, torch.Tensor],
+    thresholds: Mapping[str, Any] | None,
+    files: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """Gather where a bundle comes from and how it detects.
+
+    Parameters
+    ----------
+    metadata, config : mapping
+        ``configs/metadata.json`` and ``configs/inference.json`` as they go into the bundle.
+    weights : Path
+        The weights file; a ``model.json`` of the same name beside it is taken along.
+    state : mapping of str to tensor
+        What the weights file holds.
+    thresholds : mapping or None
+        The overlay of ``calibrate`` that was laid over ``config``.
+    files : mapping of str to bytes
+        Everything else in the bundle, for ``files_sha256``.
+
+    Returns
+    -------
+    dict
+        Ready for JSON; the same for the same input.
+
+    Raises
+    ------
+    ValueError
+        If the record beside the weights is damaged or belongs to others.
+    """
+    content = weights.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {
+        "name": metadata["name"],
+        "version": metadata["version"],
+        "weights": {
+            "file": "models/model.pt",
+            "sha256": digest,
+            "bytes": len(content),
+            "parameters": sum(value.numel() for value in state.values()),
+        },
+        "training": training_record(weights, digest),
+        "voxel_size_angstrom": config.get("voxel_size_model"),
+        "contrast": {"tomograms": config["contrast"], "networks": "protein bright"},
+        "detection": {name: config[name] for name in DETECTION if name in config},
+        "thresholds": None if thresholds is None else dict(thresholds),
+        "metrics": metadata.get("eval_metrics", {}),
+        "files_sha256": _hash(files),
+    }
+
+
+def training_record(weights: Path, digest: str | None = None) -> dict[str, Any] | None:
+    """Read the ``model.json`` beside a weights file (best epoch, score, seed); None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a JSON object, or names a sha256 other than ``digest``.
+    """
+    path = weights.with_suffix(".json")
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object, got a {type(record).__name__}.")
+    if digest is not None and record.get("sha256", digest) != digest:
+        raise ValueError(
+            f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
+            f"the file's {digest[:8]}). Join the two runs again with `python -m bundle join`, or remove it."
+        )
+    return record
+
+
+def _hash(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()

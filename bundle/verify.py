@@ -1,0 +1,85 @@
+"""Check a bundle's zip as the model zoo does, in an empty folder and without the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bundle.unpack import extract
+
+__all__ = ["verify", "verify_zip"]
+
+ROOT = Path(__file__).parents[1]
+
+
+def verify(zip: str | None = None, schema: str | None = None) -> None:
+    """Check the zip of a bundle as the MONAI model zoo does, and more; a numbered line for each check.
+
+    The zip is unpacked into an empty temporary folder, and its own code is used. Nothing is downloaded.
+
+    example: python -m bundle verify dist/cryoet_particle_detection_v0.1.0.zip
+
+    Parameters
+    ----------
+    zip : str
+        The zip; by default the one that build made of this version, in dist.
+    schema : str
+        The zoo's JSON schema of metadata (meta_schema_20240725.json) where you have it; needs jsonschema. Without it
+        the same rules are checked by this program.
+    """
+    if zip is None:
+        metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
+        path = Path("dist") / f"{metadata['name']}_v{metadata['version']}.zip"
+    else:
+        path = Path(zip).expanduser()
+    failed = verify_zip(path, schema)
+    if failed:
+        raise ValueError(f"{path}: {failed} of the checks above failed.")
+    print(f"{path}: all checks passed")
+
+
+def verify_zip(path: str | Path, schema: str | Path | None = None) -> int:
+    """Unpack a zip into an empty folder and check it there, in a process that sees nothing of this repository.
+
+    Parameters
+    ----------
+    path : path
+        The zip.
+    schema : path, optional
+        See `verify`.
+
+    Returns
+    -------
+    int
+        How many checks failed; each is printed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no zip, or it cannot be unpacked.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the zip of a bundle, found none. Make it: python -m bundle build")
+    if schema is not None and not Path(schema).is_file():
+        raise FileNotFoundError(f"{schema}: expected the zoo's JSON schema, found none.")
+    with tempfile.TemporaryDirectory(prefix="bundle_") as temporary:
+        folder = Path(temporary).resolve()
+        root = extract(path, folder / "unpacked")
+        (folder / "elsewhere").mkdir()
+        shutil.copytree(Path(__file__).parent / "checks", folder / "kit" / "checks")
+        arguments = [path.resolve(), root, folder / "elsewhere", folder / "failed"]
+        arguments += [Path(schema).resolve()] if schema is not None else []
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "kit"), str(root)])}
+        sys.stdout.flush()
+        done = subprocess.run(
+            [sys.executable, "-m", "checks", *map(str, arguments)], cwd=folder / "elsewhere", env=environment
+        )
+        if not (folder / "failed").is_file():
+            raise ValueError(f"{path}: the checks stopped with exit code {done.returncode}; see above.")
+        return int((folder / "failed").read_text())
