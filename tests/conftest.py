@@ -88,6 +88,8 @@ SMALL_TRAINING = {
     "crops_per_tomogram": 4,
     "patch_size": [32, 32, 32],
     "val_tile": [32, 48, 64],
+    "wedge_probability": 0.5,
+    "amplitude_probability": 0.5,
     "network_def": SMALL_NETWORK,
 }
 
