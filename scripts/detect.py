@@ -13,20 +13,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from custom_transforms.instances import (
+    AssignInstancesd,
+    FilterParticlesd,
+    FindSeedsd,
+    MaskFromProbabilityd,
+    MeasureParticlesd,
+    SplitPredictiond,
+)
 from custom_transforms.io import metadata_warnings
 from custom_transforms.rescale import model_shape
-from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 from scripts.cli import user_message
 from scripts.datalist import find_tomograms
-from scripts.outputs import finished_record, tomogram_name
+from scripts.outputs import SaveDetectiond, finished_record, tomogram_name
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
+from scripts.streaming import SETTINGS, detect_streamed
 
 __all__ = ["Detector", "detect", "tile_of"]
 
 ROOT = Path(__file__).parents[1]
+STREAMABLE = {
+    SplitPredictiond,
+    MaskFromProbabilityd,
+    FindSeedsd,
+    AssignInstancesd,
+    MeasureParticlesd,
+    FilterParticlesd,
+    SaveDetectiond,
+}
 
 
 class Detector:
@@ -40,6 +59,10 @@ class Detector:
         Config files laid over ``inference.json``, in order, before the overrides.
     memory : float, optional
         Largest memory to use, GiB; by default what is free.
+    stream : bool, optional
+        Whether volumes go through files instead of memory; by default where memory does not suffice.
+    scratch_dir : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go.
 
     Raises
     ------
@@ -52,6 +75,8 @@ class Detector:
         overrides: Mapping[str, Any] | None = None,
         config: Sequence[str | Path] = (),
         memory: float | None = None,
+        stream: bool | None = None,
+        scratch_dir: str | Path | None = None,
     ) -> None:
         self.parser = ConfigParser()
         self.parser.read_config([str(ROOT / "configs" / "inference.json")])
@@ -65,7 +90,7 @@ class Detector:
         self.inferer = self.parser.get_parsed_content("inferer")
         self.save = self.parser.get_parsed_content("write")
         self.network = self.parser.get_parsed_content("network").eval()
-        self.memory = memory
+        self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
 
     def _override(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
         for key, value in values.items():
@@ -100,11 +125,29 @@ class Detector:
             overlap=self.parser["overlap"],
             device=self.parser.get_parsed_content("device"),
             memory=self.memory,
+            stream=self.stream,
+            reach=self._reach(voxel_size_zyx),
         )
-        check_disk(plan, self.save.folder(tomogram))
+        if plan.path == "streamed":
+            self._check_streamable()
+        check_disk(plan, self.scratch_dir or self.save.folder(tomogram))
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan
+
+    def _reach(self, voxel_size_zyx: np.ndarray) -> int:
+        """R_max in voxels; 0 if the voxel size is not known."""
+        sizes = ParticleSizes.from_diameter(self.parser["particle_diameter"], radius_max=self.parser["radius_max"])
+        return int(np.ceil(sizes.radius_max / voxel_size_zyx.min())) if (voxel_size_zyx > 0).all() else 0
+
+    def _check_streamable(self) -> None:
+        """Refuse steps of post-processing that need the whole volume."""
+        unknown = [type(step).__name__ for step in self.postprocessing.transforms if type(step) not in STREAMABLE]
+        if unknown:
+            raise ValueError(
+                f"postprocessing: this tomogram is larger than memory, and {', '.join(unknown)} needs all of it. "
+                "Leave it out of the config, or use a machine with more memory."
+            )
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
@@ -121,10 +164,22 @@ class Detector:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
         return self.postprocessing.transforms[0](data)
 
-    def __call__(self, tomogram: str | Path) -> dict[str, Any]:
-        """Detect one tomogram and write its files; returns all data of the chain."""
-        data = self.predict({"image": str(tomogram)})
-        return self.postprocessing(data)
+    def __call__(self, tomogram: str | Path, plan: Plan | None = None) -> dict[str, Any]:
+        """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed."""
+        if plan is None or plan.path == "memory":
+            return self.postprocessing(self.predict({"image": str(tomogram)}))
+        return detect_streamed(
+            tomogram,
+            plan,
+            self.network,
+            self.inferer,
+            self.save,
+            reading={name: self.parser[name] for name in ("voxel_size", "fill_nonfinite", "signed")},
+            contrast=self.parser["contrast"],
+            settings={name: self.parser[name] for name in SETTINGS},
+            scratch_dir=self.scratch_dir,
+            progress=self.parser["progress"],
+        )
 
 
 def detect(
@@ -148,10 +203,13 @@ def detect(
     neighbor_number: int | None = None,
     neighbor_distance: float | None = None,
     formats: str | None = None,
+    report: bool | None = None,
     tile: tuple[int, ...] | None = None,
     tta: int | None = None,
     region: str | None = None,
     memory: float | None = None,
+    stream: bool | None = None,
+    scratch_dir: str | None = None,
     device: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -205,6 +263,8 @@ def detect(
         How near a neighbour is, Å.
     formats : str
         Particle lists to write, with commas between: csv, original, relion5.
+    report : bool
+        true or false: make the HTML page of each tomogram (true).
     tile : int
         Voxels Z,Y,X the networks see at once; larger is faster and takes more memory.
     tta : int
@@ -213,6 +273,10 @@ def detect(
         Volume of the tomogram's shape; particles are looked for only where it is above 0.
     memory : float
         Largest memory to use, GiB; by default what is free.
+    stream : bool
+        true or false: keep volumes on disk instead of in memory; by default where memory does not suffice.
+    scratch_dir : str
+        Folder on a fast disk for volumes larger than memory; by default output_dir.
     device : str
         cpu, cuda, cuda:1 ...; the first GPU if there is one.
     overwrite : bool
@@ -221,14 +285,16 @@ def detect(
     given = {
         name: value
         for name, value in locals().items()
-        if name not in ("tomograms", "config", "formats", "tile", "memory") and value is not None
+        if name not in ("tomograms", "config", "formats", "tile", "memory", "stream", "scratch_dir")
+        and value is not None
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
     if tile is not None:
         given["tile"] = tile_of(tile)
     paths = expand(tomograms)
-    detector = Detector(given, [one for one in (config or "").split(",") if one], memory=memory)
+    overlays = [one for one in (config or "").split(",") if one]
+    detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir)
     failed = {}
     for number, path in enumerate(paths, 1):
         print(f"[{number}/{len(paths)}] {path}", file=sys.stderr)
@@ -270,7 +336,7 @@ def detect_one(detector: Detector, path: Path) -> str:
         print(plan.text(), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = detector(path)
+        data = detector(path, plan)
     ours = list(dict.fromkeys(metadata_warnings(data["image"].meta)))
     for text in ours:
         print(f"warning: {text}", file=sys.stderr)
@@ -295,6 +361,8 @@ def expand(tomograms: Sequence[str]) -> list[Path]:
     ValueError
         If two tomograms would get the same output folder.
     """
+    if not tomograms:
+        raise ValueError("detect needs tomograms: files, folders or patterns. See `python -m scripts detect --help`.")
     paths: list[Path] = []
     for one in tomograms:
         path = Path(one).expanduser()

@@ -6,6 +6,7 @@ import bz2
 import copy
 import gzip
 import logging
+import math
 import os
 import shutil
 import weakref
@@ -28,6 +29,8 @@ GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
 IN_MEMORY = 22  # bytes a voxel: image 4 (and its file 4), two maps 8, mask, labels and costs 6 in post-processing
 ON_DISK = 9  # bytes a voxel: maps 4, components and owners (compressed) about 1, labels up to 4
+BLOCK = 26  # bytes a voxel of a block with its halo: components, maps, owners, costs, and copies on the way
+LARGEST_BLOCK = 512
 CUDA_BATCH = 8  # more tiles at once are not faster
 SMALLEST_TILE = 32
 GUESSED_BYTES = 600  # a voxel; a pair of 16-wide BasicUNets takes 480
@@ -148,7 +151,11 @@ def make_plan(
     if path == "streamed":
         disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit)
-    return replace(plan, block=block_side(plan, reach)) if path == "streamed" else plan
+    if path == "memory":
+        return plan
+    block = block_side(plan, reach)
+    grown = np.minimum(block + 2 * halo_of(reach), size).astype(np.float64)
+    return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
 
 
 def check_disk(plan: Plan, folder: str | Path) -> None:
@@ -170,18 +177,27 @@ def check_disk(plan: Plan, folder: str | Path) -> None:
         )
 
 
+def halo_of(reach: int) -> int:
+    """Voxels read around a block: two radii for the labels, or what the refinement of centers needs."""
+    return max(2 * reach + 1, math.ceil(4 / 3 * reach) + 8)
+
+
 def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int], reach: int) -> float:
-    """Peak of the streamed path: the slab of tiles and its rounded copy, or one block with its halo."""
+    """Peak of the streamed path: the slab of tiles and the planes on their way to the disk, or the smallest block."""
     plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
-    slab = plane * (2 * 4 * tile[0] + 2 * 2 * tile[0] + 4 * 16)
-    padded = 2 * max(reach, 16) + 4 * reach
-    return max(slab, 24 * min(float(padded) ** 3, float(np.prod(size, dtype=np.float64))), plane * 64 * 8)
+    slab = plane * (2 * 4 * tile[0] + 2 * 2 * 32 + 4 * 32)
+    grown = np.minimum(_smallest_block(reach) + 2 * halo_of(reach), size).astype(np.float64)
+    return max(slab, BLOCK * grown.prod(), plane * 32 * 12)
+
+
+def _smallest_block(reach: int) -> int:
+    return max(2 * reach, 32)
 
 
 def block_side(plan: Plan, reach: int) -> int:
-    """Side of a post-processing block: as large as half of the memory allows, with a halo of two radii around it."""
-    fits = int((0.5 * (plan.limit - BASE) / 24) ** (1 / 3))
-    return int(np.clip(fits - 4 * reach, 2 * max(reach, 16), 512))
+    """Side of a post-processing block: as large as half of the memory allows, with its halo around it."""
+    fits = int(max(0.5 * (plan.limit - BASE) / BLOCK, 1) ** (1 / 3))
+    return int(np.clip(fits - 2 * halo_of(reach), _smallest_block(reach), LARGEST_BLOCK))
 
 
 def available_memory() -> int:

@@ -1,14 +1,25 @@
 """Larger than memory: block by block and through files the result is the one in memory."""
 
+import json
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
 
 from custom_transforms.blockwise import detect_instances_blockwise
+from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import METHODS, detect_instances
+from custom_transforms.io import read_tomogram, write_mrc
+from scripts.detect import Detector
+from scripts.plan import make_plan
+from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls
 
 SHAPE = (20, 28, 36)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -91,3 +102,133 @@ def test_wrong_settings_are_errors():
         blockwise(probability[1:], center, 8, **options)
     with pytest.raises(ValueError, match="center_threshold: expected a number above 0"):
         blockwise(probability, center, 8, **{**options, "center_threshold": 0.0})
+
+
+class Blobs(torch.nn.Module):
+    """Stands for trained networks: finds bright blobs of one size by smoothing."""
+
+    def forward(self, image):
+        smooth = image
+        for _ in range(3):
+            smooth = torch.nn.functional.avg_pool3d(smooth, 3, 1, 1, count_include_pad=False)
+        return torch.cat([12 * (smooth - 0.6), smooth / 2], dim=1)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A noisy tomogram with balls, padding at one side and a few NaN; weights; options for a tiny network."""
+    folder = tmp_path_factory.mktemp("streaming")
+    labels = balls((24, 70, 56), seed=0)
+    volume = (np.random.default_rng(0).normal(0, 0.2, labels.shape) - (labels > 0)).astype(np.float32)
+    volume[:, 60:] = 0
+    write_mrc(folder / "tomogram.mrc", volume, VOXEL_SIZE, origin_xyz=(10.0, 20.0, 30.0), nstart_xyz=(1, 2, 3))
+    volume[3, 4, 5:9] = np.nan
+    write_mrc(folder / "nan.mrc", volume, VOXEL_SIZE)
+    region = np.zeros(labels.shape, np.int8)
+    region[:, 5:50, :40] = 1
+    write_mrc(folder / "region.mrc", region, VOXEL_SIZE)
+    torch.manual_seed(0)
+    networks = {"_target_": "scripts.networks.MaskAndCenterNet"}
+    networks |= {"mask_network": SMALL_NETWORK, "center_network": SMALL_NETWORK}
+    torch.save(ConfigParser({"n": networks}).get_parsed_content("n").state_dict(), folder / "model.pt")
+    options = {
+        "network_def": networks, "weights": str(folder / "model.pt"), "tile": [16, 32, 32], "device": "cpu",
+        "particle_diameter": DIAMETER, "mask_threshold": 0.45, "center_threshold": 0.2, "min_size": 1.0,
+        "progress": False, "report": False,
+    }  # fmt: skip
+    return folder, options
+
+
+def detect_both(path, options, tmp_path, network=None):
+    """Files and record of a tomogram detected in memory, and streamed in blocks of an odd size."""
+    found = []
+    for stream in (False, True):
+        detector = Detector({**options, "output_dir": str(tmp_path / str(stream))}, stream=stream)
+        detector.network = network or Blobs()
+        plan = detector.plan(path)
+        assert plan.path == ("streamed" if stream else "memory")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = detector(path, replace(plan, block=29))
+        files = {one.name: one.read_bytes() for one in sorted(data["output_files"]["csv"].parent.iterdir())}
+        record = json.loads(files.pop(f"{path.stem}.json"))
+        del record["timings_seconds"]
+        found.append((files, record, data["particles"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name,more",
+    [
+        ("tomogram", {}),
+        ("tomogram", {"tta": 2, "overlap": 0.5, "method": "nearest", "neighbor_number": 1}),
+        ("tomogram", {"tile": [48, 48, 48], "map_dtype": "float32", "method": "split"}),
+        ("tomogram", {"region": "region.mrc", "contrast": "dark"}),
+        ("tomogram", {"voxel_size_model": 13.0, "region": "region.mrc"}),
+        ("tomogram", {"voxel_size_model": 8.0, "particle_diameter": 100.0}),
+        ("nan", {"fill_nonfinite": True}),
+    ],
+)
+def test_streamed_files_are_those_of_the_path_in_memory_byte_by_byte(scene, tmp_path, name, more):
+    folder, options = scene
+    if "region" in more:
+        more = {**more, "region": str(folder / more["region"])}
+    (whole, record, table), (files, streamed_record, _) = detect_both(
+        folder / f"{name}.mrc", {**options, **more}, tmp_path
+    )
+    assert (table["label"] > 0).sum() > 3
+    assert files == whole and streamed_record == record
+
+
+def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
+    folder, options = scene
+    (_, _, table), _ = detect_both(folder / "tomogram.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 1.0},
+                                   tmp_path)  # fmt: skip
+    assert len(table) == 0
+
+    class Broken(Blobs):
+        def forward(self, image):
+            raise RuntimeError("broken")
+
+    detector = Detector({**options, "output_dir": str(tmp_path / "broken")}, stream=True)
+    plan = detector.plan(folder / "tomogram.mrc")
+    detector.network = Broken()
+    with pytest.raises(RuntimeError, match="broken"):
+        detector(folder / "tomogram.mrc", plan)
+    assert list((tmp_path / "broken" / "tomogram").iterdir()) == []
+
+
+def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
+    folder, options = scene
+    volume, _ = read_tomogram(folder / "tomogram.mrc")
+    write_mrc(tmp_path / "packed.mrc.gz", volume, VOXEL_SIZE)
+    detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
+    with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
+        detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
+    detector.postprocessing.transforms = (*detector.postprocessing.transforms, FlagGoldd())
+    with pytest.raises(ValueError, match="larger than memory, and FlagGoldd needs all of it"):
+        detector.plan(folder / "tomogram.mrc")
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        detector(folder / "nan.mrc", plan_of(detector))
+    write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
+    with pytest.raises(ValueError, match="got a constant volume"):
+        detector(tmp_path / "flat.mrc", plan_of(detector))
+
+
+def plan_of(detector):
+    return make_plan((24, 70, 56), detector.network, tile=(16, 32, 32), overlap=0.25, stream=True)
+
+
+def test_rounding_the_maps_to_half_precision_is_harmless(scene, tmp_path):
+    """No particle comes or goes, and centers move by less than a hundredth of a voxel."""
+    folder, options = scene
+    tables = []
+    for dtype in ("float16", "float32"):
+        detector = Detector({**options, "output_dir": str(tmp_path / dtype), "map_dtype": dtype})
+        detector.network = Blobs()
+        tables.append(detector(folder / "tomogram.mrc")["particles"])
+    half, full = tables
+    assert len(half) == len(full) > 3
+    np.testing.assert_allclose(half[["z_vox", "y_vox", "x_vox"]], full[["z_vox", "y_vox", "x_vox"]], atol=0.01)
+    np.testing.assert_allclose(half["volume_vox"], full["volume_vox"], rtol=0.01)
+    np.testing.assert_allclose(half["score"], full["score"], atol=1e-3)

@@ -1,0 +1,208 @@
+"""Volumes that are read when they are sliced: tomograms, regions and maps that do not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from custom_transforms.mrc_header import read_mrc
+from custom_transforms.normalize import CONTRASTS
+from custom_transforms.slabs import mean_and_deviation, slabs
+from custom_transforms.volume_checks import Notes, RawVolume, build_metadata, check_values, decide_voxel_size
+
+__all__ = [
+    "FileVolume",
+    "LazyVolume",
+    "NormalizedVolume",
+    "PlaneCache",
+    "ProbabilityVolume",
+    "RegionVolume",
+    "open_tomogram",
+]
+
+CACHED_PLANES = 32
+
+
+class LazyVolume:
+    """What the functions that walk through volumes need of one: shape, type, and slices (Z, Y, X) as new arrays.
+
+    Parameters
+    ----------
+    shape : sequence of 3 ints
+    dtype : dtype
+    """
+
+    ndim = 3
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self.shape: tuple[int, int, int] = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def size(self) -> int:
+        """Voxels."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        raise NotImplementedError
+
+
+class FileVolume(LazyVolume):
+    """A volume in a file. The file is mapped anew for every slice, so what was read does not stay in memory.
+
+    Parameters
+    ----------
+    mapped : memmap, shape (Z, Y, X)
+        Says where the voxels lie in the file.
+    fill : float, optional
+        Takes the place of NaN and Inf.
+    """
+
+    def __init__(self, mapped: np.memmap, fill: float | None = None) -> None:
+        super().__init__(mapped.shape, mapped.dtype)
+        self.filename, self.offset, self.fill = mapped.filename, mapped.offset, fill
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        mapped = np.memmap(self.filename, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)  # type: ignore[call-overload]
+        part = np.array(mapped[index])
+        if self.fill is not None:
+            part[~np.isfinite(part)] = self.fill
+        return part
+
+
+class NormalizedVolume(LazyVolume):
+    """`normalize_tomogram` of a volume, slice by slice: mean 0, deviation 1, protein bright."""
+
+    def __init__(self, volume: LazyVolume, contrast: str) -> None:
+        super().__init__(volume.shape, np.float32)
+        if contrast not in CONTRASTS:
+            raise ValueError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}.")
+        self.volume = volume
+        self.mean, deviation = mean_and_deviation(volume)  # type: ignore[arg-type]
+        self.factor = (-1.0 if contrast == "dark" else 1.0) / deviation
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return ((self.volume[index].astype(np.float64) - self.mean) * self.factor).astype(np.float32)
+
+
+class ProbabilityVolume(LazyVolume):
+    """Mask probability of a volume of logits."""
+
+    def __init__(self, logits: Any) -> None:
+        super().__init__(logits.shape, np.float32)
+        self.logits = logits
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return torch.from_numpy(np.asarray(self.logits[index], dtype=np.float32)).sigmoid_().numpy()
+
+
+class RegionVolume(LazyVolume):
+    """Where a volume in a file is above 0.
+
+    Raises
+    ------
+    ValueError
+        If its shape is not the tomogram's.
+    """
+
+    def __init__(self, path: str | Path, shape: Sequence[int]) -> None:
+        self.volume = _map_mrc(Path(path), None, Notes())[0]
+        super().__init__(self.volume.shape, bool)
+        if self.shape != tuple(shape):
+            raise ValueError(
+                f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {self.shape}. "
+                "Draw it on this tomogram, at the same binning."
+            )
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.volume[index] > 0
+
+
+class PlaneCache(LazyVolume):
+    """A volume that is read by plane, of which some planes are kept: its chunks are unpacked once, not per plane."""
+
+    def __init__(self, volume: Any) -> None:
+        super().__init__(volume.shape, np.float32 if volume.dtype == np.float16 else volume.dtype)
+        self.volume, self.first = volume, -1
+        self.planes = np.empty((0, 0, 0))
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        z, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(z, slice):
+            first, last, _ = z.indices(len(self))
+            if last - first <= CACHED_PLANES and first // CACHED_PLANES == (last - 1) // CACHED_PLANES:
+                return self._cached(first)[(slice(first - self.first, last - self.first), *rest)]
+            return np.asarray(self.volume[index], dtype=self.dtype)
+        if not 0 <= z < len(self):
+            raise IndexError(f"plane {z} of {len(self)}")
+        return self._cached(int(z))[(int(z) - self.first, *rest)]
+
+    def _cached(self, z: int) -> np.ndarray:
+        first = z - z % CACHED_PLANES
+        if first != self.first:
+            self.planes = np.empty((0, 0, 0))  # before the next ones come
+            self.planes = np.asarray(self.volume[first : first + CACHED_PLANES], dtype=self.dtype)
+            self.first = first
+        return self.planes
+
+
+def open_tomogram(
+    path: str | Path, voxel_size: Any = None, fill_nonfinite: bool = False, signed: bool | None = None
+) -> tuple[FileVolume, dict[str, Any]]:
+    """Open an MRC file as `read_tomogram` does, with all its checks, but without ever holding the whole of it.
+
+    Returns
+    -------
+    volume : FileVolume, shape (Z, Y, X)
+    metadata : dict
+        As `read_tomogram` gives it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_tomogram`, and for files that cannot be read by parts.
+    """
+    path, notes = Path(path), Notes()
+    volume, raw = _map_mrc(path, signed, notes)
+    size_zyx = decide_voxel_size(path, raw, voxel_size, "tomogram", notes)
+    depth, height, _ = volume.shape
+    if height < depth:
+        notes.warn(
+            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
+            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
+        )
+    if fill_nonfinite and volume.dtype.kind == "f":
+        _fill_nonfinite(path, volume, notes)
+    check_values(path, volume, "tomogram", False, notes)  # type: ignore[arg-type]
+    return volume, build_metadata(path, raw, size_zyx, notes)
+
+
+def _map_mrc(path: Path, signed: bool | None, notes: Notes) -> tuple[FileVolume, RawVolume]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    raw = read_mrc(path, signed, notes)
+    if not isinstance(raw.array, np.memmap):
+        raise ValueError(
+            f"{path}: expected a file that can be read by parts, as it is larger than memory: MRC, not compressed, "
+            "little-endian, map axes 1-2-3. Convert it (IMOD: newstack input.mrc.gz output.mrc)."
+        )
+    return FileVolume(raw.array), raw
+
+
+def _fill_nonfinite(path: Path, volume: FileVolume, notes: Notes) -> None:
+    """Let the mean of the finite voxels stand for the others."""
+    total, finite = 0.0, 0
+    for slab in slabs(volume):  # type: ignore[arg-type]
+        good = slab if np.isfinite(slab).all() else slab[np.isfinite(slab)]
+        total, finite = total + float(good.sum(dtype=np.float64)), finite + good.size
+    bad = volume.size - finite
+    if bad and finite:
+        volume.fill = total / finite
+        notes.warn(f"{path}: {bad:,} voxels that are NaN or Inf were replaced by the mean of the others.")

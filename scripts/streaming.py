@@ -1,0 +1,219 @@
+"""Detect a tomogram that does not fit into memory: read by slabs, maps and labels on disk, labelled block by block.
+
+The result is that of the path in memory: the same tiles and weights, the same rounding of the maps, the same rule for
+every voxel. What is on the way lies in a temporary Zarr folder, which is removed in any case.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from tqdm.auto import tqdm
+
+from custom_transforms.atomic import atomic_path
+from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
+from custom_transforms.io import add_warning
+from custom_transforms.mrc_write import _header, _write, instance_dtype
+from custom_transforms.normalize import _warn_if_inverted
+from custom_transforms.rescale import rescaled_slabs
+from custom_transforms.zarr_read import import_zarr
+from scripts.inferer import TomogramInferer
+from scripts.lazy_volumes import (
+    NormalizedVolume,
+    PlaneCache,
+    ProbabilityVolume,
+    RegionVolume,
+    open_tomogram,
+)
+from scripts.outputs import SaveDetectiond, _plain, tomogram_name
+from scripts.plan import Plan
+
+__all__ = ["SETTINGS", "detect_streamed"]
+
+# the ids of configs/inference.json that decide the instances; see `detect_instances`
+SETTINGS = (
+    "particle_diameter", "mask_threshold", "center_threshold", "method", "require_seed", "neighbor_number",
+    "min_distance", "min_size", "radius_max", "neighbor_distance",
+)  # fmt: skip
+CHUNKS = (32, 128, 256)
+
+
+class Scratch:
+    """Volumes of one shape in a temporary Zarr folder.
+
+    Parameters
+    ----------
+    folder : Path
+    shape : tuple of 3 ints
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        self.folder, self.shape = folder, shape
+
+    def __call__(self, name: str, dtype: Any) -> Any:
+        """Make a volume of zeros."""
+        zarr = import_zarr()
+        chunks = tuple(min(chunk, side) for chunk, side in zip(CHUNKS, self.shape, strict=True))
+        # labels shrink a hundredfold, maps by a third; lz4 costs next to nothing
+        packed = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+        return zarr.create_array(
+            store=str(self.folder / name), shape=self.shape, chunks=chunks, dtype=np.dtype(dtype).name,
+            compressors=packed, fill_value=0,
+        )  # fmt: skip
+
+
+def detect_streamed(
+    path: str | Path,
+    plan: Plan,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    inferer: TomogramInferer,
+    save: SaveDetectiond,
+    *,
+    reading: Mapping[str, Any],
+    contrast: str,
+    settings: Mapping[str, Any],
+    scratch_dir: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Detect one tomogram with a few slabs of it in memory, and write its files.
+
+    Parameters
+    ----------
+    path : path
+        An uncompressed MRC file.
+    plan : Plan
+        ``block`` is the side of the blocks in which instances are labelled.
+    network, inferer, save
+        As the config makes them.
+    reading : mapping
+        voxel_size, fill_nonfinite, signed: as in `read_tomogram`.
+    contrast : {"dark", "bright"}
+    settings : mapping
+        Values of `SETTINGS`.
+    scratch_dir : path, optional
+        Where the temporary folder is made; by default where the results go.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    dict
+        image (metadata only), particles (table), output_files, timings.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As the path in memory, and for files that cannot be read by parts.
+    """
+    start = time.perf_counter()
+    volume, meta = open_tomogram(path, **reading)
+    image = NormalizedVolume(volume, contrast)
+    _warn_if_inverted(image, contrast, meta)  # type: ignore[arg-type]
+    own = volume.shape
+    seen = inferer.seen_shape(own, meta)
+    region = RegionVolume(inferer.region, own) if inferer.region is not None else None
+    timings = {"load": time.perf_counter() - start}
+    folder = _empty_folder(save, path)
+    with tempfile.TemporaryDirectory(prefix=".scratch_", dir=scratch_dir or folder) as temporary:
+        logits, centers = _predict(Path(temporary), image, network, inferer, region, own, seen)
+        timings["networks"] = time.perf_counter() - start - timings["load"]
+        labels, table = detect_instances_blockwise(
+            ProbabilityVolume(logits), centers, np.asarray(meta["voxel_size_zyx"]), **settings, block=plan.block,
+            scratch=Scratch(Path(temporary), own),
+            progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
+        )  # fmt: skip
+        timings["instances"] = time.perf_counter() - start - timings["load"] - timings["networks"]
+        if save.report:
+            add_warning(meta, f"{path}: no report, the volume is larger than memory.")
+        data = {
+            "image": MetaTensor(torch.zeros(0), meta=meta),
+            "particles": table,
+            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        }
+        return _save(save, folder, data, labels)
+
+
+def _predict(
+    folder: Path, image: NormalizedVolume, network: Callable, inferer: TomogramInferer, region: Any,
+    own: tuple[int, ...], seen: tuple[int, ...],
+) -> tuple[Any, Any]:  # fmt: skip
+    """Run the networks; gives mask logit and center map on disk, float16, on the tomogram's own voxels."""
+    if own == seen:
+        return _store(Scratch(folder, own), inferer, inferer.predict_slabs(image, network, region))
+    rescaled = Scratch(folder, seen)("rescaled", np.float32)
+    _store_planes(rescaled, ((a, b, planes.numpy()) for a, b, planes in rescaled_slabs(PlaneCache(image), seen)))
+    model_image = NormalizedVolume(PlaneCache(rescaled), "bright")
+    maps = _store(Scratch(folder, seen), inferer, inferer.predict_slabs(model_image, network, region), "seen_")
+    back = zip(*(rescaled_slabs(PlaneCache(one), own, "map") for one in maps), strict=True)
+    finished = (
+        (a, b, inferer.finish(torch.stack([logit, center]), a, b, region))
+        for (a, b, logit), (_, _, center) in back
+    )  # fmt: skip
+    return _store(Scratch(folder, own), inferer, finished)
+
+
+def _store(
+    scratch: Scratch, inferer: TomogramInferer, slabs: Iterable[tuple[int, int, torch.Tensor]], prefix: str = ""
+) -> tuple[Any, Any]:
+    """Write slabs (2, planes, Y, X), in order and without gaps, to two volumes; a center map ends clipped to 0..1."""
+    dtype = np.dtype(str(inferer.map_dtype).removeprefix("torch."))
+    arrays = [scratch(f"{prefix}{name}", dtype) for name in ("logits", "centers")]
+    depth = arrays[0].chunks[0]
+    waiting = np.empty((2, depth, *scratch.shape[1:]), dtype=dtype)
+    for first, last, maps in slabs:
+        values = maps.to(inferer.map_dtype).cpu().numpy()
+        if not prefix:
+            values[1] = values[1].clip(0, 1)
+        for z in range(first, last):
+            waiting[:, z % depth] = values[:, z - first]
+            if (z + 1) % depth == 0 or z + 1 == scratch.shape[0]:
+                begin = z - z % depth
+                for array, planes in zip(arrays, waiting, strict=True):
+                    array[begin : z + 1] = planes[: z + 1 - begin]
+    return arrays[0], arrays[1]
+
+
+def _store_planes(array: Any, slabs: Iterable[tuple[int, int, np.ndarray]]) -> None:
+    for first, last, planes in slabs:  # slabs divide the chunks, so a chunk is rewritten a few times at most
+        array[first:last] = planes
+
+
+def _empty_folder(save: SaveDetectiond, path: str | Path) -> Path:
+    """The tomogram's folder, without the record of an earlier detection."""
+    folder = save.folder(path)
+    record = folder / f"{tomogram_name(path)}.json"
+    if record.exists() and not save.overwrite:
+        raise FileExistsError(
+            f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    return folder
+
+
+def _save(save: SaveDetectiond, folder: Path, data: dict[str, Any], labels: BlockedLabels) -> dict[str, Any]:
+    """Write what `SaveDetectiond` writes, the label volume slab by slab."""
+    meta, table = data["image"].meta, data["particles"]
+    path = meta["filename_or_obj"]
+    name = tomogram_name(path)
+    files = {"instances": folder / f"{name}_instances.mrc"}
+    stored = instance_dtype(labels.highest)
+    size_zyx, header = np.asarray(meta["voxel_size_zyx"]), meta.get("header", {})
+    nstart = header.get("nstart_xyz", (0, 0, 0))
+    volume: Any = PlaneCache(labels)
+    made = _header(volume, stored, size_zyx, meta.get("origin_xyz", (0, 0, 0)), nstart, ())
+    _write(files["instances"], volume, stored, made, True)
+    files.update(save._write_lists(folder, name, table, labels.shape, size_zyx))
+    record = save._record(path, meta, table, volume, files, data["timings"])
+    target = folder / f"{name}.json"
+    with atomic_path(target) as temporary:
+        Path(temporary).write_text(json.dumps(record, indent=2, default=_plain) + "\n")
+    return {**data, "output_files": {**files, "record": target}}
