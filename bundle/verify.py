@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,10 +13,8 @@ from bundle.unpack import extract
 
 __all__ = ["verify", "verify_zip"]
 
-ROOT = Path(__file__).parents[1]
 
-
-def verify(zip: str | None = None, schema: str | None = None) -> None:
+def verify(zip: str, schema: str | None = None) -> None:
     """Check the zip of a bundle as the MONAI model zoo does, and more; a numbered line for each check.
 
     The zip is unpacked into an empty temporary folder, and its own code is used. Nothing is downloaded.
@@ -27,16 +24,12 @@ def verify(zip: str | None = None, schema: str | None = None) -> None:
     Parameters
     ----------
     zip : str
-        The zip; by default the one that build made of this version, in dist.
+        The zip, as build makes it.
     schema : str
         The zoo's JSON schema of metadata (meta_schema_20240725.json) where you have it; needs jsonschema. Without it
         the same rules are checked by this program.
     """
-    if zip is None:
-        metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
-        path = Path("dist") / f"{metadata['name']}_v{metadata['version']}.zip"
-    else:
-        path = Path(zip).expanduser()
+    path = Path(zip).expanduser()
     failed = verify_zip(path, schema)
     if failed:
         raise ValueError(f"{path}: {failed} of the checks above failed.")

@@ -25,15 +25,13 @@ TRAIN_KEYS = (
 
 def check_keys(case: Case) -> str:
     """The ids that other programs look for exist."""
-    count = 0
-    for path in sorted((case.root / "configs").glob("*.json")):
-        keys = {"inference": INFERENCE_KEYS, "train_mask": TRAIN_KEYS, "train_center": TRAIN_KEYS}.get(path.stem, ())
-        config = case.read(f"configs/{path.name}")
+    wanted = {"inference": INFERENCE_KEYS, "train_mask": TRAIN_KEYS, "train_center": TRAIN_KEYS}
+    for name, keys in wanted.items():
+        config = case.read(f"configs/{name}.json")
         missing = [key for key in keys if not _has(config, key)]
         if missing:
-            raise ValueError(f"configs/{path.name} has no {', '.join(missing)}")
-        count += len(keys)
-    return f"{count} ids"
+            raise ValueError(f"configs/{name}.json has no {', '.join(missing)}")
+    return f"{sum(map(len, wanted.values()))} ids"
 
 
 def check_inference_properties(case: Case) -> str:
