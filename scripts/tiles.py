@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,9 @@ class TileGrid:
             step = tile if tile == size else max(int(tile * (1 - overlap)), 1)
             self.starts.append([int(one[0].start) for one in dense_patch_slices((int(size),), (tile,), (step,))])
         self.wanted = np.ones([len(starts) for starts in self.starts], dtype=bool)
-        self._importance = compute_importance_map(self.tile, mode=mode, device=device)
+        # numpy: for additions this small, torch's threads cost more than they save
+        self._importance = compute_importance_map(self.tile, mode=mode).numpy()
+        self._device = torch.device(device)
         self._cache: dict[tuple, torch.Tensor] = {}
 
     def start(self, index: Sequence[int]) -> tuple[int, int, int]:
@@ -80,12 +83,12 @@ class TileGrid:
         if offsets not in self._cache:
             if len(self._cache) >= CACHED_WEIGHTS:
                 self._cache.clear()
-            self._cache[offsets] = self._importance / self._total(offsets)
+            self._cache[offsets] = torch.from_numpy(self._importance / self._total(offsets)).to(self._device)
         return self._cache[offsets]
 
     def uncovered(self, index: tuple[int, int, int]) -> torch.Tensor:
         """Voxels of a tile that no wanted tile covers, (Z, Y, X) bool."""
-        return self._total(self._wanted_neighbors(index)) == 0
+        return torch.from_numpy(self._total(self._wanted_neighbors(index)) == 0)
 
     def _wanted_neighbors(self, index: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
         """Offsets, in voxels, of the wanted tiles that overlap a tile, itself among them if it is wanted."""
@@ -95,8 +98,8 @@ class TileGrid:
         found = product(*near)
         return tuple(tuple(offset for _, offset in one) for one in found if self.wanted[tuple(k for k, _ in one)])
 
-    def _total(self, offsets: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-        total = torch.zeros_like(self._importance)
+    def _total(self, offsets: tuple[tuple[int, ...], ...]) -> np.ndarray:
+        total = np.zeros_like(self._importance)
         for offset in offsets:
             here = tuple(slice(max(o, 0), t + min(o, 0)) for o, t in zip(offset, self.tile, strict=True))
             there = tuple(slice(max(-o, 0), t + min(-o, 0)) for o, t in zip(offset, self.tile, strict=True))
@@ -148,9 +151,10 @@ class BlendedSlab:
         """Drop the first ``depth`` planes and make room for as many."""
         kept = self.grid.tile[0] - depth
         if kept > 0 and self.maps is not None:
+            maps: Any = self.maps.numpy() if self.maps.device.type == "cpu" else self.maps
             for z in range(kept):  # plane by plane: source and target may overlap
-                self.maps[:, z] = self.maps[:, z + depth]
-            self.maps[:, kept:] = 0
+                maps[:, z] = maps[:, z + depth]
+            maps[:, kept:] = 0
 
     def wait(self) -> None:
         """Let the background thread finish."""
