@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -99,7 +100,7 @@ def calibrate(
         cpu, cuda, cuda:1 ...; the first GPU if there is one.
     """
     options = {"weights": weights, "device": device, "particle_diameter": particle_diameter, "method": method}
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if tile is not None:
         given["tile"] = tile_of(tile)
     detector = Detector({**given, "progress": False}, [one for one in (config or "").split(",") if one])
@@ -219,5 +220,5 @@ def samples(detector: Detector, items: list[dict]) -> Iterator[calibration.Calib
         data = detector.split(detector.predict(item))
         voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
         labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
-        maps = (np.array(data[key][0]) for key in ("probability", "center_map"))
-        yield calibration.CalibrationSample(*maps, np.asarray(labels), voxel_size_zyx)
+        probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
+        yield calibration.CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx)

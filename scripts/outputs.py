@@ -108,7 +108,7 @@ class SaveDetectiond(Transform):
             )
         folder.mkdir(parents=True, exist_ok=True)
         record.unlink(missing_ok=True)
-        labels = np.asarray(d["instances"]).reshape(np.asarray(d["instances"]).shape[-3:])
+        labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
         table = d["particles"]
         voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
         header = meta.get("header", {})
@@ -146,7 +146,8 @@ class SaveDetectiond(Transform):
             class_name=kept["class"].astype(str).to_numpy() if "class" in kept else "",
             score=kept["score"].to_numpy(float),
         )
-        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=tuple(size_zyx), name=name)
+        nz, ny, nx = size_zyx
+        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=name)
         for one in self.formats:
             if one != "csv":
                 default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"

@@ -111,7 +111,7 @@ class TrainingRun:
     def run(self) -> None:
         """Train, from the last state with ``resume``, to the last epoch or until early stopping."""
         self._attach()
-        epochs = self.trainer.state.max_epochs
+        epochs = self.trainer.state.max_epochs or 0
         if self.trainer.state.epoch >= epochs:
             logger.info("%s: all %d epochs are done, nothing to train; give more with --epochs", self.folder, epochs)
             return
@@ -145,8 +145,8 @@ class TrainingRun:
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed)
-        sampler = getattr(self.trainer.data_loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):  # a DistributedSampler
+        sampler = getattr(engine.state.dataloader, "sampler", None)
+        if isinstance(sampler, torch.utils.data.DistributedSampler):
             sampler.set_epoch(engine.state.epoch)
 
     def _after_step(self, engine: Engine) -> None:

@@ -118,7 +118,7 @@ def test_flipping_the_tomogram_flips_the_labels(setting, tmp_path):
     assert results[0].max() == results[1].max() > 3
     pairs, counts = np.unique(np.stack([results[0].ravel(), flipped.ravel()]), axis=1, return_counts=True)
     main = [counts[pairs[0] == label].max() for label in range(1, results[0].max() + 1)]
-    # a voxel exactly between two seeds goes to the first in z, y, x, which a flip reverses: single layers of voxels may differ
+    # a voxel exactly between two seeds goes to the first in z, y, x, which a flip reverses: single layers may differ
     assert sum(main) > 0.98 * (results[0] > 0).sum()
     np.testing.assert_array_equal(results[0] > 0, flipped > 0)
 
