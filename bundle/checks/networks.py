@@ -52,10 +52,13 @@ def check_net_in_out(case: Case) -> str:
 
 
 def check_torchscript(case: Case) -> str:
-    """MONAI's ckpt_export works, and its file gives the network's output."""
+    """MONAI's ckpt_export works, its file gives the network's output, and a shipped model.ts can be loaded."""
     from monai.bundle import ckpt_export
 
     logging.disable(logging.CRITICAL)
+    shipped = case.root / "models" / "model.ts"
+    if shipped.is_file():
+        torch.jit.load(str(shipped), map_location="cpu")
     path = case.work / "model.ts"
     ckpt_export(
         net_id="network_def",
