@@ -297,13 +297,14 @@ class TomogramInferer(Inferer):
         """Outputs (B, C, Z, Y, X) of a batch, float32, averaged over the flips; in parts if memory is short."""
         try:
             batch = tiles.to(device)
-            total = torch.zeros((), device=device)
+            total: torch.Tensor | None = None
             for axes in FLIPS[self.tta]:
                 flipped = [axis + 1 for axis in axes]
                 with torch.no_grad(), reduced_precision(device, self.amp):
                     output = network(batch.flip(flipped) if flipped else batch)
-                total = total + (output.float().flip(flipped) if flipped else output.float())
-            return total.div_(self.tta).contiguous()
+                output = output.float().flip(flipped) if flipped else output.float()
+                total = output if total is None else total + output
+            return (total if self.tta == 1 else total / self.tta).contiguous()  # type: ignore[union-attr, operator]
         except torch.OutOfMemoryError as error:
             if len(tiles) == 1:
                 raise ValueError(

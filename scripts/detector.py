@@ -1,0 +1,219 @@
+"""The parts of ``configs/inference.json``, built once: plan, load, networks, instances, files of one tomogram."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from custom_transforms.instances import (
+    AssignInstancesd,
+    FilterParticlesd,
+    FindSeedsd,
+    MaskFromProbabilityd,
+    MeasureParticlesd,
+    SplitPredictiond,
+)
+from custom_transforms.rescale import model_shape
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
+from scripts.outputs import SaveDetectiond
+from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
+from scripts.streaming import SETTINGS, detect_streamed
+
+__all__ = ["Detector", "check_device", "read_overlay"]
+
+ROOT = Path(__file__).parents[1]
+# the steps of post-processing that have a form for volumes larger than memory
+STREAMABLE = {
+    SplitPredictiond,
+    MaskFromProbabilityd,
+    FindSeedsd,
+    AssignInstancesd,
+    MeasureParticlesd,
+    FilterParticlesd,
+    SaveDetectiond,
+}
+
+
+class Detector:
+    """The parts of ``configs/inference.json``, built once and used for one tomogram after another.
+
+    Parameters
+    ----------
+    overrides : mapping
+        Ids of ``inference.json`` to replace, as ``--id value`` does for ``monai.bundle run``.
+    config : sequence of paths
+        Config files laid over ``inference.json``, in order, before the overrides.
+    memory : float, optional
+        Largest memory to use, GiB; by default what is free.
+    stream : bool, optional
+        Whether volumes go through files instead of memory; by default where memory does not suffice.
+    scratch_dir : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go.
+
+    Raises
+    ------
+    ValueError
+        If an override names no id of the config, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        config: Sequence[str | Path] = (),
+        memory: float | None = None,
+        stream: bool | None = None,
+        scratch_dir: str | Path | None = None,
+    ) -> None:
+        self.parser = ConfigParser()
+        self.parser.read_config([str(ROOT / "configs" / "inference.json")])
+        known = set(self.parser.get())
+        for path in config:
+            self._override(read_overlay(path), known, str(path))
+        self._override({"bundle_root": str(ROOT), **(overrides or {})}, known, "options")
+        check_device(self.parser.get_parsed_content("device"))
+        self.preprocessing = self.parser.get_parsed_content("preprocessing")
+        self.postprocessing = self.parser.get_parsed_content("postprocessing")
+        self.inferer = self.parser.get_parsed_content("inferer")
+        self.save = self.parser.get_parsed_content("write")
+        self.network = self.parser.get_parsed_content("network").eval()
+        self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
+
+    def _override(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
+        for key, value in values.items():
+            if key.startswith("_"):
+                continue
+            if key.split("::")[0].split("#")[0] not in known:
+                raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was done.")
+            self.parser[key] = value
+
+    def plan(self, tomogram: str | Path) -> Plan | None:
+        """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
+
+        Raises
+        ------
+        ValueError
+            If memory or disk do not suffice.
+        """
+        geometry = mrc_geometry(tomogram)
+        if geometry is None:
+            return None
+        shape, voxel_size_zyx = geometry
+        if self.parser["voxel_size"] is not None:
+            voxel_size_zyx = as_voxel_size_zyx(self.parser["voxel_size"])
+        seen = shape
+        if (voxel_size_zyx > 0).all() and not self.parser["keep_voxel_size"]:
+            seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
+        plan = make_plan(
+            shape,
+            self.network,
+            seen_zyx=seen,
+            tile=self.parser["tile"],
+            overlap=self.parser["overlap"],
+            device=self.parser.get_parsed_content("device"),
+            memory=self.memory,
+            stream=self.stream,
+            reach=self._reach(voxel_size_zyx),
+        )
+        if plan.path == "streamed":
+            self._check_streamable()
+        check_disk(plan, self.scratch_dir or self.save.folder(tomogram))
+        self.inferer.roi_size = plan.tile
+        self.inferer.batch = max(plan.batch, self.parser["batch_size"])
+        return plan
+
+    def _reach(self, voxel_size_zyx: np.ndarray) -> int:
+        """R_max in voxels; 0 if the voxel size is not known."""
+        sizes = ParticleSizes.from_diameter(self.parser["particle_diameter"], radius_max=self.parser["radius_max"])
+        return int(np.ceil(sizes.radius_max / voxel_size_zyx.min())) if (voxel_size_zyx > 0).all() else 0
+
+    def _check_streamable(self) -> None:
+        """Refuse steps of post-processing that need the whole volume."""
+        unknown = [type(step).__name__ for step in self.postprocessing.transforms if type(step) not in STREAMABLE]
+        if unknown:
+            raise ValueError(
+                f"postprocessing: this tomogram is larger than memory, and {', '.join(unknown)} needs all of it. "
+                "Leave it out of the config, or use a machine with more memory."
+            )
+
+    def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
+        start = time.perf_counter()
+        data = self.preprocessing(dict(item))
+        loaded = time.perf_counter()
+        with torch.no_grad():
+            data["pred"] = self.inferer(data["image"][None], self.network)[0]
+        data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
+        timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
+        return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
+
+    def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
+        return self.postprocessing.transforms[0](data)
+
+    def __call__(self, tomogram: str | Path, plan: Plan | None = None) -> dict[str, Any]:
+        """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed."""
+        if plan is None or plan.path == "memory":
+            return self.postprocessing(self.predict({"image": str(tomogram)}))
+        return detect_streamed(
+            tomogram,
+            plan,
+            self.network,
+            self.inferer,
+            self.save,
+            reading={name: self.parser[name] for name in ("voxel_size", "fill_nonfinite", "signed")},
+            contrast=self.parser["contrast"],
+            settings={name: self.parser[name] for name in SETTINGS},
+            scratch_dir=self.scratch_dir,
+            progress=self.parser["progress"],
+        )
+
+
+def read_overlay(path: str | Path) -> dict[str, Any]:
+    """Read a config overlay.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing, or not a JSON object.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a config file (JSON), found none.")
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object of settings, got a {type(values).__name__}.")
+    return values
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a GPU that is not there; warn of one that is there and unused.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or missing.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: expected cpu or cuda (cuda:0, cuda:1 ...).") from error
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind.type == "cuda" and (kind.index or 0) >= available:
+        raise ValueError(
+            f"--device {device}: {available} GPUs are visible to PyTorch. Use --device cpu, or mend the driver."
+        )
+    if kind.type == "cpu" and available:
+        warnings.warn(
+            f"{available} GPUs are there and unused: leave --device out to use one", UserWarning, stacklevel=2
+        )
