@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping, ProgressBar
 from ignite.metrics import Average
 from monai.data.utils import set_rnd
+from monai.engines import Evaluator
 from monai.utils import optional_import
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+
+from custom_transforms.atomic import atomic_path
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
 
@@ -87,7 +91,7 @@ class TrainingRun:
         self,
         folder: str | Path,
         trainer: Engine,
-        evaluator: Engine,
+        evaluator: Evaluator,
         network: nn.Module,
         average: AveragedModel,
         optimizer: torch.optim.Optimizer,
@@ -155,11 +159,13 @@ class TrainingRun:
 
     def _after_epoch(self, engine: Engine) -> None:
         state = self.evaluator.state
+        if engine.state.epoch == engine.state.max_epochs and state.epoch != engine.state.epoch:
+            self.evaluator.run(engine.state.epoch)  # the last epoch is judged at any interval
         validated = bool(state.metrics) and state.epoch == engine.state.epoch
         if validated:
             score = self._score(self.evaluator)
             if self.best["score"] is None or score > self.best["score"]:
-                self.best = {"epoch": engine.state.epoch, "score": score, "metric": state.key_metric_name}  # type: ignore[attr-defined]
+                self.best = {"epoch": engine.state.epoch, "score": score, "metric": state.key_metric_name}
                 weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
                 _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
                 text = json.dumps({**self.best, "seed": self.seed}, indent=2) + "\n"
@@ -269,8 +275,7 @@ def _rank() -> int:
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file under a temporary name, then give it its own: a file that is there is whole."""
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        write(temporary)

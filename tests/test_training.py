@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
+from custom_transforms.io import read_tomogram, write_instances
 from scripts.cli import user_message
 from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
 
@@ -76,6 +78,21 @@ def test_resuming_a_finished_run_trains_nothing(dataset_dir, tmp_path, caplog):
     assert (tmp_path / "run" / "last.pt").stat().st_mtime_ns == before
 
 
+def test_the_last_epoch_is_validated_whatever_the_interval(dataset_dir, tmp_path):
+    train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1, val_interval=2)
+    assert (tmp_path / "run" / "model.pt").is_file()
+
+
+def test_validation_of_centers_keeps_more_ids_than_half_precision_holds(tmp_path):
+    data = write_dataset(tmp_path / "data", shape=(16, 40, 36))
+    labels, _ = read_tomogram(data / "labels_1.mrc", check="labels")
+    write_instances(data / "labels_1.mrc", np.where(labels > 0, labels.astype(int) + 5000, 0), VOXEL_SIZE)
+    workflow = train("train_center.json", data, tmp_path / "run", epochs=1)
+    label = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))["label"]
+    assert label.shape[1] == 2
+    np.testing.assert_array_equal(np.unique(label[0, 1])[1:], np.unique(labels)[1:].astype(int) + 5000)
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(dataset_dir, tmp_path):
     train(
         "train_mask.json", dataset_dir, tmp_path / "run", epochs=30, learning_rate=0.0, patience=2, crops_per_tomogram=2
@@ -86,14 +103,12 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(dataset_dir, tmp_path
 
 @pytest.mark.parametrize("name", ["train_mask.json", "train_center.json"])
 def test_a_tomogram_thinner_than_the_patch_trains_by_reflection(name, tmp_path):
-    data = write_dataset(tmp_path / "data", shape=(12, 40, 36))
-    train(name, data, tmp_path / "run", epochs=1)
+    data = write_dataset(tmp_path / "data", shape=(11, 50, 52))
+    train(name, data, tmp_path / "run", epochs=1, patch_size=[48, 48, 48])
     assert (tmp_path / "run" / "model.pt").is_file()
 
 
 def test_a_volume_without_particles_is_an_error_that_names_it(tmp_path):
-    from custom_transforms.io import write_instances
-
     data = write_dataset(tmp_path / "data", shape=(16, 40, 36))
     write_instances(data / "labels_0.mrc", torch.zeros(16, 40, 36, dtype=torch.int16).numpy(), VOXEL_SIZE)
     with pytest.raises(Exception) as error:
@@ -181,7 +196,6 @@ def test_two_processes_train_together(tmp_path):
 
 
 def test_training_runs_straight_on_what_prepare_wrote_and_sees_its_ignored_voxels(tmp_path):
-    from custom_transforms.io import read_tomogram
     from scripts.prepare import prepare
 
     data = write_dataset(tmp_path / "raw", shape=(24, 40, 48), training=1)
