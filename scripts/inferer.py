@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -151,14 +152,16 @@ class TomogramInferer(Inferer):
         if seen == (z, y, x):
             return seen
         told = f"voxels of {' x '.join(f'{size:g}' for size in np.unique(own))} Å, the networks know {self._model_text}"
-        if self.keep_voxel_size:
-            add_warning(meta, f"{told}: nothing was rescaled (keep_voxel_size), and particles may be missed.")
-            return z, y, x
-        add_warning(
-            meta,
+        text = (
             f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are in "
-            "its own. --keep_voxel_size switches this off.",
+            "its own. --keep_voxel_size switches this off."
         )
+        if self.keep_voxel_size:
+            seen, text = (z, y, x), f"{told}: nothing was rescaled (keep_voxel_size), and particles may be missed."
+        if np.ndim(meta["voxel_size_zyx"]) == 1:
+            add_warning(meta, text)
+        else:  # of a batch, whose entries are not ours to change
+            warnings.warn(text, UserWarning, stacklevel=2)
         return seen
 
     @property

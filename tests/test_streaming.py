@@ -19,7 +19,7 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.detect import Detector
 from scripts.plan import make_plan
-from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls
+from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
 SHAPE = (20, 28, 36)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -52,7 +52,7 @@ def assert_same(streamed, whole):
         assert (streamed[1][column] == whole[1][column]).all(), column
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.tuples(st.integers(3, 20), st.integers(4, 28), st.integers(5, 36)),
@@ -232,3 +232,21 @@ def test_rounding_the_maps_to_half_precision_is_harmless(scene, tmp_path):
     np.testing.assert_allclose(half[["z_vox", "y_vox", "x_vox"]], full[["z_vox", "y_vox", "x_vox"]], atol=0.01)
     np.testing.assert_allclose(half["volume_vox"], full["volume_vox"], rtol=0.01)
     np.testing.assert_allclose(half["score"], full["score"], atol=1e-3)
+
+
+def test_monai_bundle_run_rescales_as_detect_does(scene, tmp_path):
+    folder, options = scene
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tomogram.mrc").symlink_to(folder / "tomogram.mrc")
+    options = {**options, "voxel_size_model": 13.0, "min_size": 1.0, "center_threshold": 0.01}
+    with pytest.warns(UserWarning, match="rescaled to 18 x 54 x 43 voxels"):
+        Detector({**options, "output_dir": str(tmp_path / "detect")})(folder / "tomogram.mrc")
+    overrides = {key: value for key, value in options.items() if key not in ("device", "progress")}
+    with pytest.warns(UserWarning, match="rescaled to 18 x 54 x 43 voxels"):
+        run_config("inference.json", "inference", dataset_dir=str(tmp_path / "data"),
+                   output_dir=str(tmp_path / "bundle"), **overrides)  # fmt: skip
+    ours, theirs = (
+        {one.name: one.read_bytes() for one in (tmp_path / way / "tomogram").iterdir() if one.suffix != ".json"}
+        for way in ("detect", "bundle")
+    )
+    assert ours == theirs
