@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ def choose_thresholds(
     beta: float = 1.0,
     match_fraction: float = 0.5,
     method: str = "watershed",
+    min_distance: float | None = None,
+    radius_max: float | None = None,
+    require_seed: bool = False,
     center_grid: Sequence[float] = CENTER_GRID,
     mask_grid: Sequence[float] = MASK_GRID,
     size_grid: Sequence[float] = SIZE_GRID,
@@ -73,8 +77,8 @@ def choose_thresholds(
         Recall's weight against precision.
     match_fraction : float
         As in `scripts.evaluate.evaluate`.
-    method : str
-        Of `assign_instances`.
+    method, min_distance, radius_max, require_seed
+        As detection will use them: `find_seeds` and `assign_instances`, Å.
     center_grid, mask_grid : sequence of float
         Thresholds to try, above 0.
     size_grid : sequence of float
@@ -95,14 +99,13 @@ def choose_thresholds(
     known = [_checked(sample, i) for i, sample in enumerate(samples)]
     if not known:
         raise ValueError("calibrate: expected validation tomograms, got none; add them to the datalist's validation")
-    sizes = ParticleSizes.from_diameter(particle_diameter)
-    center_threshold, center_curve = choose_center_threshold(
-        known, particle_diameter, beta, match_fraction, center_grid
-    )
+    sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance, radius_max=radius_max)
+    center_threshold, center_curve = choose_center_threshold(known, sizes, beta, match_fraction, center_grid)
     seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
 
     def score(mask_threshold: float, min_size: float) -> dict[str, float]:
-        counts = [_judge(s, p, mask_threshold, min_size, sizes, method) for s, p in zip(known, seeds, strict=True)]
+        trial = dataclasses.replace(sizes, min_size=min_size)
+        counts = [_judge(s, p, mask_threshold, trial, method, require_seed) for s, p in zip(known, seeds, strict=True)]
         return _instance_scores({key: sum(c[key] for c in counts) for key in counts[0]}, beta)
 
     mask_curve = [{"mask_threshold": float(t), **score(t, sizes.min_size)} for t in sorted(mask_grid)]
@@ -142,7 +145,7 @@ def _checked(sample: Sequence[Any], index: int) -> CalibrationSample:
 
 def choose_center_threshold(
     samples: Sequence[CalibrationSample],
-    particle_diameter: float,
+    sizes: ParticleSizes,
     beta: float = 1.0,
     match_fraction: float = 0.5,
     grid: Sequence[float] = CENTER_GRID,
@@ -151,7 +154,6 @@ def choose_center_threshold(
 
     A seed on an ignored voxel that is near no true center counts at no threshold.
     """
-    sizes = ParticleSizes.from_diameter(particle_diameter)
     predicted_index, true_index, heights, n_seeds, n_true = [], [], [], 0, 0
     for sample in samples:
         size = sample.voxel_size_zyx
@@ -207,10 +209,15 @@ def _middle_of_best(curve: Curve, threshold: str, score: str) -> float:
 
 
 def _judge(
-    sample: CalibrationSample, peaks: np.ndarray, threshold: float, min_size: float, sizes: ParticleSizes, method: str
+    sample: CalibrationSample,
+    peaks: np.ndarray,
+    threshold: float,
+    sizes: ParticleSizes,
+    method: str,
+    require_seed: bool,
 ) -> dict[str, float]:
     """Instances as detection makes them, against the truth."""
-    smallest = min_size / float(sample.voxel_size_zyx.prod())
+    smallest = sizes.min_size / float(sample.voxel_size_zyx.prod())
     mask = mask_from_probability(sample.probability, threshold, smallest)
     labels, _ = assign_instances(
         mask,
@@ -219,6 +226,7 @@ def _judge(
         method=method,
         radius_max=sizes.radius_max,
         voxel_size_zyx=sample.voxel_size_zyx,
+        require_seed=require_seed,
         min_size_voxels=smallest,
     )
     kept = np.bincount(labels.ravel()) >= smallest
@@ -234,11 +242,13 @@ def _instance_scores(counts: Mapping[str, float], beta: float) -> dict[str, floa
     return {"f_beta": value, **{name: scores[name] for name in names}}
 
 
-def write_overlay(path: str | Path, chosen: Mapping[str, Any], provenance: str) -> Path:
+def write_overlay(
+    path: str | Path, chosen: Mapping[str, Any], provenance: str, settings: Mapping[str, Any] | None = None
+) -> Path:
     """Write the chosen values as a config overlay, whole or not at all.
 
-    The file holds ``particle_diameter`` (whose distances the thresholds were chosen with), ``mask_threshold``,
-    ``center_threshold``, ``min_size`` and a ``_desc_`` with where they come from, so it can lie on top of
+    The file holds ``particle_diameter``, ``mask_threshold``, ``center_threshold``, ``min_size``, the other settings of
+    detection they were chosen with, and a ``_desc_`` with where they come from: it lies on top of
     ``configs/inference.json``.
     """
     target = Path(path).expanduser()
@@ -248,6 +258,7 @@ def write_overlay(path: str | Path, chosen: Mapping[str, Any], provenance: str) 
         "mask_threshold": round(float(chosen["mask_threshold"]), 4),
         "center_threshold": round(float(chosen["center_threshold"]), 4),
         "min_size": round(float(chosen["min_size"]), 1),
+        **{name: value for name, value in (settings or {}).items() if value is not None},
     }
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(to_json(overlay), indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -271,7 +282,8 @@ def calibrate(
     output : path
         The JSON overlay.
     particle_diameter, beta
-        See `choose_thresholds`; ``options`` go there, too.
+        See `choose_thresholds`; ``options`` go there, too. ``method``, ``min_distance``, ``radius_max`` and
+        ``require_seed`` are written into the file as well: the thresholds hold for them.
     source : str
         What the samples are, for the file's ``_desc_``.
 
@@ -288,4 +300,5 @@ def calibrate(
         f"{scores['centers']['f_beta']:.3f}, of instances {scores['instances']['f_beta']:.3f}, "
         f"panoptic quality {scores['instances']['panoptic_quality']:.3f}."
     )
-    return {**chosen, "path": str(write_overlay(output, chosen, provenance))}
+    settings = {name: options.get(name) for name in ("method", "min_distance", "radius_max", "require_seed")}
+    return {**chosen, "path": str(write_overlay(output, chosen, provenance, settings))}

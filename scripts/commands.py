@@ -111,7 +111,7 @@ def calibrate(
         detector.parser["particle_diameter"],
         beta,
         source=f"the {section} tomograms of {Path(dataset_dir).name}",
-        method=detector.parser["method"],
+        **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
     )
     centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
     print(

@@ -46,7 +46,7 @@ def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
     samples = [sample(2), sample(3)]
     sizes = ParticleSizes.from_diameter(DIAMETER)
     grid = (0.15, 0.3, 0.5, 0.7, 0.9)
-    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], DIAMETER, beta=2.0, grid=grid)
+    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], SIZES, beta=2.0, grid=grid)
     for row in curve:
         tp = n = n_true = 0
         for _, center_map, labels, voxel in samples:
@@ -59,9 +59,19 @@ def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
 
 
 def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
-    chosen = calibrate(lambda: [sample(0)], tmp_path / "new" / "thresholds.json", DIAMETER, source="set A")
+    chosen = calibrate(
+        lambda: [sample(0)],
+        tmp_path / "new" / "thresholds.json",
+        DIAMETER,
+        source="set A",
+        method="nearest",
+        radius_max=60.0,
+    )
     overlay = json.loads((tmp_path / "new" / "thresholds.json").read_text(encoding="utf-8"))
-    assert set(overlay) == {"particle_diameter", "mask_threshold", "center_threshold", "min_size", "_desc_"}
+    assert set(overlay) == {
+        *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max")
+    }
+    assert (overlay["method"], overlay["radius_max"]) == ("nearest", 60.0)
     assert overlay["center_threshold"] == pytest.approx(chosen["center_threshold"])
     assert "on set A: 1 tomograms, 30 particles of 70 Å" in overlay["_desc_"]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["thresholds.json"]
