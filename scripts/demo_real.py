@@ -16,7 +16,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.segmentation import find_boundaries
 
-from bundle.join import join
 from custom_transforms.atomic import atomic_path
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
 from scripts.commands import calibrate
@@ -53,6 +52,8 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
     seed : int
         Seed of simulation and training.
     """
+    from bundle.join import join  # the release kit is not part of the bundle it builds
+
     folder = Path(output_dir).resolve()
     start = time.time()
     data, weights, overlay = folder / "simulated", folder / "model.pt", folder / "thresholds.json"

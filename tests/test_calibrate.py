@@ -46,7 +46,7 @@ def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
     samples = [sample(2), sample(3)]
     sizes = ParticleSizes.from_diameter(DIAMETER)
     grid = (0.15, 0.3, 0.5, 0.7, 0.9)
-    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], SIZES, beta=2.0, grid=grid)
+    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], sizes, beta=2.0, grid=grid)
     for row in curve:
         tp = n = n_true = 0
         for _, center_map, labels, voxel in samples:
