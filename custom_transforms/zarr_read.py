@@ -249,7 +249,7 @@ def _levels(path: Path, group: Any, multiscale: Mapping[str, Any]) -> list[ZarrL
             told = " x ".join(f"{one:g}" for one in scale[list(zyx)])
             missing = f"its metadata ({told}) have no unit of length" if steps[0] else "its metadata have no scale"
             size = np.zeros(3)
-        origin = (shift[list(zyx)] * factors)[::-1]
+        origin = (shift[list(zyx)] * factors)[::-1].copy()  # torch batches no reversed views
         levels.append(ZarrLevel(name, array, zyx, np.round(size, 6), origin, missing))
     if not levels:
         raise ValueError(f"{path}: expected an OME-Zarr image, its metadata name no level. Copy it again.")

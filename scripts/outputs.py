@@ -20,6 +20,10 @@ from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.zarr_read import is_zarr
+from scripts.copick_project import split_picks_uri
+from scripts.copick_write import write_picks, write_segmentation
+from scripts.naming import tomogram_id
 from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
@@ -37,7 +41,16 @@ def tomogram_name(path: str | Path) -> str:
     --------
     >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz")
     'TS_001_10.00Apx'
+
+    A Zarr, and a level inside one, are named after the Zarr; a tomogram of a copick project after its run.
+
+    >>> tomogram_name("data/TS_001.ome.zarr/0")
+    'TS_001'
+    >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr")
+    'TS_001'
     """
+    if is_zarr(path):
+        return tomogram_id(path)
     name = Path(path).name
     for ending in (".gz", ".bz2"):
         name = name.removesuffix(ending)
@@ -62,6 +75,9 @@ class SaveDetectiond(Transform):
         Make the HTML page, too.
     overwrite : bool
         Replace the files of an earlier detection; otherwise one that is there is an error.
+    copick : str, optional
+        ``copick:CONFIG.json/OBJECT:USER/SESSION``: the particles are also written into that project as picks, and as
+        instance segmentation (not of a streamed tomogram), under the run of the tomogram's name.
 
     Notes
     -----
@@ -77,7 +93,11 @@ class SaveDetectiond(Transform):
         formats: Sequence[str] = ("csv", "original", "relion5"),
         report: bool = True,
         overwrite: bool = False,
+        copick: str | None = None,
     ) -> None:
+        if copick is not None and "*" in (words := split_picks_uri(copick)):
+            raise ValueError(f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION with all four, got {words}.")
+        self.copick = copick
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         self.settings = {name: value for name, value in settings.items() if value is not None}
         self.formats = [find_format(one).name for one in formats]
@@ -121,6 +141,11 @@ class SaveDetectiond(Transform):
             nstart_xyz=header.get("nstart_xyz", (0, 0, 0)),
         )
         files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
+        if self.copick is not None:
+            config, wanted, user, session = split_picks_uri(self.copick)
+            write_segmentation(
+                labels, voxel_size_zyx, config, tomogram_id(name), wanted, user, session, overwrite=self.overwrite
+            )
         made = self._record(path, meta, table, labels, files, d.get("timings"))
         text = json.dumps(made, indent=2, default=_plain)
         if self.report:
@@ -142,12 +167,12 @@ class SaveDetectiond(Transform):
         kept = table[table["label"] > 0]
         particles = ParticleList(
             voxel_zyx_to_angstrom_xyz(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), voxel_size_zyx),
-            tomogram=name,
+            tomogram=tomogram_id(name),
             class_name=kept["class"].astype(str).to_numpy() if "class" in kept else "",
             score=kept["score"].to_numpy(float),
         )
         nz, ny, nx = size_zyx
-        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=name)
+        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=tomogram_id(name))
         for one in self.formats:
             if one != "csv":
                 default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"
@@ -155,6 +180,9 @@ class SaveDetectiond(Transform):
                 with warnings.catch_warnings():  # the full table, which loses nothing, lies beside it
                     warnings.simplefilter("ignore", ParticleListWarning)
                     write_particles(particles, files[one], format=one, context=context)
+        if self.copick is not None:
+            config, wanted, user, session = split_picks_uri(self.copick)
+            write_picks(particles, config, wanted, user, session, float(voxel_size_zyx[2]), self.overwrite)
         return files
 
     def _record(

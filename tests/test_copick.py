@@ -12,13 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 from scipy.spatial.transform import Rotation
 
 from custom_transforms.io import read_tomogram
 from scripts.copick_project import find_tomograms, list_tomograms, open_project, read_picks, read_picks_by_uri
 from scripts.copick_write import write_picks, write_segmentation
+from scripts.datalist import find_tomograms as find_items
+from scripts.detect import Detector
 from scripts.naming import tomogram_id
 from scripts.particles.particle_list import ParticleList
+from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, run_config
+from tests.test_detect import Blobs
+from tests.test_zarr import save_zarr
 
 pytest.importorskip("zarr")
 
@@ -191,3 +198,50 @@ def test_configs_that_cannot_be_used_are_told(tmp_path):
     for uri in ("copick:p.txt", "copick:"):
         with pytest.raises(ValueError, match="expected copick:CONFIG.json"):
             find_tomograms(uri)
+
+
+@pytest.mark.slow
+def test_a_project_is_trained_on_detected_and_gets_its_picks_back(tmp_path):
+    """Straight from the project: its tomogram and instance segmentation train, its tomogram is detected."""
+    folder, labels = tmp_path / "p", balls((24, 48, 56), seed=0)
+    run = folder / "ExperimentRuns" / "TS_001" / "VoxelSpacing10.000"
+    run.mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 0.2, labels.shape)
+    save_zarr(run / "wbp.zarr", (noise - (labels > 0)).astype(np.float32), VOXEL_SIZE)
+    objects = [{"name": "ribosome", "is_particle": True, "label": 1, "radius": DIAMETER / 2}]
+    config = {"name": "t", "description": "", "version": "1.31.0", "pickable_objects": objects}
+    project = folder / "project.json"
+    project.write_text(json.dumps({**config, "config_type": "filesystem", "overlay_root": str(folder)}))
+    truth = write_segmentation(labels, VOXEL_SIZE, project, "TS_001", "ribosome", "alice", "1")
+    (item,) = find_items(f"copick:{project}/wbp@10")
+    dataset = {"training": [{**item, "label": str(truth)}], "validation": [{**item, "label": str(truth)}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    options = {**SMALL_TRAINING, "epochs": 1, "dataset_dir": str(tmp_path), "particle_diameter": DIAMETER}
+    run_config("train_center.json", "training", **options, output_dir=str(tmp_path / "run"))
+
+    networks = {
+        "_target_": "scripts.networks.MaskAndCenterNet",
+        "mask_network": SMALL_NETWORK,
+        "center_network": SMALL_NETWORK,
+    }
+    torch.save(ConfigParser({"n": networks}).get_parsed_content("n").state_dict(), tmp_path / "model.pt")
+    detector = Detector(
+        {
+            "network_def": networks, "weights": str(tmp_path / "model.pt"), "tile": [32, 32, 32],
+            "particle_diameter": DIAMETER, "mask_threshold": 0.45, "center_threshold": 0.01, "min_size": 1.0,
+            "device": "cpu", "progress": False, "report": False, "output_dir": str(tmp_path / "out"),
+            "write#copick": f"copick:{project}/ribosome:detection/1",
+        }
+    )  # fmt: skip
+    detector.network = Blobs()
+    table = detector(item["image"])["particles"]
+    kept = table[table["label"] > 0]
+    assert len(kept) > 3 and (tmp_path / "out" / "TS_001" / "TS_001.json").is_file()
+    centers = kept[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy()
+    picks = read_picks(project, "ribosome", "detection", "1")
+    np.testing.assert_allclose(picks.centers_xyz_angstrom, centers, atol=0.01)
+    np.testing.assert_allclose(picks.score, kept["score"])
+    if COPICK_PYTHON:
+        found = read_by_copick(project)
+        np.testing.assert_allclose(found["picks"]["TS_001 ribosome:detection/1"]["points"], centers, atol=0.01)
+        assert np.max(found["segmentations"]["TS_001 instance ribosome:detection/1@10.0"]) == len(kept)
