@@ -40,6 +40,7 @@ __all__ = [
     "MrcReader",
     "MrcWriter",
     "TomogramReader",
+    "VOLUME_SUFFIXES",
     "add_warning",
     "atomic_path",
     "instance_dtype",
@@ -54,6 +55,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 EM_SUFFIXES = (".em",)
 ZARR_SUFFIXES = (".zarr",)
+VOLUME_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES + ZARR_SUFFIXES  # all of read_tomogram
 TILT_SERIES_SUFFIXES = (".st", ".ali", ".preali", ".mrcs")
 
 
@@ -134,12 +136,9 @@ def _open_volume(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
     if name.endswith(EM_SUFFIXES):
         return read_em(path)
     raise ValueError(
-        f"{path}: expected a name that ends in {', '.join(_ALL_SUFFIXES)}, got {path.name!r}. "
+        f"{path}: expected a name that ends in {', '.join(VOLUME_SUFFIXES)}, got {path.name!r}. "
         "Convert or rename the tomogram."
     )
-
-
-_ALL_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES + ZARR_SUFFIXES
 
 
 class TomogramReader(ImageReader):
@@ -154,7 +153,7 @@ class TomogramReader(ImageReader):
         As in `read_tomogram`.
     """
 
-    suffixes: tuple[str, ...] = _ALL_SUFFIXES
+    suffixes: tuple[str, ...] = VOLUME_SUFFIXES
 
     def __init__(
         self,

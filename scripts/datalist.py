@@ -7,9 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TOMOGRAM_SUFFIXES", "find_tomograms", "load_datalist"]
+from custom_transforms.io import VOLUME_SUFFIXES
+from custom_transforms.zarr_read import is_zarr
+from scripts.copick_project import find_tomograms as find_copick_tomograms
+from scripts.copick_project import is_copick
 
-TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff", ".nii", ".nii.gz")
+__all__ = ["find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
+
 PATH_KEYS = ("image", "label", "classes", "particles")
 
 
@@ -46,10 +50,17 @@ def load_datalist(dataset_dir: str | Path, section: str, repeat: int = 1, fallba
             "`python -m scripts simulate`, or name its folder with --dataset_dir."
         )
     try:
-        datalist = json.loads(path.read_text())
+        datalist = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    items = datalist.get(section) if isinstance(datalist, dict) else None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not. Save it as UTF-8.") from error
+    if not isinstance(datalist, dict):
+        raise ValueError(
+            f"{path}: expected an object with lists of tomograms, {{'training': [...], 'validation': [...]}}, "
+            f"got a {type(datalist).__name__}. Put the tomograms under the name of their section."
+        )
+    items = datalist.get(section)
     if not items and fallback is not None:
         logging.getLogger(__name__).warning(
             "%s has no %s tomogram: the %s ones are used instead. Scores on them flatter the model.",
@@ -73,6 +84,11 @@ def _absolute(item: Any, path: Path) -> dict:
     absolute = {}
     for key, value in item.items():
         if key in PATH_KEYS:
+            if not isinstance(value, str) or not value:
+                raise ValueError(
+                    f"{path}: expected a path as {key!r} of each item, got {json.dumps(value)} in "
+                    f"{json.dumps(item)[:200]}. Give the file, or leave the entry out."
+                )
             value = str((path.parent / value).resolve())
             if not Path(value).exists():
                 raise FileNotFoundError(f"{path} names a file that is not there: {value} ({key}).")
@@ -82,6 +98,12 @@ def _absolute(item: Any, path: Path) -> dict:
 
 def find_tomograms(dataset_dir: str | Path) -> list[dict]:
     """List the tomograms to detect: the test section of a datalist, or else every tomogram file of a folder.
+
+    Parameters
+    ----------
+    dataset_dir : path
+        A folder, a tomogram (a Zarr is a folder, too), or ``copick:CONFIG.json/TYPE@SPACING``: one tomogram of every
+        run of a copick project.
 
     Returns
     -------
@@ -93,13 +115,29 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict]:
     FileNotFoundError
         If the folder is missing or holds no tomogram; lists the endings looked for.
     """
+    if is_copick(dataset_dir):
+        return [{"image": str(one.path.resolve())} for one in find_copick_tomograms(str(dataset_dir))]
     folder = Path(dataset_dir).expanduser()
+    if is_tomogram(folder):
+        return [{"image": str(folder.resolve())}]
     if (folder / "dataset.json").is_file():
         return load_datalist(folder, "test", fallback="validation")
-    found = sorted(path for path in folder.glob("*") if path.name.lower().endswith(TOMOGRAM_SUFFIXES))
+    found = tomograms_in(folder) if folder.is_dir() else []
     if not found:
         raise FileNotFoundError(
-            f"{folder}: expected a folder of tomograms ({' '.join(TOMOGRAM_SUFFIXES)}) or with a dataset.json, "
+            f"{folder}: expected a folder of tomograms ({' '.join(VOLUME_SUFFIXES)}) or with a dataset.json, "
             "found none. Name it with --dataset_dir."
         )
     return [{"image": str(path.resolve())} for path in found]
+
+
+def is_tomogram(path: str | Path) -> bool:
+    """Tell whether there is a tomogram of this path: a file, or a Zarr (or a level of one), which is a folder."""
+    return Path(path).is_file() or (is_zarr(path) and Path(path).is_dir())
+
+
+def tomograms_in(folder: Path) -> list[Path]:
+    """List the tomograms of a folder by their endings (`VOLUME_SUFFIXES`), sorted; other folders are left out."""
+    return sorted(
+        path for path in folder.iterdir() if path.name.lower().endswith(VOLUME_SUFFIXES) and is_tomogram(path)
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from custom_transforms.io import read_tomogram
-from scripts.datalist import TOMOGRAM_SUFFIXES
+from scripts.datalist import is_tomogram
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.format import class_numbers
 from scripts.particles.particle_list import ParticleList
@@ -28,6 +27,7 @@ from scripts.prepare_dataset import (
 from scripts.prepare_inputs import (
     ShapeSpecs,
     TomogramInput,
+    expand_tomograms,
     match_particles,
     per_tomogram,
     read_list,
@@ -188,7 +188,7 @@ class _Job:
     def check_files(self) -> None:
         """Raise FileNotFoundError for any missing input before work begins."""
         for one in self.inputs:
-            if one.path is not None and not one.path.is_file():
+            if one.path is not None and not is_tomogram(one.path):
                 raise FileNotFoundError(f"{one.path}: no such tomogram. Check the path.")
             for pattern in (
                 self.particles,
@@ -245,7 +245,7 @@ def _inputs(
     binning: float,
 ) -> list[TomogramInput]:
     if tomograms:
-        paths = [path for given in tomograms for path in _expanded(given)]
+        paths = [path for given in tomograms for path in expand_tomograms(given)]
         names = [tomogram_base_name(str(path)) for path in paths]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -261,20 +261,6 @@ def _inputs(
     context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
     found = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
     return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in found]
-
-
-def _expanded(given: str) -> list[Path]:
-    """The files behind one argument: itself, those of a folder, or those that match a pattern; sorted by name."""
-    path = Path(given)
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.name.lower().endswith(TOMOGRAM_SUFFIXES))
-    elif any(letter in given for letter in "*?[") and not path.exists():
-        found = sorted(map(Path, glob.glob(given)))
-    else:
-        return [path]
-    if not found:
-        raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(TOMOGRAM_SUFFIXES)}). Check the path.")
-    return found
 
 
 def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[str, Any]:

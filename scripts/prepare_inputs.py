@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import warnings
@@ -12,13 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import read_tomogram
+from custom_transforms.io import VOLUME_SUFFIXES, read_tomogram
+from scripts.datalist import is_tomogram, tomograms_in
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
 from scripts.shapes import Shape, Sphere, load_template
 
-__all__ = ["ShapeSpecs", "TomogramInput", "match_particles", "per_tomogram", "read_region", "read_shape_specs"]
+__all__ = [
+    "ShapeSpecs",
+    "TomogramInput",
+    "expand_tomograms",
+    "match_particles",
+    "per_tomogram",
+    "read_list",
+    "read_region",
+    "read_shape_specs",
+]
 
 _SPEC_KEYS = {"radius", "mask", "density", "voxel_size", "threshold", "invert", "name"}
 
@@ -61,6 +72,28 @@ class TomogramInput:
             raise ValueError(str(error).replace("--voxel_size", "--tomogram_voxel_size")) from error
         size = (int(volume.shape[0]), int(volume.shape[1]), int(volume.shape[2]))
         return volume, size, np.asarray(metadata["voxel_size_zyx"]), metadata
+
+
+def expand_tomograms(given: str) -> list[Path]:
+    """The tomograms behind one argument: itself, those of a folder, or those that match a pattern; sorted by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder or a pattern holds none. A single path is taken as it is, there or not.
+    """
+    path = Path(given)
+    if is_tomogram(path):
+        return [path]
+    if path.is_dir():
+        found = tomograms_in(path)
+    elif any(letter in given for letter in "*?["):
+        found = sorted(map(Path, glob.glob(given)))
+    else:
+        return [path]
+    if not found:
+        raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(VOLUME_SUFFIXES)}). Check the path.")
+    return found
 
 
 @dataclass
@@ -270,6 +303,6 @@ def _shape(spec: dict[str, Any], voxel_size_zyx: np.ndarray) -> Shape:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not is_tomogram(path):
         raise FileNotFoundError(f"{path}: no such file. Check the path (files in a shapes file are relative to it).")
     return path

@@ -1,0 +1,55 @@
+"""The datalist: what a broken dataset.json says, and which paths of a folder are tomograms."""
+
+import json
+import re
+
+import pytest
+
+from custom_transforms.io import VOLUME_SUFFIXES, TomogramReader
+from scripts.datalist import find_tomograms, is_tomogram, load_datalist
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image": "a.mrc", "label": "b.mrc"}], "expected an object with lists of tomograms.*got a list"),
+        ({"training": [{"image": "a.mrc", "label": None}]}, "expected a path as 'label' of each item, got null"),
+        ({"training": [{"image": ["a.mrc"], "label": "a.mrc"}]}, r"expected a path as 'image' .* got \[\"a.mrc\"\]"),
+        ({"training": ["a.mrc"]}, r"expected each item as \{'image'"),
+        ({"training": {"image": "a.mrc"}}, "expected a non-empty list 'training', found sections: none"),
+    ],
+)
+@pytest.mark.parametrize("fallback", [None, "validation"])
+def test_a_datalist_of_another_form_is_a_clear_error(content, message, fallback, tmp_path):
+    (tmp_path / "a.mrc").touch()
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        load_datalist(tmp_path, "training", fallback=fallback)
+    assert str(tmp_path / "dataset.json") in str(error.value)
+
+
+def test_a_datalist_in_another_encoding_is_a_clear_error(tmp_path):
+    (tmp_path / "dataset.json").write_bytes('{"name": "Å"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=re.escape("dataset.json: expected JSON in UTF-8, but byte 10 is not")):
+        load_datalist(tmp_path, "training")
+
+
+def test_every_ending_that_the_reader_takes_is_found_in_a_folder_and_other_folders_are_not(tmp_path):
+    for suffix in VOLUME_SUFFIXES:
+        path = tmp_path / f"TS{suffix}"
+        path.mkdir() if suffix == ".zarr" else path.touch()
+    (tmp_path / "TS_backup.mrc").mkdir()
+    (tmp_path / "notes.txt").touch()
+    found = [item["image"] for item in find_tomograms(tmp_path)]
+    assert found == sorted(str((tmp_path / f"TS{suffix}").resolve()) for suffix in VOLUME_SUFFIXES)
+    assert TomogramReader().verify_suffix(found)
+
+
+def test_a_zarr_is_a_tomogram_and_not_a_folder_of_tomograms(tmp_path):
+    (tmp_path / "TS_01.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "TS_01.zarr" / "0" / "inside.mrc").touch()
+    for path in (tmp_path / "TS_01.zarr", tmp_path / "TS_01.zarr" / "0"):
+        assert is_tomogram(path) and find_tomograms(path) == [{"image": str(path.resolve())}]
+    assert not is_tomogram(tmp_path) and not is_tomogram(tmp_path / "gone.zarr")
+    with pytest.raises(FileNotFoundError, match="expected a folder of tomograms"):
+        find_tomograms(tmp_path / "gone")
