@@ -31,6 +31,7 @@ VERBS = {
     "detect": ("scripts.detect:detect", "find and separate the particles of tomograms"),
     "evaluate": ("scripts.commands:evaluate", "compare detected with true particles"),
     "report": ("scripts.commands:report", "make the HTML report of a detection"),
+    "view": ("scripts.view:view", "look at a detection in napari and correct its centers"),
     "export": ("scripts.export:export", "convert a particle list between formats"),
     "demo_real": (
         "scripts.demo_real:demo_real",
