@@ -23,6 +23,7 @@ from custom_transforms.instances import (
 )
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
+from custom_transforms.zarr_read import import_zarr
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
 from scripts.streaming import SETTINGS, detect_streamed
@@ -135,7 +136,11 @@ class Detector:
         return int(np.ceil(sizes.radius_max / voxel_size_zyx.min())) if (voxel_size_zyx > 0).all() else 0
 
     def _check_streamable(self) -> None:
-        """Refuse steps of post-processing that need the whole volume."""
+        """Refuse steps of post-processing that need the whole volume, and a missing package, before any work."""
+        try:
+            import_zarr()
+        except ImportError as error:
+            raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3'.") from error
         unknown = [type(step).__name__ for step in self.postprocessing.transforms if type(step) not in STREAMABLE]
         if unknown:
             raise ValueError(
