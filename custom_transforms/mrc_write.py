@@ -135,7 +135,8 @@ def write_mrc(
         False refuses an existing target.
     dtype : dtype, optional
         int8, int16, uint16, float32 or float16 (mode 12). By default bool becomes int8, uint8 becomes uint16,
-        floats become float32, and wide integers the smallest type that holds their range.
+        floats become float32, and wide integers the smallest type that holds their range. For an integer type,
+        floats are rounded.
 
     Raises
     ------
@@ -145,6 +146,8 @@ def write_mrc(
     volume = np.asarray(volume)
     _check_shape(path, volume)
     stored = _stored_dtype(path, volume, dtype)
+    if stored.kind in "iu" and volume.dtype.kind == "f":
+        volume = np.rint(volume)
     header = _header(volume, stored, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
     _write(path, volume, stored, header, overwrite)
 

@@ -149,10 +149,15 @@ def filter_particles(
     Raises
     ------
     ValueError
-        If ``neighbor_number`` is negative.
+        If ``neighbor_number`` is negative, or ``in_place`` is asked of labels that are not C-contiguous.
     """
     if neighbor_number < 0:
         raise ValueError(f"neighbor_number: expected 0 (off) or more, got {neighbor_number!r}")
+    if in_place and not labels.flags.c_contiguous:
+        raise ValueError(
+            f"in_place: expected labels in one block of C order, got strides {labels.strides}. "
+            "Give np.ascontiguousarray(labels), or leave in_place out."
+        )
     filtered = table.copy()
     reason = filtered["dropped_by"].to_numpy(dtype=object).copy()
     reason[(reason == "") & (filtered["volume_angstrom3"].to_numpy() < min_size)] = "size"
@@ -189,7 +194,8 @@ def _count_neighbors(table: pd.DataFrame, counted: np.ndarray, distance: float) 
 def _renumber(labels: np.ndarray, renumbered: np.ndarray, in_place: bool) -> np.ndarray:
     if (renumbered == np.arange(len(renumbered))).all():
         return labels
-    result = labels if in_place else np.empty_like(labels)
+    result = labels if in_place else np.empty(labels.shape, labels.dtype)
+    labels = np.ascontiguousarray(labels)
     run_parallel(
         lambda a, b: _look_up(labels[a:b].reshape(-1), renumbered, result[a:b].reshape(-1)), slab_bounds(len(labels))
     )

@@ -129,6 +129,17 @@ def test_in_place_renumbers_the_volume_itself():
     assert kept is labels and np.array_equal(kept, expected)
 
 
+def test_labels_of_any_memory_order_are_renumbered_the_same():
+    labels, table = line_of_particles()
+    expected = filter_particles(table, labels, neighbor_number=2, neighbor_distance=55.0)[1]
+    backwards = np.ascontiguousarray(labels[::-1, :, ::-1])[::-1, :, ::-1]
+    for same in (np.asfortranarray(labels), backwards):
+        kept = filter_particles(table, same, neighbor_number=2, neighbor_distance=55.0)[1]
+        assert kept.any() and np.array_equal(kept, expected)
+        with pytest.raises(ValueError, match="in_place: expected labels in one block of C order"):
+            filter_particles(table, same, neighbor_number=2, neighbor_distance=55.0, in_place=True)
+
+
 def test_the_neighbour_filter_is_the_originals_rule_of_nearest_neighbours():
     """'Its 3 nearest neighbours all lie within 30 voxels' is 'at least 3 others within 30 voxels'."""
     rng = np.random.default_rng(4)

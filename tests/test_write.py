@@ -121,6 +121,14 @@ def test_float16_is_written_when_asked_and_only_if_it_fits(tmp_path):
         write_mrc(tmp_path / "b.mrc", volume, 10, dtype=np.int64)
 
 
+def test_floats_are_rounded_into_an_integer_type(tmp_path):
+    volume = np.array([1.9, -1.9, 0.5, 1.5, 2.4, -0.4]).reshape(1, 2, 3)
+    write_mrc(tmp_path / "a.mrc", volume, 10.0, dtype="int16")
+    with mrcfile.open(tmp_path / "a.mrc") as file:
+        assert file.data.ravel().tolist() == [2, -2, 0, 2, 2, 0]
+        assert (file.header.dmin, file.header.dmax) == (-2, 2)
+
+
 def test_signed_bytes_say_so_in_imods_way(tmp_path):
     write_mrc(tmp_path / "a.mrc", phantom("bool"), 10)
     _, meta = read_tomogram(tmp_path / "a.mrc")
