@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import warnings
@@ -20,11 +21,10 @@ from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from custom_transforms.zarr_read import is_zarr
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import write_picks, write_segmentation
 from scripts.naming import tomogram_id
-from scripts.particles.context import ParticleListWarning, TomogramContext
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
@@ -35,26 +35,19 @@ FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "
 
 
 def tomogram_name(path: str | Path) -> str:
-    """Name a tomogram after its file, without folder and endings.
+    """Name the output folder and files of a tomogram: `tomogram_stem` of its whole path.
 
     Examples
     --------
-    >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz")
-    'TS_001_10.00Apx'
+    >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz"), tomogram_name("data/TS_001.ome.zarr/0")
+    ('TS_001_10.00Apx', 'TS_001')
 
-    A Zarr, and a level inside one, are named after the Zarr; a tomogram of a copick project after its run.
+    A tomogram of a copick project is named after its run, and what ``simulate`` writes after its folder.
 
-    >>> tomogram_name("data/TS_001.ome.zarr/0")
-    'TS_001'
-    >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr")
-    'TS_001'
+    >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr"), tomogram_name("vlp_006/tomogram.mrc")
+    ('TS_001', 'vlp_006')
     """
-    if is_zarr(path):
-        return tomogram_id(path)
-    name = Path(path).name
-    for ending in (".gz", ".bz2"):
-        name = name.removesuffix(ending)
-    return Path(name).stem
+    return tomogram_stem(os.path.abspath(path))
 
 
 class SaveDetectiond(Transform):

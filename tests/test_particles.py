@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from scripts.export import export
-from scripts.particles.context import ParticleListWarning, TomogramContext
+from scripts.outputs import tomogram_name
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.orientations import rotation_from_dynamo, rotation_from_relion, rotation_from_tom
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import FORMATS, guess_format, read_particles, write_particles
@@ -369,6 +370,23 @@ def test_a_million_rows_are_read_in_reasonable_time(tmp_path):
     path = tmp_path / "a.csv"
     pd.DataFrame(numbers, columns=["x_angstrom", "y_angstrom", "z_angstrom"]).to_csv(path, index=False)
     assert len(read_particles(path)) == 1_000_000
+
+
+NAME_PARTS = "rec_ TS_01 tomogram _rec _full _10.00Apx .mrc .rec .ome .zarr .gz / /0 x".split()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(NAME_PARTS), max_size=7).map("".join))
+def test_the_name_detect_gives_a_tomogram_matches_the_tomogram(path):
+    path = f"/data/{path}"
+    assert tomogram_base_name(tomogram_name(path)) == tomogram_base_name(path)
+    assert tomogram_base_name(tomogram_base_name(path)) == tomogram_base_name(path)
+
+
+def test_detected_tomograms_keep_the_name_of_their_file_or_folder():
+    names = {"TS_001_rec.mrc": "TS_001_rec", "TS.01.mrc": "TS.01", "s/vlp_006/tomogram.mrc": "vlp_006",
+             "TS_01.ome.zarr/0": "TS_01", "TS_01/tomo.zarr/0": "TS_01", "tomogram_0.mrc": "tomogram_0"}  # fmt: skip
+    assert {path: tomogram_name(path) for path in names} == names
 
 
 def test_context_rejects_nonsense():
