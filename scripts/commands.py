@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,20 +171,22 @@ def evaluate(
     seed : int
         Of the draws.
     """
-    result = evaluation.evaluate(
-        predicted,
-        truth,
-        output_dir,
-        particle_diameter,
-        match_fraction,
-        beta,
-        rule,
-        point_rule,
-        border,
-        voxel_size,
-        bootstrap,
-        seed,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", evaluation.EvaluationWarning)  # printed below, without our file and line
+        result = evaluation.evaluate(
+            predicted,
+            truth,
+            output_dir,
+            particle_diameter,
+            match_fraction,
+            beta,
+            rule,
+            point_rule,
+            border,
+            voxel_size,
+            bootstrap,
+            seed,
+        )
     for text in result["warnings"]:
         print(f"warning: {text}", file=sys.stderr)
     for kind, scores in result["pooled"].items():

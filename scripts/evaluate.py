@@ -16,7 +16,11 @@ from scripts.evaluation.sides import Side, read_side
 from scripts.evaluation.sources import SideFiles, pair_sides
 from scripts.evaluation.summary import summarise
 
-__all__ = ["evaluate", "evaluate_sides"]
+__all__ = ["EvaluationWarning", "evaluate", "evaluate_sides"]
+
+
+class EvaluationWarning(UserWarning):
+    """What is odd about an evaluation; every one is in its result's ``warnings``, too."""
 
 
 def evaluate(
@@ -94,7 +98,7 @@ def evaluate(
     inputs = {"predicted": str(predicted), "truth": str(truth), "voxel_size": voxel_size}
     summary = _finish(results, rules, bootstrap, seed, inputs, unmatched)
     for sentence in summary["warnings"]:
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(sentence, EvaluationWarning, stacklevel=2)
     if folder is not None:
         files = [*write_tables(folder, summary, results), *files]
     return {**summary, "files": [str(path) for path in files]}

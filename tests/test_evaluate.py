@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.targets import instance_centers
-from scripts.evaluate import evaluate, evaluate_sides
+from custom_transforms.zarr_write import write_labels_zarr
+from scripts.commands import evaluate as run_evaluate
+from scripts.evaluate import EvaluationWarning, evaluate, evaluate_sides
 from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.points import match_points
-from scripts.evaluation.sides import Side
+from scripts.evaluation.sides import Side, points_of, read_side
+from scripts.evaluation.sources import find_sides
 from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
+from scripts.particles.particle_list import ParticleList
 
 SHAPE = (12, 20, 28)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -316,6 +320,76 @@ def test_folders_are_matched_by_name_and_lists_compared_in_angstrom(tmp_path):
     assert sorted(result["tomograms"]) == ["TS_1", "TS_2"]
     assert result["pooled"]["points"]["tp"] == 16 and result["pooled"]["points"]["f1"] == 1.0
     assert result["unmatched"] == {"only_predicted": ["TS_3"], "only_true": []}
+
+
+def test_a_list_without_labels_is_joined_to_its_volume_by_position(tmp_path):
+    labels = np.zeros((30, 40, 56), np.int32)
+    z, y, x = np.ogrid[:30, :40, :56]
+    labels[(z - 12) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 <= 16] = 1
+    labels[(z - 15) ** 2 + (y - 22) ** 2 + (x - 38) ** 2 <= 144] = 2  # reaches 60 Å: half its radius
+    write_mrc(tmp_path / "t" / "T_labels.mrc", labels, 10.0)
+    write_table(tmp_path / "p_particles.csv", [[12, 12, 12], [15, 27.5, 38]], 10.0)
+    for order in (["12 12 12 small", "38 22 15 big"], ["38 22 15 big", "12 12 12 small"]):
+        rows = [row.split() for row in order]
+        table = pd.DataFrame(rows, columns=["x_vox", "y_vox", "z_vox", "class"])
+        table.to_csv(tmp_path / "t" / "T_particles.csv", index=False)
+        found = evaluate(tmp_path / "p_particles.csv", tmp_path / "t" / "T_labels.mrc", bootstrap=0)
+        assert found["pooled"]["points"]["tp"] == 2
+    sides = find_sides(tmp_path / "t", "true")["T"]
+    points = points_of(read_side(sides), VOXEL)
+    assert dict(zip(points.class_name, points.label, strict=True)) == {"small": 1, "big": 2}
+
+
+def test_a_label_that_two_rows_claim_or_none_is_unknown():
+    labels = four_particles()
+    centers = np.array([[3, 3, 3], [4, 4, 4], [5, 13, 7], [27, 0, 0], [900, 0, 0]]) * 10.0
+    side = Side(labels, ParticleList(centers), VOXEL)
+    assert points_of(side, VOXEL).label.tolist() == [0, 0, 3, 0, 0]
+    written = Side(labels, ParticleList(centers, extra=pd.DataFrame({"label": ["1", "", "", "7", ""]})), VOXEL)
+    assert points_of(written, VOXEL).label.tolist() == [1, 0, 3, 7, 0]
+
+
+def test_names_of_all_programs_meet(tmp_path):
+    pytest.importorskip("zarr")
+    made = {
+        "found/TS_001_rec/TS_001_rec_instances.mrc": "true/TS_001.rec",
+        "found/TS_002_10.00Apx/TS_002_10.00Apx_instances.mrc": "true/rec_TS_002_labels.mrc",
+        "found/vlp_006/vlp_006_instances.mrc": "true/vlp_006/labels.mrc",
+    }
+    for one in (name for pair in made.items() for name in pair if "TS_001.rec" not in name):
+        write_mrc(tmp_path / one, four_particles(), 10.0)
+    write_labels_zarr(tmp_path / "true" / "TS_001_labels.ome.zarr", four_particles(), 10.0)
+    result = evaluate(tmp_path / "found", tmp_path / "true", bootstrap=0)
+    assert sorted(result["tomograms"]) == ["TS_001", "TS_002", "vlp_006"] and not any(result["unmatched"].values())
+    assert result["pooled"]["volume"]["f1"] == 1.0
+    for one in ("TS_001_labels.ome.zarr", "TS_001_labels.ome.zarr/0"):
+        assert list(find_sides(tmp_path / "true" / one, "true")) == ["TS_001"]
+
+
+def test_two_tomograms_of_one_name_are_refused_with_both_files(tmp_path):
+    items = []
+    for folder in ("a", "b"):
+        write_mrc(tmp_path / folder / "TS_01_labels.mrc", four_particles(), 10.0)
+        items.append({"image": f"{folder}/TS_01.mrc", "label": f"{folder}/TS_01_labels.mrc"})
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": items}))
+    with pytest.raises(
+        ValueError, match=r"a/TS_01_labels.mrc and .*b/TS_01_labels.mrc are both of the tomogram 'TS_01'"
+    ):
+        find_sides(tmp_path, "true")
+    items[1]["image"], items[0]["image"] = "b/tomogram.mrc", "a/tomogram.mrc"
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": items, "validation": items[:1]}))
+    assert sorted(find_sides(tmp_path, "true")) == ["a", "b"]
+
+
+def test_the_command_line_prints_each_warning_once(tmp_path, capsys, recwarn):
+    write_mrc(tmp_path / "a_instances.mrc", four_particles(), 1.0)
+    write_mrc(tmp_path / "a_labels.mrc", four_particles(), 1.0)
+    run_evaluate(str(tmp_path / "a_instances.mrc"), str(tmp_path / "a_labels.mrc"), str(tmp_path / "o"), bootstrap=0)
+    printed = capsys.readouterr().err
+    assert printed.count("the voxel size is unknown") == 1 and not recwarn.list
+    with pytest.warns(EvaluationWarning, match="the voxel size is unknown"):
+        result = evaluate(tmp_path / "a_instances.mrc", tmp_path / "a_labels.mrc", bootstrap=0)
+    assert printed.splitlines() == [f"warning: {one}" for one in result["warnings"]]
 
 
 def test_errors_say_what_was_expected_and_what_came(tmp_path):

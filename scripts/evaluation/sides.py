@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import read_tomogram
-from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.io import metadata_warnings, read_tomogram
+from custom_transforms.units import angstrom_xyz_to_voxel_zyx, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.sources import SideFiles
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
 
-__all__ = ["Points", "Side", "points_of", "read_side", "true_radii"]
+__all__ = ["Points", "Side", "label_at", "points_of", "read_side", "true_radii"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Points:
-    """One row per particle: centers in Å (n, 3) as x, y, z; label; class ("" unknown); score (nan unknown);
+    """One row per particle: centers in Å (n, 3) as x, y, z; label (0 unknown); class ("" unknown); score (nan unknown);
     diameter_angstrom (nan unknown); whether it touches the border."""
 
     centers_xyz_angstrom: np.ndarray
@@ -48,7 +49,7 @@ class Points:
 
 
 def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.ndarray | None = None) -> Side:
-    """Read the files of one side.
+    """Read the files of one side; what the readers warn of is kept in ``warnings`` and not issued.
 
     Parameters
     ----------
@@ -60,8 +61,10 @@ def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.nda
     """
     volume, size, shape, notes = None, None, None, []
     if files.volume is not None:
-        volume, metadata = read_tomogram(files.volume, voxel_size=voxel_size, check="labels")
-        size, shape, notes = np.asarray(metadata["voxel_size_zyx"], float), volume.shape, list(metadata["warnings"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # they are in the metadata
+            volume, metadata = read_tomogram(files.volume, voxel_size=voxel_size, check="labels")
+        size, shape, notes = np.asarray(metadata["voxel_size_zyx"], float), volume.shape, metadata_warnings(metadata)
         if np.allclose(size, 1.0):  # what the reader gives to a file that has none
             size = other_voxel_size
     elif voxel_size is not None:
@@ -69,7 +72,10 @@ def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.nda
     particles = None
     if files.particles is not None:
         known = size if size is not None else other_voxel_size
-        particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
+        notes += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
         if files.member is not None:
             particles = particles.select(np.asarray(particles.tomogram) == files.member)
         elif len(set(particles.tomogram)) > 1:
@@ -109,10 +115,7 @@ def points_of(side: Side, voxel_size_zyx: np.ndarray | None, border: Mapping[int
         )
     particles, extra = side.particles, side.particles.extra
     n = len(particles)
-    label = np.arange(1, n + 1)
-    if "label" in extra:
-        written = np.array([_number(text) for text in extra["label"]], np.float64).reshape(-1)
-        label = np.where(np.isnan(written), label, written).astype(np.int64)
+    label = _list_labels(side, particles, voxel_size_zyx)
     touches = np.array([border.get(int(i), False) for i in label], bool)
     if "touches_border" in extra:
         touches |= extra["touches_border"].astype(str).str.lower().isin(["true", "1", "1.0"]).to_numpy()
@@ -124,6 +127,37 @@ def points_of(side: Side, voxel_size_zyx: np.ndarray | None, border: Mapping[int
         _list_diameters(particles),
         touches,
     )
+
+
+def label_at(centers_xyz_angstrom: np.ndarray, volume: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:
+    """Label under each center; 0 outside the volume."""
+    index = np.rint(angstrom_xyz_to_voxel_zyx(centers_xyz_angstrom, voxel_size_zyx)).astype(np.int64)
+    inside = ((index >= 0) & (index < np.asarray(volume.shape))).all(axis=1)
+    label = np.zeros(len(index), np.int64)
+    label[inside] = volume[tuple(index[inside].T)]
+    return label
+
+
+def _list_labels(side: Side, particles: ParticleList, voxel_size_zyx: np.ndarray | None) -> np.ndarray:
+    """Which id of the volume each row is: what the column label says, else the id under its center.
+
+    0 if unknown: no particle lies there, or another row is that one. Without a volume and a column, 1..n.
+    """
+    n = len(particles)
+    has_column = "label" in particles.extra
+    if not has_column and side.volume is None:
+        return np.arange(1, n + 1)
+    texts = particles.extra["label"] if has_column else [""] * n
+    written = np.array([_number(text) for text in texts], np.float64).reshape(-1)
+    label = np.nan_to_num(written).astype(np.int64)
+    size = side.voxel_size_zyx if side.voxel_size_zyx is not None else voxel_size_zyx
+    if side.volume is None or size is None:
+        return label
+    unknown = np.isnan(written)
+    label[unknown] = np.maximum(label_at(particles.centers_xyz_angstrom[unknown], side.volume, size), 0)
+    _, row, count = np.unique(label, return_inverse=True, return_counts=True)
+    label[unknown & (count[row] > 1)] = 0
+    return label
 
 
 def _list_diameters(particles: ParticleList) -> np.ndarray:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from custom_transforms.io import EM_SUFFIXES, MRC_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES
-from scripts.particles.context import tomogram_base_name
+from custom_transforms.io import VOLUME_SUFFIXES
+from custom_transforms.zarr_read import is_zarr
+from scripts.particles.context import PLAIN_NAMES, ParticleListWarning, tomogram_base_name, tomogram_stem
 from scripts.particles.registry import FORMATS, read_particles
 
 __all__ = ["SideFiles", "find_sides", "pair_sides"]
 
-VOLUME_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES
 VOLUME_WORDS = ("instances", "labels", "label", "truth", "gt")
 LIST_WORDS = ("particles", "centers", "points", "coordinates")
-_PLAIN_IMAGES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
     path : path
         A label volume, a particle list, a folder of them (searched through), or a ``dataset.json``. A tomogram's name
         is its file's, without endings and words such as ``_instances``, ``_labels``, ``_particles``; a file that has
-        only such a word (``labels.mrc``) is named by its folder. Where a volume and a list have one name, both count.
+        only such a word (``labels.mrc``) is named by its folder; `tomogram_base_name` says what else is left out.
+        Where a volume and a list have one name, both count.
     what : str
         "predicted" or "true", for messages.
 
@@ -54,7 +56,7 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
         If there is nothing, or two files claim one name.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not is_zarr(path):
         if (path / "dataset.json").is_file():
             return _from_datalist(path / "dataset.json")
         found = _from_folder(path)
@@ -64,7 +66,7 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
                 f"({', '.join(sorted(_list_suffixes()))}) in this folder, found none"
             )
         return found
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder of {what} particles. Check the path.")
     if path.name == "dataset.json":
         return _from_datalist(path)
@@ -73,8 +75,7 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
         beside = _from_files(p for p in path.parent.iterdir() if _classify(p)[:2] == (name, "list"))
         return {name: replace(beside.get(name, SideFiles(name)), volume=path)}
     if kind == "list":
-        members = _members(SideFiles(name, particles=path))
-        return {side.name: side for side in members}
+        return _by_name(_members(SideFiles(name, particles=path)))
     raise ValueError(
         f"{path}: expected {what} particles as a label volume ({', '.join(VOLUME_SUFFIXES)}) or a list "
         f"({', '.join(sorted(_list_suffixes()))}), got {path.suffix or 'a name without an ending'}"
@@ -100,7 +101,7 @@ def pair_sides(
         If no name is on both sides; lists what was found.
     """
     left, right = find_sides(predicted, "predicted"), find_sides(true, "true")
-    if len(left) == len(right) == 1 and Path(predicted).expanduser().is_file() and Path(true).expanduser().is_file():
+    if len(left) == len(right) == 1 and _is_one_file(predicted) and _is_one_file(true):
         (name, first), (_, second) = *left.items(), *right.items()
         return [(name, first, second)], {"only_predicted": [], "only_true": []}
     common = sorted(left.keys() & right.keys())
@@ -111,6 +112,10 @@ def pair_sides(
         )
     unmatched = {"only_predicted": sorted(left.keys() - right.keys()), "only_true": sorted(right.keys() - left.keys())}
     return [(name, left[name], right[name]) for name in common], unmatched
+
+
+def _is_one_file(path: str | Path) -> bool:
+    return is_zarr(path) or Path(path).expanduser().is_file()
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -124,29 +129,68 @@ def _list_suffixes() -> set[str]:
 
 def _classify(path: Path) -> tuple[str, str, bool]:
     """Name of the tomogram; "volume", "list" or ""; whether the file name says that it holds particles."""
+    path = next((one for one in (path, *path.parents) if one.name.lower().endswith(".zarr")), path)  # of a level
     lower = path.name.lower()
     volume_suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default="")
     list_suffix = max((s for s in _list_suffixes() if lower.endswith(s)), key=len, default="")
     if lower.startswith(".") or not (volume_suffix or list_suffix):
         return "", "", False
     kind, words = ("volume", VOLUME_WORDS) if volume_suffix else ("list", LIST_WORDS)
-    stem = path.name[: -len(volume_suffix or list_suffix)]
+    folder = os.path.dirname(os.path.abspath(path))
+    stem = tomogram_stem(path.name) if volume_suffix else path.name[: -len(list_suffix)]
     for word in words:
         if stem.lower() == word:
-            return tomogram_base_name(path.resolve().parent.name), kind, True
+            return tomogram_base_name(os.path.basename(folder)), kind, True
         if stem.lower().endswith(f"_{word}"):
-            return tomogram_base_name(stem[: -len(word) - 1]), kind, True
-    return tomogram_base_name(stem), kind, False
+            return tomogram_base_name(os.path.join(folder, stem[: -len(word) - 1])), kind, True
+    return tomogram_base_name(os.path.join(folder, stem)), kind, False
 
 
 def _from_folder(folder: Path) -> dict[str, SideFiles]:
     """Files that say they hold particles; where none does, every volume and list that may."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = sorted(_files_below(folder))
     named = [p for p in files if _classify(p)[2]]
-    others = [p for p in files if _classify(p)[1] and p.stem.lower() not in _PLAIN_IMAGES and not _is_ours(p)]
+    others = [
+        p for p in files if _classify(p)[1] and tomogram_stem(p.name).lower() not in PLAIN_NAMES and not _is_ours(p)
+    ]
     found = _from_files(named or others)
     sides = [side if side.volume else member for side in found.values() for member in _members(side)]
-    return {side.name: side for side in sides}
+    return _by_name(sides, join=True)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files; a Zarr counts as one."""
+    for place, folders, names in os.walk(folder):
+        zarrs = [name for name in folders if is_zarr(name)]
+        folders[:] = [name for name in folders if name not in zarrs]
+        yield from (Path(place, name) for name in [*names, *zarrs])
+
+
+def _by_name(sides: Iterable[SideFiles], join: bool = False) -> dict[str, SideFiles]:
+    """One entry for every name; the same entry may come twice. ``join`` puts a volume and a list of one name together.
+
+    Raises
+    ------
+    ValueError
+        If two tomograms have one name.
+    """
+    found: dict[str, SideFiles] = {}
+    for side in sides:
+        other = found.setdefault(side.name, side)
+        if join and other.particles is None and side.volume is None:
+            found[side.name] = replace(side, volume=other.volume)
+        elif join and side.particles is None and other.volume is None:
+            found[side.name] = replace(other, volume=side.volume)
+        elif other != side:
+            raise ValueError(
+                f"evaluate: {_described(other)} and {_described(side)} are both of the tomogram {side.name!r}; "
+                "rename one, or evaluate them apart"
+            )
+    return found
+
+
+def _described(side: SideFiles) -> str:
+    return f"{side.volume or side.particles}" + (f" ({side.member})" if side.member else "")
 
 
 def _is_ours(path: Path) -> bool:
@@ -192,7 +236,9 @@ def _members(side: SideFiles) -> list[SideFiles]:
 
 def _named_tomograms(path: Path) -> list[str]:
     # A voxel size is needed only to place the particles, and here only their tomograms are asked for.
-    particles = read_particles(path, voxel_size=1.0, size_zyx=(1, 1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParticleListWarning)
+        particles = read_particles(path, voxel_size=1.0, size_zyx=(1, 1, 1))
     return sorted({str(name) for name in particles.tomogram if name})
 
 
@@ -201,16 +247,13 @@ def _from_datalist(path: Path) -> dict[str, SideFiles]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    sides: dict[str, SideFiles] = {}
+    sides = []
     for section in ("training", "validation", "test"):
         for item in content.get(section, []):
-            image = Path(item["image"])
-            name = _classify(image)[0]
-            name = tomogram_base_name(image.parent.name) if name in _PLAIN_IMAGES else name
+            name = tomogram_base_name(os.path.abspath(path.parent / item["image"]))
             volume, particles = (path.parent / item[key] if item.get(key) else None for key in ("label", "particles"))
-            if volume is None and particles is None:
-                continue
-            sides[name] = SideFiles(name, volume, particles)
+            if volume is not None or particles is not None:
+                sides.append(SideFiles(name, volume, particles))
     if not sides:
         raise ValueError(f"{path}: expected items with a label or particles, found none")
-    return sides
+    return _by_name(sides)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from custom_transforms.units import angstrom_xyz_to_voxel_zyx
 from scripts.evaluation.points import candidate_pairs, match_pairs
-from scripts.evaluation.sides import Points
+from scripts.evaluation.sides import Points, label_at
 
 __all__ = ["POINT_RULES", "PointVerdicts", "judge_points"]
 
@@ -68,7 +67,7 @@ def judge_points(
     """
     at = None
     if true_volume is not None and voxel_size_zyx is not None:
-        at = _label_at(predicted.centers_xyz_angstrom, true_volume, voxel_size_zyx)
+        at = label_at(predicted.centers_xyz_angstrom, true_volume, voxel_size_zyx)
     if point_rule == "inside":
         if at is None:
             raise ValueError("point_rule inside: expected a true label volume, got a list; use point_rule distance")
@@ -95,15 +94,6 @@ def judge_points(
         predicted_status[with_border] = "ignored"
         predicted_status[(predicted_status == "FP") & predicted.touches_border] = "ignored"
     return PointVerdicts(predicted_status, predicted_partner, true_status, true_partner, distance, pairs[0], pairs[1])
-
-
-def _label_at(centers_xyz_angstrom: np.ndarray, volume: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:
-    """True label under each center; 0 outside the volume."""
-    index = np.rint(angstrom_xyz_to_voxel_zyx(centers_xyz_angstrom, voxel_size_zyx)).astype(np.int64)
-    inside = ((index >= 0) & (index < np.asarray(volume.shape))).all(axis=1)
-    label = np.zeros(len(index), np.int64)
-    label[inside] = volume[tuple(index[inside].T)]
-    return label
 
 
 def _inside_pairs(predicted: Points, true: Points, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
