@@ -323,7 +323,7 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
     volume, size, voxel, metadata = one.read()
     grid = resample_grid(size, voxel, job.voxel_size)
     image = volume if volume is None or grid.is_same else grid.resample(volume)
-    region = None if job.region is None else grid.pick(read_region(job.region, one.name, size))
+    region = None if job.region is None else _picked(grid, read_region(job.region, one.name, size))
     if job.labels is not None:
         prepared = _given_labels(job, one, grid, region)
     else:
@@ -373,4 +373,9 @@ def _given_labels(job: _Job, one: TomogramInput, grid: Grid, region: np.ndarray 
     volume, _ = read_tomogram(str(path), check="labels")
     if volume.shape != grid.old_size_zyx:
         raise ValueError(f"{path}: expected labels of the tomogram's shape {grid.old_size_zyx}, got {volume.shape}.")
-    return labels_as_given(grid.pick(volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)
+    return labels_as_given(_picked(grid, volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)
+
+
+def _picked(grid: Grid, volume: np.ndarray) -> np.ndarray:
+    """Labels or a mask on the grid; where it stays the same, no copy."""
+    return volume if grid.is_same else grid.pick(volume)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import cc3d
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.painting import (
@@ -24,6 +22,7 @@ from scripts.particles.csv_table import TABLE_COLUMNS
 from scripts.particles.orientations import relion_angles
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare_inputs import ShapeSpecs
+from scripts.prepare_volume import apply_numbers, measure_labels, number_components, number_ids
 from scripts.recenter import recenter
 
 __all__ = ["LabelOptions", "Prepared", "label_particles", "labels_as_given"]
@@ -114,38 +113,32 @@ def labels_as_given(
 ) -> Prepared:
     """Take an existing label volume (Z, Y, X) as it is: ids become 1..n in their order, centers are centroids.
 
-    A binary mask is split into its connected components.
+    A binary mask is split into its connected components. As in `label_particles`, particles with their center outside
+    the region are ignored. Beside the result (2 bytes per voxel up to 32,767 particles) little memory is needed.
     """
     given = np.asarray(labels)
-    ids = np.unique(given)
-    ids = ids[ids > 0]
-    summary: dict = {"labels_in_file": len(ids)}
-    if len(ids) == 1:
-        components, count = cc3d.connected_components(given > 0, connectivity=26, return_N=True)
+    labelled, count = number_ids(given)
+    summary: dict = {"labels_in_file": count}
+    if count == 1:
+        del labelled  # a mask may be as large as the tomogram: not twice
+        labelled, count = number_components(given)
         summary["note"] = f"the label volume is a mask; its {count} connected components are the particles"
-        labelled, ids = components.astype(np.int32), np.arange(1, count + 1)
-        labelled[given < 0] = IGNORE
-    else:
-        lookup = np.searchsorted(ids, np.clip(given, 0, None)).astype(np.int32) + 1
-        labelled = np.where(given > 0, lookup, np.where(given < 0, IGNORE, 0)).astype(np.int32)
-    stats = cc3d.statistics(np.maximum(labelled, 0).astype(np.uint32), no_slice_conversion=True)
-    volumes = stats["voxel_counts"][1 : len(ids) + 1].astype(np.int64)
-    centers = np.asarray(stats["centroids"])[1 : len(ids) + 1].reshape(-1, 3)
+    volumes, centers, touches = measure_labels(labelled, count)
+    table = _empty_table(count)
+    table["label"] = np.arange(1, count + 1)
     if region is not None:
-        labelled[~region & (labelled == 0)] = IGNORE
+        inside = _center_inside(centers, region)
+        table["label"] = _ignore_outside(labelled, table["label"].to_numpy(), inside, region)
+        table.loc[~inside, "dropped_by"] = "outside_region"
+        volumes = np.where(inside, volumes, 0)
+        summary["outside_region"] = int((~inside).sum())
     ignore_shells(labelled, ignore_shell, voxel_size_zyx)
-    boxes = ndimage.find_objects(np.maximum(labelled, 0))
-    touches = [
-        any(s.start == 0 or s.stop == n for s, n in zip(box, labelled.shape, strict=True)) if box else False
-        for box in boxes
-    ]
-    table = _empty_table(len(ids))
-    table["label"] = np.arange(1, len(ids) + 1)
     _fill_positions(table, voxel_zyx_to_angstrom_xyz(centers, voxel_size_zyx), voxel_size_zyx)
     table["volume_vox"] = volumes
     table["volume_angstrom3"] = (volumes * voxel_size_zyx.prod()).round(1)
     table["touches_border"] = touches
-    summary.update(particles=len(ids), by_class=_by_class(table), ignored_fraction=_ignored(labelled))
+    kept = int((table["label"] > 0).sum())
+    summary.update(particles=kept, by_class=_by_class(table), ignored_fraction=_ignored(labelled))
     return Prepared(labelled, table, summary)
 
 
@@ -172,23 +165,34 @@ def _check_fits(radius: np.ndarray, size_zyx: Sequence[int], voxel_size_zyx: np.
 
 def _apply_region(painted: Painted, region: np.ndarray, voxel_size_zyx: np.ndarray) -> int:
     """Ignore all outside the region but the particles with their center in it; how many particles that ignores."""
-    centers = np.round(angstrom_xyz_to_voxel_zyx(painted.centroids_xyz_angstrom, voxel_size_zyx)).astype(int)
-    inside = np.zeros(len(painted.label), dtype=bool)
-    valid = ~painted.outside
-    inside[valid] = region[tuple(np.clip(centers[valid], 0, np.array(region.shape) - 1).T)]
-    final = np.zeros(int(painted.label.max(initial=0)) + 1, dtype=painted.labels.dtype)
-    kept = (painted.label > 0) & inside
-    final[painted.label[kept]] = np.arange(1, int(kept.sum()) + 1)
-    final[1:][final[1:] == 0] = IGNORE
-    for plane, allowed in zip(painted.labels, region, strict=True):
-        positive = plane > 0
-        plane[positive] = final[plane[positive]]
+    centers = angstrom_xyz_to_voxel_zyx(painted.centroids_xyz_angstrom, voxel_size_zyx)
+    inside = ~painted.outside
+    inside[inside] = _center_inside(centers[inside], region)
+    lost = (painted.label > 0) & ~inside
+    painted.label = _ignore_outside(painted.labels, painted.label, inside, region)
+    painted.dropped_by[lost] = "outside_region"
+    painted.volume_voxels = np.where(painted.label > 0, painted.volume_voxels, 0)
+    return int(lost.sum())
+
+
+def _center_inside(centers_zyx_vox: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Which centers, shape (n, 3), have their nearest voxel in the region; a bool array, shape (n,)."""
+    nearest = np.round(centers_zyx_vox).astype(int)
+    return region[tuple(np.clip(nearest, 0, np.array(region.shape) - 1).T)]
+
+
+def _ignore_outside(labels: np.ndarray, label: np.ndarray, inside: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Ignore, in place, the particles that are not inside and the background outside the region.
+
+    Returns the new ``label`` of each particle: 1..m in the order of the old ones, 0 for one that is ignored.
+    """
+    numbers = np.full(int(label.max(initial=0)) + 1, IGNORE, dtype=labels.dtype)
+    kept = np.unique(label[(label > 0) & inside])
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    apply_numbers(labels, numbers)
+    for plane, allowed in zip(labels, region, strict=True):
         plane[~allowed & (plane == 0)] = IGNORE
-    lost = int(((painted.label > 0) & ~inside).sum())
-    painted.dropped_by[(painted.label > 0) & ~inside] = "outside_region"
-    painted.label = np.where(kept, final[painted.label], 0)
-    painted.volume_voxels = np.where(kept, painted.volume_voxels, 0)
-    return lost
+    return np.where((label > 0) & inside, numbers[label], 0).astype(int)
 
 
 def _table(painted: Painted, voxel_size_zyx: np.ndarray, moves: np.ndarray | None) -> pd.DataFrame:
