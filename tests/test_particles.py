@@ -372,7 +372,22 @@ def test_a_million_rows_are_read_in_reasonable_time(tmp_path):
     assert len(read_particles(path)) == 1_000_000
 
 
-NAME_PARTS = "rec_ TS_01 tomogram _rec _full _10.00Apx .mrc .rec .ome .zarr .gz / /0 x".split()
+NAME_PARTS = [
+    "rec_",
+    "TS_01",
+    "tomogram",
+    "_rec",
+    "_full",
+    "_10.00Apx",
+    ".mrc",
+    ".rec",
+    ".ome",
+    ".zarr",
+    ".gz",
+    "/",
+    "/0",
+    "x",
+]
 
 
 @settings(max_examples=200, deadline=None)
