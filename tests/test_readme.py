@@ -61,6 +61,8 @@ def test_the_tour_of_the_readme_runs_from_a_fresh_copy(tmp_path):
     copy = tmp_path / "copy"
     for folder in ("bundle", "configs", "custom_transforms", "scripts"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("LICENSE", "README.md", "CHANGELOG.md", "requirements.txt"):
+        shutil.copy(ROOT / name, copy / name)
     scene = copy / "configs" / "scene_vlp.json"
     assert SCENE in scene.read_text()
     scene.write_text(scene.read_text().replace(SCENE, SMALL_SCENE).replace('"count": [12, 26]', '"count": [4, 5]'))
@@ -72,6 +74,6 @@ def test_the_tour_of_the_readme_runs_from_a_fresh_copy(tmp_path):
         arguments = [sys.executable, *shlex.split(command)[1:], *extra.split()]
         result = subprocess.run(arguments, cwd=copy, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
-    assert (copy / "detections" / "tomogram" / "tomogram_instances.mrc").is_file()
-    assert (copy / "detections" / "tomogram" / "tomogram_report.html").stat().st_size > 10_000
+    assert (copy / "detections" / "vlp_007" / "vlp_007_instances.mrc").is_file()
+    assert (copy / "detections" / "vlp_007" / "vlp_007_report.html").stat().st_size > 10_000
     assert (copy / "evaluation" / "metrics.json").is_file() and (copy / "evaluation_bundle" / "metrics.json").is_file()
