@@ -376,12 +376,12 @@ def test_the_model_cards_python_runs_elsewhere_and_gives_the_networks(archive, t
 
 @pytest.mark.slow
 def test_the_command_line_works_from_the_unpacked_zip(archive, case, tmp_path):
-    tomogram = case.dataset / "tomogram.mrc"
+    tomogram = case.dataset / "noise.mrc"
     command = [sys.executable, "-m", "scripts", "detect", str(tomogram), "--output_dir", str(tmp_path / "out")]
     command += ["--device", "cpu", "--tile", "32,48,64"]
     result = subprocess.run(command, cwd=case.root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out" / "tomogram" / "tomogram_instances.mrc").is_file()
+    assert (tmp_path / "out" / "noise" / "noise_instances.mrc").is_file()
 
 
 def test_the_model_cards_commands_are_understood():

@@ -74,10 +74,10 @@ class Case:
             if not labels[ball].any():
                 labels[ball] = labels.max() + 1
         image = (rng.normal(0, 0.5, SHAPE_ZYX) - (labels > 0)).astype(np.float32)
-        for name, volume in (("tomogram.mrc", image), ("labels.mrc", labels)):
+        for name, volume in (("noise.mrc", image), ("labels.mrc", labels)):
             with mrcfile.new(folder / name, volume) as file:
                 file.voxel_size = VOXEL_SIZE
                 file.header.ispg = 1
-        items = [{"image": "tomogram.mrc", "label": "labels.mrc"}]
+        items = [{"image": "noise.mrc", "label": "labels.mrc"}]
         (folder / "dataset.json").write_text(json.dumps({"training": items, "validation": items, "test": items}))
         return folder

@@ -48,8 +48,8 @@ def check_run(case: Case) -> str:
     result = subprocess.run(command, cwd=case.work, env=environment, capture_output=True, text=True)
     if result.returncode:
         raise ValueError(f"exit code {result.returncode}: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
-    made = sorted(path.name for path in (output / "tomogram").iterdir())
-    wanted = {"tomogram_instances.mrc", "tomogram_particles.csv", "tomogram.json"}
+    made = sorted(path.name for path in (output / "noise").iterdir())
+    wanted = {"noise_instances.mrc", "noise_particles.csv", "noise.json"}
     if not wanted <= set(made):
         raise ValueError(f"expected {', '.join(sorted(wanted - set(made)))}, got {', '.join(made) or 'nothing'}")
     return f"from {case.work.name}/, {len(made)} files"
