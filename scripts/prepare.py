@@ -13,22 +13,24 @@ from tqdm import tqdm
 from custom_transforms.io import read_tomogram
 from scripts.datalist import is_tomogram
 from scripts.particles.context import TomogramContext, tomogram_base_name
-from scripts.particles.format import class_numbers
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare_dataset import (
     Item,
     split_by_region,
     split_names,
-    staged_folder,
     summary_text,
     write_item,
     write_json,
 )
+from scripts.prepare_folder import Stage, staged_folder
 from scripts.prepare_inputs import (
     ShapeSpecs,
     TomogramInput,
+    check_fractions,
+    check_length,
     expand_tomograms,
     match_particles,
+    number_classes,
     per_tomogram,
     read_list,
     read_region,
@@ -135,6 +137,10 @@ def prepare(
     """
     if contrast not in ("dark", "bright"):
         raise ValueError(f"contrast: expected 'dark' or 'bright', got {contrast!r}.")
+    check_length("radius", radius, "above 0")
+    check_length("ignore_shell", ignore_shell)
+    check_length("recenter", recenter)
+    check_fractions(validation_fraction, test_fraction)
     folder = Path(output_dir)
     if (folder / "dataset.json").exists() and not overwrite:
         raise ValueError(
@@ -157,8 +163,9 @@ def prepare(
         quiet=quiet,
     )
     job.check_files()
-    with staged_folder(folder) as stage:
-        summary = _write_dataset(job, stage, folder, (validation, test, validation_fraction, test_fraction))
+    inputs = job.files() + [Path(file) for file in (shapes, template, tomograms_star) if file and Path(file).exists()]
+    with staged_folder(folder, inputs, overwrite) as stage:
+        summary = _write_dataset(job, stage, (validation, test, validation_fraction, test_fraction))
     if not quiet:
         print(summary_text(summary))
         print(f"{folder / 'dataset.json'}: {', '.join(f'{len(v)} {k}' for k, v in summary['sections'].items())}")
@@ -190,12 +197,15 @@ class _Job:
         for one in self.inputs:
             if one.path is not None and not is_tomogram(one.path):
                 raise FileNotFoundError(f"{one.path}: no such tomogram. Check the path.")
-            for pattern in (
-                self.particles,
-                self.labels,
-                self.region if self.region and ":" not in self.region else None,
-            ):
-                per_tomogram(pattern, one.name)
+        self.files()
+
+    def files(self) -> list[Path]:
+        """Every file that is read; FileNotFoundError if a list, labels, region or template is missing."""
+        region = self.region if self.region and ":" not in self.region else None
+        found = [one.path for one in self.inputs]
+        found += [per_tomogram(p, one.name) for p in (self.particles, self.labels, region) for one in self.inputs]
+        found += [Path(spec["mask"]) for spec in (self.specs.specs.values() if self.specs else ()) if "mask" in spec]
+        return [path for path in found if path is not None]
 
     def particles_of(self, one: TomogramInput, size_zyx: tuple[int, int, int], voxel: np.ndarray) -> ParticleList:
         """The particles of one tomogram, Å of that tomogram."""
@@ -223,17 +233,10 @@ class _Job:
         return particles.select(self._rows[one.name])
 
     def _number_classes(self, particles: ParticleList) -> None:
-        names = {str(name) for name in particles.class_name if name} - set(self.classes)
-        if names:
-            every = ParticleList(
-                np.zeros((len(names) + len(self.classes), 3)), class_name=sorted({*names, *self.classes})
-            )
-            numbers = {n: int(k) for k, n in self.specs.class_names.items()} if self.specs and self._numbered() else {}
-            context = TomogramContext(class_names={str(number): name for name, number in numbers.items()})
-            self.classes = dict(zip(map(str, every.class_name), class_numbers(every, context), strict=True))
-
-    def _numbered(self) -> bool:
-        return self.specs is not None and all(key.isdecimal() for key in self.specs.class_names)
+        names = self.specs.class_names if self.specs else {}
+        numbered = all(key.isdecimal() for key in names)
+        wanted = {name: int(key) for key, name in names.items()} if numbered else {}
+        self.classes.update(number_classes(set(map(str, particles.class_name)), self.classes, wanted))
 
 
 def _inputs(
@@ -263,7 +266,7 @@ def _inputs(
     return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in found]
 
 
-def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[str, Any]:
+def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
     names = [one.name for one in job.inputs]
     section_of = split_names(names, *split)
     sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
@@ -276,8 +279,9 @@ def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[s
         else:
             parts = {section_of[one.name]: item}
         for section, part in parts.items():
-            entry = write_item(part, stage, folder, image)
+            entry = write_item(part, stage.path, stage.output_dir, image)
             (sections[section] if "image" in entry else label_only).append(entry)
+        stage.check()  # now, not after hours
         tomograms[one.name] = {
             "section": " + ".join(parts),
             "size_zyx": list(grid.new_size_zyx),
@@ -285,6 +289,7 @@ def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[s
             **item.prepared.summary,
         }
     summary = {
+        "files": stage.files(),
         "tomograms": tomograms,
         "classes": job.classes,
         "notes": job.notes,
@@ -299,7 +304,7 @@ def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[s
             **vars(job.options),
         },
     }
-    write_json(stage / "prepare.json", summary)
+    write_json(stage.path / "prepare.json", summary)
     classes = {str(number): name for name, number in job.classes.items()}
     provenance = {
         "made_by": "python -m scripts prepare",
@@ -307,9 +312,9 @@ def _write_dataset(job: _Job, stage: Path, folder: Path, split: tuple) -> dict[s
         "details": "prepare.json",
     }
     write_json(
-        stage / "dataset.json",
+        stage.path / "dataset.json",
         {
-            "name": folder.resolve().name,
+            "name": stage.output_dir.resolve().name,
             **sections,
             "labels": label_only,
             "class_names": classes,
@@ -329,7 +334,7 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
     else:
         prepared = _painted(job, one, grid, image, region, size, voxel)
     origin = np.asarray(metadata.get("origin_xyz", np.zeros(3)), dtype=float) + grid.shift_xyz_angstrom
-    stored: Path | np.ndarray | None = one.path if grid.is_same and one.voxel_size is None else image
+    stored: Path | np.ndarray | None = one.path if grid.is_same else image
     item = Item(one.name, stored, prepared, grid.new_voxel_size_zyx, origin, job.contrast, job.classes)
     return item, image, grid
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from custom_transforms.atomic import atomic_path
-from custom_transforms.io import write_instances, write_mrc
+from custom_transforms.io import instance_dtype, write_instances, write_mrc
 from scripts.particles.format import write_text
 from scripts.prepare_labels import Prepared
+from scripts.prepare_volume import apply_numbers, measure_labels
 
-__all__ = ["Item", "split_by_region", "split_names", "staged_folder", "summary_text", "write_item", "write_json"]
+__all__ = ["Item", "split_by_region", "split_names", "summary_text", "write_item", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -41,41 +39,33 @@ class Item:
     classes: Mapping[str, int]
 
 
-@contextmanager
-def staged_folder(output_dir: Path) -> Iterator[Path]:
-    """A folder whose files move to ``output_dir`` when the block ends well, `dataset.json` last; removed otherwise."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    stage = output_dir / f".prepare_{uuid.uuid4().hex[:8]}"
-    stage.mkdir()
-    try:
-        yield stage
-        for path in sorted(stage.iterdir(), key=lambda p: (p.name == "dataset.json", p.name)):
-            os.replace(path, output_dir / path.name)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarray | None = None) -> dict[str, Any]:
     """Write the files of one item into ``folder``; returns its datalist entry, paths relative to ``output_dir``.
 
     ``background``, shape (Z, Y, X), is the tomogram behind the outlines of the picture.
+
+    Raises
+    ------
+    ValueError
+        If another tomogram has written a file of the same name.
     """
     entry: dict[str, Any] = {}
     if isinstance(item.image, np.ndarray):
-        entry["image"] = f"{item.name}.mrc"
+        entry["image"] = _free(folder, f"{item.name}.mrc")
         write_mrc(folder / entry["image"], item.image, item.voxel_size_zyx, item.origin_xyz, dtype=np.float32)
     elif item.image is not None:
         entry["image"] = _relative(item.image, output_dir)
-    entry["label"] = f"{item.name}_labels.mrc"
+    entry["label"] = _free(folder, f"{item.name}_labels.mrc")
     labels = item.prepared.labels
     write_instances(folder / entry["label"], labels, item.voxel_size_zyx, item.origin_xyz)
     if item.classes:
-        entry["classes"] = f"{item.name}_classes.mrc"
+        entry["classes"] = _free(folder, f"{item.name}_classes.mrc")
         classes = _class_volume(item)
         write_mrc(folder / entry["classes"], classes, item.voxel_size_zyx, item.origin_xyz, dtype=classes.dtype)
-    entry["particles"] = f"{item.name}_particles.csv"
+    entry["particles"] = _free(folder, f"{item.name}_particles.csv")
     write_text(folder / entry["particles"], item.prepared.table.to_csv(index=False, lineterminator="\n"))
-    draw_slices(folder / f"{item.name}.png", item, item.image if isinstance(item.image, np.ndarray) else background)
+    behind = item.image if isinstance(item.image, np.ndarray) else background
+    draw_slices(folder / _free(folder, f"{item.name}.png"), item, behind)
     voxel = item.voxel_size_zyx
     same = bool(np.abs(voxel / voxel[0] - 1).max() < 0.01)
     return {**entry, "contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
@@ -126,7 +116,8 @@ def split_names(
 def split_by_region(item: Item, image: np.ndarray | None, fraction: float) -> dict[str, Item]:
     """Cut one tomogram in two along its longer side in the plane; a particle belongs to the part with its center.
 
-    What of it reaches into the other part is ignored there (-1). Without particles on both sides nothing is cut.
+    What of it reaches into the other part is ignored there (-1), and does not count in its volume. Without particles
+    on both sides nothing is cut.
     """
     labels, table = item.prepared.labels, item.prepared.table
     axis = 1 if labels.shape[1] >= labels.shape[2] else 2
@@ -147,29 +138,37 @@ def split_by_region(item: Item, image: np.ndarray | None, fraction: float) -> di
             item,
             name=f"{item.name}_{section}",
             image=None if image is None else np.asarray(image[window]),
-            prepared=_part(labels[window], table, rows, shift_zyx[::-1], item.voxel_size_zyx),
+            prepared=_part(labels, window, table, rows, item.voxel_size_zyx),
             origin_xyz=item.origin_xyz + shift_zyx[::-1],
         )
     return parts
 
 
 def _part(
-    labels: np.ndarray, table: pd.DataFrame, rows: np.ndarray, shift_xyz: np.ndarray, voxel_size_zyx: np.ndarray
+    labels: np.ndarray, window: tuple[slice, ...], table: pd.DataFrame, rows: np.ndarray, voxel_size_zyx: np.ndarray
 ) -> Prepared:
     old = table["label"].to_numpy(dtype=int)
-    kept = rows & (old > 0)
-    final = np.full(int(old.max(initial=0)) + 2, -1, dtype=labels.dtype)  # the last entry serves index -1
-    final[0] = 0
-    final[old[kept]] = np.arange(1, int(kept.sum()) + 1)
+    part_labels = labels[window].copy()
+    volumes, _, touches = measure_labels(part_labels, int(labels.max()))
+    volume = np.where(old > 0, np.append(0, volumes)[old], 0)
+    kept = rows & (volume > 0)
+    numbers = np.full(len(volumes) + 1, -1, dtype=labels.dtype)
+    numbers[old[kept]] = np.arange(1, int(kept.sum()) + 1)
+    apply_numbers(part_labels, numbers)
     part = table[rows].reset_index(drop=True)
-    part["label"] = np.where(kept, final[old], 0)[rows]
+    part["label"] = np.where(kept, numbers[old], 0)[rows]
+    part["volume_vox"] = volume[rows]
+    part["volume_angstrom3"] = (volume[rows] * voxel_size_zyx.prod()).round(1)
+    part["touches_border"] = (table["touches_border"].to_numpy(dtype=bool) | np.append(False, touches)[old])[rows]
+    part.loc[((old > 0) & ~kept)[rows], "dropped_by"] = "no_voxel"
     part["particle_id"] = np.arange(1, len(part) + 1)
+    shift_xyz = (np.array([w.start or 0 for w in window]) * voxel_size_zyx)[::-1]
     for axis, name in enumerate("xyz"):
         for column in (f"{name}_angstrom", f"reference_{name}_angstrom"):
             if column in part.columns:
                 part[column] = (part[column].astype(float) - shift_xyz[axis]).round(6)
         part[f"{name}_vox"] = (part[f"{name}_angstrom"].astype(float) / voxel_size_zyx[2 - axis]).round(6)
-    return Prepared(final[labels], part)
+    return Prepared(part_labels, part)
 
 
 def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
@@ -225,11 +224,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _class_volume(item: Item) -> np.ndarray:
     table = item.prepared.table
     labels = table["label"].to_numpy(dtype=int)
-    lookup = np.zeros(int(labels.max(initial=0)) + 2, dtype=np.int16)
-    numbers = np.array([item.classes.get(str(name), 0) for name in table["class"]], dtype=np.int16)
+    lookup = np.zeros(int(labels.max(initial=0)) + 2, dtype=np.int32)
+    numbers = np.array([item.classes.get(str(name), 0) for name in table["class"]], dtype=np.int32)
     lookup[labels[labels > 0]] = numbers[labels > 0]
     lookup[-1] = -1  # index -1: ignored voxels
-    dtype = np.int8 if lookup.max() <= 127 else np.int16
+    dtype = np.int8 if lookup.max() <= 127 else instance_dtype(int(lookup.max()), -1)
     return lookup.astype(dtype)[item.prepared.labels]
 
 
@@ -262,6 +261,12 @@ def _outlines(plane: np.ndarray) -> np.ndarray:
     picture[plane < 0] = (0.2, 0.4, 1.0, 0.3)
     picture[edge & (plane > 0)] = (1.0, 0.55, 0.0, 0.9)
     return picture
+
+
+def _free(folder: Path, name: str) -> str:
+    if (folder / name).exists():
+        raise ValueError(f"{name}: two tomograms would write this file. Rename one of them, or prepare them apart.")
+    return name
 
 
 def _relative(path: Path, output_dir: Path) -> str:

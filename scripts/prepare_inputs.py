@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
+import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from scripts.shapes import Shape, Sphere, load_template
 __all__ = [
     "ShapeSpecs",
     "TomogramInput",
+    "check_fractions",
+    "check_length",
     "expand_tomograms",
     "match_particles",
+    "number_classes",
     "per_tomogram",
     "read_list",
     "read_region",
@@ -166,6 +171,64 @@ def read_shape_specs(
     return ShapeSpecs(specs, names)
 
 
+def check_length(option: str, value: float | None, least: str = "at least 0") -> None:
+    """Raise ValueError unless a length (Å) is a finite number, ``"at least 0"`` or ``"above 0"``; None is not given."""
+    if value is None:
+        return
+    if not _is_number(value) or value < 0 or (least == "above 0" and value == 0):
+        raise ValueError(f"--{option}: expected a length in Å, {least}, got {value!r}. Give {least}, or leave it out.")
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Raise ValueError unless both are at least 0 and leave something to train on."""
+    for option, value in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
+        if not _is_number(value) or not 0 <= value < 1:
+            raise ValueError(
+                f"--{option}: expected a part of the tomograms, at least 0 and below 1, got {value!r}. 0.2 is common."
+            )
+    if validation_fraction + test_fraction >= 1:
+        raise ValueError(
+            f"--validation_fraction and --test_fraction: expected a sum below 1, got {validation_fraction} + "
+            f"{test_fraction}: nothing would be left to train on. Lower one of them."
+        )
+
+
+def number_classes(names: Iterable[str], known: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    """Give every class a number from 1 that fits a volume of small integers.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Classes; "" is none.
+    known : mapping of str to int
+        Numbers given already; they stay.
+    wanted : mapping of str to int
+        Numbers of the shapes file.
+
+    Returns
+    -------
+    dict of str to int
+        A class takes its wanted number, or the number that is its name, if that is from 1 to 32,767 and free;
+        the others follow in alphabetical order with what is left.
+
+    Examples
+    --------
+    >>> number_classes(["b", "2", "40205", ""], {"a": 1}, {})
+    {'a': 1, '2': 2, '40205': 3, 'b': 4}
+    """
+    numbers = dict(known)
+    new = sorted({name for name in names if name} - set(known))
+    taken = set(numbers.values())
+    for name in new:
+        own = wanted.get(name, int(name) if name.isdecimal() else 0)
+        if 1 <= own <= np.iinfo(np.int16).max and own not in taken:
+            numbers[name] = own
+            taken.add(own)
+    free = (number for number in itertools.count(1) if number not in taken)
+    numbers.update(zip([name for name in new if name not in numbers], free, strict=False))
+    return numbers
+
+
 def match_particles(
     particles: ParticleList, tomograms: Sequence[TomogramInput]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -300,6 +363,10 @@ def _shape(spec: dict[str, Any], voxel_size_zyx: np.ndarray) -> Shape:
     return load_template(
         spec["mask"], spec.get("voxel_size"), spec.get("threshold"), bool(spec.get("invert")), voxel_size_zyx
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _existing(path: Path) -> Path:
