@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
 from custom_transforms.assign import METHODS, _mark
 from custom_transforms.blocks import Blocks, Box, Pieces, corner_of, points_inside
@@ -31,7 +32,7 @@ from custom_transforms.particle_table import (
     filter_particles,
 )
 from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import _local_maxima, _one_peak_per_plateau, _thin
+from custom_transforms.seeds import _find, _local_maxima, _one_peak_per_plateau, _thin, _unite
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 
 __all__ = ["BlockedLabels", "detect_instances_blockwise"]
@@ -137,7 +138,7 @@ min_distance, min_size, radius_max, neighbor_distance
     )  # fmt: skip
     sides = (block,) * 3 if isinstance(block, int) else block
     blocks = Blocks((shape[0], shape[1], shape[2]), sides, progress)
-    job = _Job(blocks, probability, center_map, voxel, sizes, particle_diameter / 4, scratch)
+    job = Job(blocks, probability, center_map, voxel, sizes, particle_diameter / 4, scratch)
     job.label_components(mask_threshold)
     peaks = job.find_peaks(center_threshold)
     allowed = job.allowed_components(peaks) if method != "watershed" else []
@@ -164,7 +165,7 @@ class _Owned:
     heights: np.ndarray
 
 
-class _Job:
+class Job:
     """The rounds over the blocks of one volume."""
 
     def __init__(
@@ -190,10 +191,7 @@ class _Job:
     def find_peaks(self, threshold: float) -> np.ndarray:
         """Round 2: seeds (n, 3), sorted by z, y, x; see `find_seeds`."""
         limit, shape = np.float32(threshold), self.blocks.shape
-        parts = []
-        for _, box in self.blocks:
-            grown, inner = self.blocks.grown(box, np.ones(3))
-            parts.append(_peaks_of(_floats(self.center_map, grown), limit, inner, tuple(g.start for g in grown), shape))
+        parts = [self._peaks_of(box, limit) for _, box in self.blocks]
         flat, heights, equal = (np.concatenate(part) for part in zip(*parts, strict=True))
         order = np.argsort(flat)
         flat, heights, equal = flat[order], heights[order], equal[order]
@@ -202,6 +200,32 @@ class _Job:
         peaks = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int64)
         taken = _thin(peaks, np.lexsort((flat, -heights)), self.sizes.min_distance / self.unit, self.weights)
         return peaks[taken]
+
+    def _peaks_of(self, box: Box, limit: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Peaks of a block: flat index in the whole volume, height, and equal neighbours.
+
+        A plateau that ends inside the block gives its one peak, with 0 equal neighbours, here; of one that reaches a
+        face, all voxels are listed, to be joined with what lies behind.
+        """
+        shape = self.blocks.shape
+        grown, inner = self.blocks.grown(box, np.ones(3))
+        values, first = _floats(self.center_map, grown), inner[0].start
+        slabs = slab_bounds(inner[0].stop - first)
+        found = run_parallel(lambda a, b: _local_maxima(values, limit, first + a, first + b), slabs)
+        flat, heights, equal = (np.concatenate(part) for part in zip(*found, strict=True))
+        z, y, x = np.unravel_index(flat, values.shape)
+        ours = (y >= inner[1].start) & (y < inner[1].stop) & (x >= inner[2].start) & (x < inner[2].stop)
+        z, y, x = (index[ours] + one.start for index, one in zip((z, y, x), grown, strict=True))
+        flat, heights, equal = (z * shape[1] + y) * shape[2] + x, heights[ours], equal[ours]
+        low, high = corner_of(box), np.array([one.stop for one in box])
+        is_open = _reaches_a_face(flat, heights, equal, np.array(shape), low, high)
+        closed = [one[~is_open] for one in (flat, heights, equal)]
+        kept = _one_peak_per_plateau(closed[0], closed[1], closed[2], shape, self.weights)
+        return (
+            np.concatenate([closed[0][kept], flat[is_open]]),
+            np.concatenate([closed[1][kept], heights[is_open]]),
+            np.concatenate([np.zeros(kept.sum(), equal.dtype), equal[is_open]]),
+        )
 
     def allowed_components(self, peaks: np.ndarray) -> list[np.ndarray]:
         """Round 3, not for the watershed: the components that each seed may own."""
@@ -338,17 +362,32 @@ def _runs_of(component: np.ndarray) -> tuple[np.ndarray, Any]:
     return mask, replace(runs, component=np.ascontiguousarray(numbers, dtype=np.int32))
 
 
-def _peaks_of(
-    values: np.ndarray, limit: np.float32, inner: tuple, corner: tuple[int, ...], shape: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Flat index in the whole volume, height and equal neighbours of the local maxima in the inner part of a block."""
-    slabs = slab_bounds(inner[0].stop - inner[0].start)
-    first = inner[0].start
-    found = run_parallel(lambda a, b: _local_maxima(values, limit, first + a, first + b), slabs)
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int8)
-    flat, heights, equal = (np.concatenate(part) for part in zip(*found, strict=True))
-    z, y, x = np.unravel_index(flat, values.shape)
-    ours = (y >= inner[1].start) & (y < inner[1].stop) & (x >= inner[2].start) & (x < inner[2].stop)
-    z, y, x = (index[ours] + start for index, start in zip((z, y, x), corner, strict=True))
-    return (z * shape[1] + y) * shape[2] + x, heights[ours], equal[ours]
+@njit(nogil=True, cache=True)
+def _reaches_a_face(flat, heights, equal, shape, low, high):
+    """Which peaks are part of a plateau that touches a face of the box ``low`` to ``high`` inside the volume."""
+    ny, nx = shape[1], shape[2]
+    parent = np.arange(flat.size)
+    reaches = np.zeros(flat.size, np.bool_)
+    for i in range(flat.size):
+        if equal[i] == 0:
+            continue
+        at = (flat[i] // (ny * nx), flat[i] // nx % ny, flat[i] % nx)
+        for axis in range(3):
+            if (at[axis] == low[axis] and low[axis] > 0) or (at[axis] == high[axis] - 1 and high[axis] < shape[axis]):
+                reaches[i] = True
+        for neighbor in range(13):  # the 13 behind: those ahead find this one
+            k, j, h = at[0] - 1 + neighbor // 9, at[1] - 1 + neighbor // 3 % 3, at[2] - 1 + neighbor % 3
+            if min(k, j, h) < 0 or j >= ny or h >= nx:
+                continue
+            other = _find(flat, (k * ny + j) * nx + h)
+            if other >= 0 and heights[other] == heights[i]:
+                _unite(parent, i, other)
+    for i in range(flat.size):
+        root = i
+        while parent[root] != root:
+            root = parent[root]
+        parent[i] = root
+        reaches[root] |= reaches[i]
+    for i in range(flat.size):
+        reaches[i] = reaches[parent[i]]
+    return reaches

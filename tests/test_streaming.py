@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
 
-from custom_transforms.blockwise import detect_instances_blockwise
+from custom_transforms.blocks import Blocks
+from custom_transforms.blockwise import Job, detect_instances_blockwise
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
+from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
 from scripts.plan import make_plan
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
@@ -93,6 +95,18 @@ def test_a_plateau_across_blocks_is_one_peak():
     assert_same(streamed, detect_instances(probability, center, **options))
 
 
+def test_plateaus_inside_a_block_are_settled_there():
+    """Maps clipped at 1 have wide plateaus: only those that cross a face may be carried along."""
+    _, center = maps(5, 0.5)
+    center = np.clip(3 * center, 0, 1)
+    blocks = Blocks(SHAPE, (20, 28, 18))
+    job = Job(blocks, center, center, VOXEL, ParticleSizes.from_diameter(60.0), 15.0, lambda name, dtype: None)
+    listed = sum(len(job._peaks_of(box, np.float32(0.5))[0]) for _, box in blocks)
+    assert (center == 1).sum() > 3 * listed > 0
+    options = {"voxel_size_zyx": VOXEL, "particle_diameter": 60.0, "mask_threshold": 0.5, "center_threshold": 0.2}
+    assert_same(blockwise(center, center, (7, 9, 11), **options), detect_instances(center, center, **options))
+
+
 def test_wrong_settings_are_errors():
     options = {"voxel_size_zyx": VOXEL, "particle_diameter": 80.0, "mask_threshold": 0.5, "center_threshold": 0.2}
     probability, center = maps(0, 0.2)
@@ -121,7 +135,7 @@ def scene(tmp_path_factory):
     labels = balls((24, 70, 56), seed=0)
     volume = (np.random.default_rng(0).normal(0, 0.2, labels.shape) - (labels > 0)).astype(np.float32)
     volume[:, 60:] = 0
-    write_mrc(folder / "tomogram.mrc", volume, VOXEL_SIZE, origin_xyz=(10.0, 20.0, 30.0), nstart_xyz=(1, 2, 3))
+    write_mrc(folder / "scene.mrc", volume, VOXEL_SIZE, origin_xyz=(10.0, 20.0, 30.0), nstart_xyz=(1, 2, 3))
     volume[3, 4, 5:9] = np.nan
     write_mrc(folder / "nan.mrc", volume, VOXEL_SIZE)
     region = np.zeros(labels.shape, np.int8)
@@ -160,12 +174,12 @@ def detect_both(path, options, tmp_path, network=None):
 @pytest.mark.parametrize(
     "name,more",
     [
-        ("tomogram", {}),
-        ("tomogram", {"tta": 2, "overlap": 0.5, "method": "nearest", "neighbor_number": 1}),
-        ("tomogram", {"tile": [48, 48, 48], "map_dtype": "float32", "method": "split"}),
-        ("tomogram", {"region": "region.mrc", "contrast": "dark"}),
-        ("tomogram", {"voxel_size_model": 13.0, "region": "region.mrc"}),
-        ("tomogram", {"voxel_size_model": 8.0, "particle_diameter": 100.0}),
+        ("scene", {}),
+        ("scene", {"tta": 2, "overlap": 0.5, "method": "nearest", "neighbor_number": 1}),
+        ("scene", {"tile": [48, 48, 48], "map_dtype": "float32", "method": "split"}),
+        ("scene", {"region": "region.mrc", "contrast": "dark"}),
+        ("scene", {"voxel_size_model": 13.0, "region": "region.mrc"}),
+        ("scene", {"voxel_size_model": 8.0, "particle_diameter": 100.0}),
         ("nan", {"fill_nonfinite": True}),
     ],
 )
@@ -182,7 +196,7 @@ def test_streamed_files_are_those_of_the_path_in_memory_byte_by_byte(scene, tmp_
 
 def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     folder, options = scene
-    (_, _, table), _ = detect_both(folder / "tomogram.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 1.0},
+    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 1.0},
                                    tmp_path)  # fmt: skip
     assert len(table) == 0
 
@@ -191,23 +205,23 @@ def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
             raise RuntimeError("broken")
 
     detector = Detector({**options, "output_dir": str(tmp_path / "broken")}, stream=True)
-    plan = detector.plan(folder / "tomogram.mrc")
+    plan = detector.plan(folder / "scene.mrc")
     detector.network = Broken()
     with pytest.raises(RuntimeError, match="broken"):
-        detector(folder / "tomogram.mrc", plan)
-    assert list((tmp_path / "broken" / "tomogram").iterdir()) == []
+        detector(folder / "scene.mrc", plan)
+    assert list((tmp_path / "broken" / "scene").iterdir()) == []
 
 
 def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     folder, options = scene
-    volume, _ = read_tomogram(folder / "tomogram.mrc")
+    volume, _ = read_tomogram(folder / "scene.mrc")
     write_mrc(tmp_path / "packed.mrc.gz", volume, VOXEL_SIZE)
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
     with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
         detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
     detector.postprocessing.transforms = (*detector.postprocessing.transforms, FlagGoldd())
     with pytest.raises(ValueError, match="larger than memory, and FlagGoldd needs all of it"):
-        detector.plan(folder / "tomogram.mrc")
+        detector.plan(folder / "scene.mrc")
     with pytest.raises(ValueError, match="NaN or Inf"):
         detector(folder / "nan.mrc", plan_of(detector))
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
@@ -226,7 +240,7 @@ def test_rounding_the_maps_to_half_precision_is_harmless(scene, tmp_path):
     for dtype in ("float16", "float32"):
         detector = Detector({**options, "output_dir": str(tmp_path / dtype), "map_dtype": dtype})
         detector.network = Blobs()
-        tables.append(detector(folder / "tomogram.mrc")["particles"])
+        tables.append(detector(folder / "scene.mrc")["particles"])
     half, full = tables
     assert len(half) == len(full) > 3
     np.testing.assert_allclose(half[["z_vox", "y_vox", "x_vox"]], full[["z_vox", "y_vox", "x_vox"]], atol=0.01)
@@ -237,16 +251,16 @@ def test_rounding_the_maps_to_half_precision_is_harmless(scene, tmp_path):
 def test_monai_bundle_run_rescales_as_detect_does(scene, tmp_path):
     folder, options = scene
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "tomogram.mrc").symlink_to(folder / "tomogram.mrc")
+    (tmp_path / "data" / "scene.mrc").symlink_to(folder / "scene.mrc")
     options = {**options, "voxel_size_model": 13.0, "min_size": 1.0, "center_threshold": 0.01}
     with pytest.warns(UserWarning, match="rescaled to 18 x 54 x 43 voxels"):
-        Detector({**options, "output_dir": str(tmp_path / "detect")})(folder / "tomogram.mrc")
+        Detector({**options, "output_dir": str(tmp_path / "detect")})(folder / "scene.mrc")
     overrides = {key: value for key, value in options.items() if key not in ("device", "progress")}
     with pytest.warns(UserWarning, match="rescaled to 18 x 54 x 43 voxels"):
         run_config("inference.json", "inference", dataset_dir=str(tmp_path / "data"),
                    output_dir=str(tmp_path / "bundle"), **overrides)  # fmt: skip
     ours, theirs = (
-        {one.name: one.read_bytes() for one in (tmp_path / way / "tomogram").iterdir() if one.suffix != ".json"}
+        {one.name: one.read_bytes() for one in (tmp_path / way / "scene").iterdir() if one.suffix != ".json"}
         for way in ("detect", "bundle")
     )
     assert ours == theirs
