@@ -23,8 +23,7 @@ from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import write_picks, write_segmentation
-from scripts.naming import tomogram_id
-from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_stem
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
@@ -136,9 +135,7 @@ class SaveDetectiond(Transform):
         files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
         if self.copick is not None:
             config, wanted, user, session = split_picks_uri(self.copick)
-            write_segmentation(
-                labels, voxel_size_zyx, config, tomogram_id(name), wanted, user, session, overwrite=self.overwrite
-            )
+            write_segmentation(labels, voxel_size_zyx, config, name, wanted, user, session, overwrite=self.overwrite)
         made = self._record(path, meta, table, labels, files, d.get("timings"))
         text = json.dumps(made, indent=2, default=_plain)
         if self.report:
@@ -160,12 +157,12 @@ class SaveDetectiond(Transform):
         kept = table[table["label"] > 0]
         particles = ParticleList(
             voxel_zyx_to_angstrom_xyz(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), voxel_size_zyx),
-            tomogram=tomogram_id(name),
+            tomogram=tomogram_base_name(name),
             class_name=kept["class"].astype(str).to_numpy() if "class" in kept else "",
             score=kept["score"].to_numpy(float),
         )
         nz, ny, nx = size_zyx
-        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=tomogram_id(name))
+        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=tomogram_base_name(name))
         for one in self.formats:
             if one != "csv":
                 default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"

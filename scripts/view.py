@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.atomic import atomic_path
-from scripts.naming import tomogram_id
+from scripts.particles.context import tomogram_base_name
 from scripts.report.inputs import RunData, load_run, recorded_input
 from scripts.view_files import particle_diameters, write_view_files
 
@@ -166,7 +166,7 @@ def curated_table(layer: Any, run: RunData) -> pd.DataFrame:
         table[f"{name}_vox"] = data[:, 2 - axis].round(4)
         table[f"{name}_angstrom"] = (data[:, 2 - axis] * run.voxel_size_zyx[2 - axis]).round(4)
     table["score"] = np.where(new, np.nan, pd.to_numeric(features["score"], errors="coerce"))
-    table["tomogram"] = tomogram_id(run.name)
+    table["tomogram"] = tomogram_base_name(run.name)
     table["origin"] = "added"
     old = table["particle_id"].isin(known.index).to_numpy() & ~new
     before = known.loc[table.loc[old, "particle_id"], ["z_vox", "y_vox", "x_vox"]].to_numpy(float)

@@ -21,7 +21,7 @@ from scripts.copick_project import find_tomograms, list_tomograms, open_project,
 from scripts.copick_write import write_picks, write_segmentation
 from scripts.datalist import find_tomograms as find_items
 from scripts.detect import Detector
-from scripts.naming import tomogram_id
+from scripts.particles.context import tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, run_config
 from tests.test_detect import Blobs
@@ -71,7 +71,7 @@ def test_tomograms_of_every_run_are_found_and_read_with_their_voxel_size(project
         ("TS_001", "wbp", 10.012),
         ("TS_002", "wbp", 10.012),
     ]
-    assert find_tomograms(f"copick:{project}") == found and [tomogram_id(one.path) for one in found] == [
+    assert find_tomograms(f"copick:{project}") == found and [tomogram_base_name(one.path) for one in found] == [
         "TS_001",
         "TS_002",
     ]

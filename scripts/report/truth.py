@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scripts.particles.context import tomogram_base_name
 from scripts.report.inputs import RunData
 
 __all__ = ["OUTCOMES", "Comparison", "compare", "flat_metrics"]
@@ -82,8 +83,9 @@ def compare(evaluation: Evaluation, run: RunData) -> Comparison | None:
             f"report: expected a column outcome ({', '.join(OUTCOMES)}) in the matches, found "
             f"{', '.join(map(str, matches.columns))}. Give the matches.csv that `python -m scripts evaluate` wrote."
         )
-    if "tomogram" in matches.columns and (matches["tomogram"].astype(str) == run.name).any():
-        matches = matches[matches["tomogram"].astype(str) == run.name]
+    name = tomogram_base_name(run.name)
+    if "tomogram" in matches.columns and (own := matches["tomogram"].astype(str) == name).any():
+        matches = matches[own]
     return _join(metrics, matches, run)
 
 
@@ -135,7 +137,7 @@ def _join(metrics: dict[str, Any], matches: pd.DataFrame, run: RunData) -> Compa
     counted = int((true["outcome"] != "ignored").sum())
     listed = int(_column(matches, "true_label", "true_id").replace(0, np.nan).nunique())
     tomograms = metrics.get("tomograms")
-    own = tomograms.get(run.name) if isinstance(tomograms, dict) else None
+    own = tomograms.get(tomogram_base_name(run.name)) if isinstance(tomograms, dict) else None
     return Comparison(
         metrics=own or metrics,
         outcome=rows["outcome"].fillna("").to_numpy(str),
