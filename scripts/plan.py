@@ -187,7 +187,7 @@ def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int
     plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
     slab = plane * (2 * 4 * tile[0] + 2 * 2 * 32 + 4 * 32)
     grown = np.minimum(_smallest_block(reach) + 2 * halo_of(reach), size).astype(np.float64)
-    return max(slab, BLOCK * grown.prod(), plane * 32 * 12)
+    return 1.1 * max(slab, BLOCK * grown.prod(), plane * 32 * 12)
 
 
 def _smallest_block(reach: int) -> int:
