@@ -137,14 +137,13 @@ def detect(
         print(f"[{number}/{len(paths)}] {path}", file=sys.stderr)
         try:
             print(detect_one(detector, path))
-        except (
-            Exception
-        ) as error:  # one bad file must not cost a night's batch: it is reported, and the exit code says so
+        except Exception as error:
+            if len(paths) == 1:
+                raise
+            # one bad file must not cost a night's batch: it is reported, and the exit code says so
             logging.getLogger(__name__).debug("%s", path, exc_info=True)
             failed[path] = user_message(error)
             print(f"error: {failed[path]}", file=sys.stderr)
-            if len(paths) == 1:
-                raise
         gc.collect()
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} tomograms failed: {', '.join(map(str, failed))}. See above.")
