@@ -133,16 +133,17 @@ def center_target(
     kind: str = "gaussian",
     sigma_fraction: float = 0.25,
     closing_angstrom: float = CLOSING_ANGSTROM,
+    sigma_max_voxels: float | None = None,
 ) -> Array:
     """Turn instance labels into the target of CenterNet.
 
     ``gaussian``: a Gaussian of the distance in Å to each particle's sub-voxel center (see
     `instance_centers`). Its sigma is ``sigma_fraction`` of the filled particle's diameter, at least
-    one voxel (the coarsest axis). It is 1 at the center itself and is **not** rescaled on the grid:
-    a center between voxels has no voxel of exactly 1, so the map keeps the sub-voxel position. It
-    ends at 3 sigma, reaches beyond the particle and into its cavity, and the larger one holds where
-    two overlap on background. A voxel of a particle takes the value of that particle alone, so the
-    valley between touching particles is theirs.
+    one voxel (the coarsest axis) and at most ``sigma_max_voxels``. It is 1 at the center itself and
+    is **not** rescaled on the grid: a center between voxels has no voxel of exactly 1, so the map
+    keeps the sub-voxel position. It ends at 3 sigma, reaches beyond the particle and into its cavity,
+    and the larger one holds where two overlap on background. A voxel of a particle takes the value of
+    that particle alone, so the valley between touching particles is theirs.
 
     ``distance``: the original's. Within each particle, the distance in Å to the nearest voxel that is
     not this particle; voxels with a face outside it set to 0; divided by the particle's own maximum.
@@ -158,6 +159,9 @@ def center_target(
     kind : {"gaussian", "distance"}
     sigma_fraction, closing_angstrom : float
         For ``gaussian``: sigma over diameter, > 0, and the closing of `instance_centers`.
+    sigma_max_voxels : float, optional
+        For ``gaussian``: the largest sigma, >= 1, in voxels of the coarsest axis. Where sizes differ much, a large
+        particle otherwise outweighs a small one in the loss by the cube of their sizes.
 
     Returns
     -------
@@ -178,10 +182,16 @@ def center_target(
         raise ValueError(f"kind of center target: expected one of {', '.join(CENTER_KINDS)}, got {kind!r}.")
     if not sigma_fraction > 0:
         raise ValueError(f"sigma_fraction: expected a number above 0, got {sigma_fraction}.")
+    if sigma_max_voxels is not None and not sigma_max_voxels >= 1:
+        raise ValueError(f"sigma_max_voxels: expected a number of at least 1, or none, got {sigma_max_voxels}.")
     size = as_voxel_size_zyx(voxel_size_zyx)
     volume = _as_label_volume(labels)
     if kind == "gaussian":
-        target = _gaussian_target(volume, size, sigma_fraction, instance_centers(volume, size, closing_angstrom))
+        found = instance_centers(volume, size, closing_angstrom)
+        sigmas = np.clip(
+            sigma_fraction * found.diameters_angstrom, size.max(), (sigma_max_voxels or np.inf) * size.max()
+        )
+        target = _gaussian_target(volume, size, sigmas, found)
     else:
         target = _distance_target(volume, size)
     target[volume < 0] = IGNORED
@@ -189,9 +199,8 @@ def center_target(
     return torch.from_numpy(target) if isinstance(labels, torch.Tensor) else target
 
 
-def _gaussian_target(volume: np.ndarray, size: np.ndarray, fraction: float, found: InstanceCenters) -> np.ndarray:
+def _gaussian_target(volume: np.ndarray, size: np.ndarray, sigmas: np.ndarray, found: InstanceCenters) -> np.ndarray:
     target = np.zeros(volume.shape, np.float32)
-    sigmas = np.maximum(fraction * found.diameters_angstrom, size.max())
     for label, center, sigma in zip(found.ids, found.centers_zyx_vox, sigmas, strict=True):
         reach = TRUNCATE_SIGMAS * sigma / size
         low = np.maximum(np.ceil(center - reach), 0).astype(int)
@@ -316,7 +325,7 @@ class CenterTargetd(MapTransform):
     keys, target_key : str or sequence of str
         Instance labels, (1, Z, Y, X), with ``voxel_size_zyx`` in their metadata, and where each
         target goes, with the label's metadata.
-    kind, sigma_fraction, closing_angstrom
+    kind, sigma_fraction, closing_angstrom, sigma_max_voxels
         See `center_target`.
     dtype : torch.dtype or str
         Stored type; ``float16`` halves the cache and is exact to 0.0005.
@@ -331,6 +340,7 @@ class CenterTargetd(MapTransform):
         closing_angstrom: float = CLOSING_ANGSTROM,
         dtype: torch.dtype | str = torch.float32,
         allow_missing_keys: bool = False,
+        sigma_max_voxels: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if kind not in CENTER_KINDS:
@@ -339,13 +349,16 @@ class CenterTargetd(MapTransform):
         self.kind = kind
         self.sigma_fraction = float(sigma_fraction)
         self.closing_angstrom = float(closing_angstrom)
+        self.sigma_max_voxels = sigma_max_voxels
         self.dtype = _as_float_dtype(dtype)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key, target_key in self.key_iterator(d, self.target_key):
             voxel_size_zyx = _voxel_size_of(d[key], key)
-            target = center_target(d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom)
+            target = center_target(
+                d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom, self.sigma_max_voxels
+            )
             d[target_key] = _like(target, d[key], self.dtype)
         return d
 

@@ -54,11 +54,14 @@ def _reference_centers(labels: np.ndarray, size: np.ndarray, closing: float) -> 
     return np.array(centers), np.array(diameters)
 
 
-def _reference_gaussian(labels: np.ndarray, size: np.ndarray, fraction: float, closing: float) -> np.ndarray:
+def _reference_gaussian(
+    labels: np.ndarray, size: np.ndarray, fraction: float, closing: float, largest: float | None
+) -> np.ndarray:
     target = np.zeros(labels.shape)
     centers, diameters = _reference_centers(labels, size, closing)
     for label, center, diameter in zip(np.unique(labels[labels > 0]), centers, diameters, strict=True):
         sigma = max(fraction * diameter, size.max())
+        sigma = sigma if largest is None else min(sigma, largest * size.max())
         distance = np.linalg.norm((np.moveaxis(np.indices(labels.shape), 0, -1) - center) * size, axis=-1)
         value = np.where(distance <= 3 * sigma, np.exp(-(distance**2) / (2 * sigma**2)), 0)
         target = np.maximum(target, np.where((labels <= 0) | (labels == label), value, 0))
@@ -90,12 +93,12 @@ def test_centers_and_diameters_equal_the_plain_reference(seed, closing):
 
 
 @random_scenes
-@given(seeds, st.sampled_from([0.15, 0.25]))
-def test_gaussian_target_equals_the_plain_reference(seed, fraction):
+@given(seeds, st.sampled_from([0.15, 0.25]), st.sampled_from([None, 1.0, 1.3]))
+def test_gaussian_target_equals_the_plain_reference(seed, fraction, largest):
     labels = _scene(seed)
-    target = center_target(labels, SIZE, "gaussian", sigma_fraction=fraction)
+    target = center_target(labels, SIZE, "gaussian", sigma_fraction=fraction, sigma_max_voxels=largest)
     assert target.dtype == np.float32
-    np.testing.assert_allclose(target, _reference_gaussian(labels, SIZE, fraction, 5.0), atol=1e-6)
+    np.testing.assert_allclose(target, _reference_gaussian(labels, SIZE, fraction, 5.0, largest), atol=1e-6)
 
 
 @random_scenes
@@ -238,6 +241,7 @@ def test_mask_target_is_int8_with_minus_one_where_ignored():
     [
         (np.zeros(SHAPE), {"kind": "peak"}, "expected one of gaussian, distance, got 'peak'"),
         (np.zeros(SHAPE), {"sigma_fraction": 0.0}, "sigma_fraction: expected a number above 0, got 0.0"),
+        (np.zeros(SHAPE), {"sigma_max_voxels": 0.5}, "sigma_max_voxels: expected a number of at least 1, or none"),
         (np.zeros(SHAPE), {"closing_angstrom": -1.0}, "closing_angstrom: expected a number >= 0"),
         (np.full(SHAPE, 0.5), {}, "expected whole numbers .* got fractions or NaN"),
         (np.full(SHAPE, np.nan), {}, "expected whole numbers up to 16,777,216, got nan"),

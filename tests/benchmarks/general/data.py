@@ -1,0 +1,60 @@
+"""Simulate the tomograms the general detector is trained on, chosen by and tested on.
+
+    python -m tests.benchmarks.general.data --maps DIR --folder DIR train
+    python -m tests.benchmarks.general.data --maps DIR --folder DIR test
+
+``--maps`` holds the density maps of PolNet (https://github.com/anmartinezs/polnet, Apache-2.0, 10 Å per voxel) as
+``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. Finished tomograms are kept, so an
+interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (one tomogram of each scene is for
+validation); each test scene keeps its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from scripts.simulate.simulate import simulate
+from scripts.simulate.write import write_json
+
+SCENES = Path(__file__).parent / "scenes"
+TRAIN = {"train_middle": 10, "train_small": 7, "train_clear": 7, "train_membranes": 8, "train_faint": 10}
+TEST = ("easy", "hard", "faint", "dense", "small", "mixed", "unseen", "membranes", "membranes_unseen")
+TRAIN_SEED, TEST_SEED = 1, 1001
+TEST_TOMOGRAMS = 2
+PATH_KEYS = ("image", "label", "classes", "particles")
+
+
+def make_training_set(maps: Path, folder: Path) -> Path:
+    """Simulate `TRAIN`, tomograms by scene, and join them; returns the folder of dataset.json."""
+    joined: dict = {"name": "general", "voxel_size": 10.0, "training": [], "validation": []}
+    for scene, count in TRAIN.items():
+        simulate(SCENES / f"{scene}.json", folder / scene, count, TRAIN_SEED, maps=maps, validation=1, test=0)
+        part = json.loads((folder / scene / "dataset.json").read_text(encoding="utf-8"))
+        for section in ("training", "validation"):
+            for item in part[section]:
+                paths = {key: f"{scene}/{item[key]}" for key in PATH_KEYS if key in item}
+                joined[section].append({**item, **paths})
+    write_json(folder / "dataset.json", joined)
+    return folder
+
+
+def make_test_sets(maps: Path, folder: Path) -> list[Path]:
+    """Simulate `TEST_TOMOGRAMS` of every test scene; returns their folders."""
+    made = []
+    for scene in TEST:
+        source = SCENES / f"test_{scene}.json"
+        made.append(folder / f"test_{scene}")
+        simulate(source, made[-1], TEST_TOMOGRAMS, TEST_SEED, maps=maps, validation=0, test=TEST_TOMOGRAMS)
+    return made
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("train", "test"))
+    parser.add_argument("--maps", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    given = parser.parse_args()
+    make = make_training_set if given.part == "train" else make_test_sets
+    print(make(given.maps, given.folder))
