@@ -15,6 +15,7 @@ from scripts.particles.star_tables import (
     angle_columns,
     build_particles,
     class_columns,
+    particle_names,
     pixel_size_in_file,
     read_particle_block,
     score_column,
@@ -59,6 +60,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
         centered = (unbinned - _middle_xyz(names, context)) * unbinned_pixel_xyz(context, "relion5")
     columns = {
         "rlnTomoName": names,
+        **particle_names(names),
         **dict(zip(COORDINATES, centered.T, strict=True)),
         **angle_columns(particles),
         **class_columns(particles, context),

@@ -15,6 +15,7 @@ from scripts.particles.star_tables import (
     angle_columns,
     build_particles,
     class_columns,
+    particle_names,
     pixel_size_in_file,
     read_particle_block,
     score_column,
@@ -61,6 +62,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext, format_
         pixels = angstrom_to_unbinned_xyz(particles.centers_xyz_angstrom, context, format_name)
     columns = {
         _NAME_COLUMN[format_name]: names,
+        **(particle_names(names) if format_name == "relion4" else {}),
         **dict(zip(COORDINATES, pixels.T, strict=True)),
         **angle_columns(particles),
         **class_columns(particles, context),

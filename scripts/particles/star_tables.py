@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "build_particles",
     "class_columns",
     "optics_column",
+    "particle_names",
     "pixel_size_in_file",
     "read_particle_block",
     "sniff_star",
@@ -175,6 +177,22 @@ def angle_columns(particles: ParticleList) -> dict[str, np.ndarray]:
 def score_column(particles: ParticleList) -> dict[str, np.ndarray]:
     """`rlnAutopickFigureOfMerit`, or {} if any score is unknown."""
     return {SCORE: np.asarray(particles.score)} if len(particles) and np.isfinite(particles.score).all() else {}
+
+
+def particle_names(tomograms: list[str]) -> dict[str, list[str]]:
+    """`rlnTomoParticleName`: RELION 4 and 5 give it to every particle, and other programs read no list without.
+
+    Examples
+    --------
+    >>> particle_names(["TS_01", "TS_02", "TS_01"])
+    {'rlnTomoParticleName': ['TS_01/1', 'TS_02/1', 'TS_01/2']}
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for tomogram in tomograms:
+        seen[tomogram] += 1
+        names.append(f"{tomogram}/{seen[tomogram]}")
+    return {"rlnTomoParticleName": names}
 
 
 def write_block(path: Path, columns: dict[str, object], block: str = "particles") -> None:
