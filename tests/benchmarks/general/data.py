@@ -46,7 +46,7 @@ def make_test_sets(maps: Path, folder: Path) -> list[Path]:
     for scene in TEST:
         source = SCENES / f"test_{scene}.json"
         made.append(folder / f"test_{scene}")
-        simulate(source, made[-1], TEST_TOMOGRAMS, TEST_SEED, maps=maps, validation=0, test=TEST_TOMOGRAMS)
+        simulate(source, made[-1], TEST_TOMOGRAMS, TEST_SEED, maps=maps, validation=0, test=0)
     return made
 
 
