@@ -10,7 +10,7 @@ from custom_transforms.flood import Ball, flood_all, nearest_all, touched_compon
 from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds, squared_axis_weights
 from custom_transforms.units import as_voxel_size_zyx
 
-__all__ = ["METHODS", "assign_instances"]
+__all__ = ["METHODS", "assign_instances", "mark_labels"]
 
 METHODS = ("watershed", "nearest", "split")
 
@@ -149,7 +149,7 @@ def _number_owners(owner: np.ndarray, n_seeds: int) -> np.ndarray:
     flat = owner.reshape(-1)
     pieces = [(a, b) for a, b in slab_bounds(flat.size, 1 << 24)]
     owns = np.zeros(n_seeds + 1, dtype=bool)
-    run_parallel(lambda a, b: _mark(flat[a:b], owns), pieces)  # every thread writes the same True
+    run_parallel(lambda a, b: mark_labels(flat[a:b], owns), pieces)  # every thread writes the same True
     owns[0] = False
     table = np.where(owns, np.cumsum(owns), 0).astype(np.int32)
     if not owns[1:].all():
@@ -173,7 +173,8 @@ def _label_rest(
 
 
 @njit(nogil=True, cache=True)
-def _mark(labels, seen):
+def mark_labels(labels, seen):
+    """Set ``seen[label]`` for every label (flat array) that occurs."""
     last = 0
     for label in labels:
         if label != last:

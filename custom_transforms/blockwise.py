@@ -16,23 +16,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
-from custom_transforms.assign import METHODS, _mark
+from custom_transforms.assign import METHODS, mark_labels
 from custom_transforms.blocks import Blocks, Box, Pieces, corner_of, points_inside
 from custom_transforms.components import find_components
 from custom_transforms.flood import Ball, flood_all, nearest_all, touched_components
-from custom_transforms.parallel import run_parallel, slab_bounds, squared_axis_weights
-from custom_transforms.particle_table import (
-    _PROBABILITY_UNIT,
-    PARTICLE_COLUMNS,
-    _count_neighbors,
-    _sums_by_label,
-    _table,
-    filter_particles,
-)
+from custom_transforms.parallel import squared_axis_weights
+from custom_transforms.particle_table import filter_particles, sums_by_label, table_from_sums
+from custom_transforms.plateaus import PeakRuns, find_peak_runs, one_peak_per_plateau, reaches_a_face
 from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import _find, _local_maxima, _one_peak_per_plateau, _thin, _unite
+from custom_transforms.seeds import settle_peaks
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 
 __all__ = ["BlockedLabels", "detect_instances_blockwise"]
@@ -190,42 +183,18 @@ class Job:
 
     def find_peaks(self, threshold: float) -> np.ndarray:
         """Round 2: seeds (n, 3), sorted by z, y, x; see `find_seeds`."""
-        limit, shape = np.float32(threshold), self.blocks.shape
-        parts = [self._peaks_of(box, limit) for _, box in self.blocks]
-        flat, heights, equal = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(flat)
-        flat, heights, equal = flat[order], heights[order], equal[order]
-        kept = _one_peak_per_plateau(flat, heights, equal, shape, self.weights)
-        flat, heights = flat[kept], heights[kept]
-        peaks = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int64)
-        taken = _thin(peaks, np.lexsort((flat, -heights)), self.sizes.min_distance / self.unit, self.weights)
-        return peaks[taken]
+        limit = np.float32(threshold)
+        runs = PeakRuns.join(self.peaks_of(box, limit) for _, box in self.blocks)
+        return settle_peaks(runs, self.blocks.shape, self.sizes.min_distance, self.voxel)[0]
 
-    def _peaks_of(self, box: Box, limit: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Peaks of a block: flat index in the whole volume, height, and equal neighbours.
-
-        A plateau that ends inside the block gives its one peak, with 0 equal neighbours, here; of one that reaches a
-        face, all voxels are listed, to be joined with what lies behind.
-        """
+    def peaks_of(self, box: Box, limit: np.float32) -> PeakRuns:
+        """Peaks of a block. A plateau that ends inside gives its one voxel; of one that reaches a face, all runs."""
         shape = self.blocks.shape
         grown, inner = self.blocks.grown(box, np.ones(3))
-        values, first = _floats(self.center_map, grown), inner[0].start
-        slabs = slab_bounds(inner[0].stop - first)
-        found = run_parallel(lambda a, b: _local_maxima(values, limit, first + a, first + b), slabs)
-        flat, heights, equal = (np.concatenate(part) for part in zip(*found, strict=True))
-        z, y, x = np.unravel_index(flat, values.shape)
-        ours = (y >= inner[1].start) & (y < inner[1].stop) & (x >= inner[2].start) & (x < inner[2].stop)
-        z, y, x = (index[ours] + one.start for index, one in zip((z, y, x), grown, strict=True))
-        flat, heights, equal = (z * shape[1] + y) * shape[2] + x, heights[ours], equal[ours]
-        low, high = corner_of(box), np.array([one.stop for one in box])
-        is_open = _reaches_a_face(flat, heights, equal, np.array(shape), low, high)
-        closed = [one[~is_open] for one in (flat, heights, equal)]
-        kept = _one_peak_per_plateau(closed[0], closed[1], closed[2], shape, self.weights)
-        return (
-            np.concatenate([closed[0][kept], flat[is_open]]),
-            np.concatenate([closed[1][kept], heights[is_open]]),
-            np.concatenate([np.zeros(kept.sum(), equal.dtype), equal[is_open]]),
-        )
+        runs = find_peak_runs(_floats(self.center_map, grown), limit, inner, corner_of(grown), shape)
+        is_open = reaches_a_face(runs, shape, corner_of(box), np.array([one.stop for one in box]))
+        settled = PeakRuns.lone(*one_peak_per_plateau(runs[~is_open], shape, self.weights))
+        return PeakRuns.join([settled, runs[is_open]])
 
     def allowed_components(self, peaks: np.ndarray) -> list[np.ndarray]:
         """Round 3, not for the watershed: the components that each seed may own."""
@@ -269,7 +238,7 @@ class Job:
             if method == "split":
                 single = alone[component[inner]]
                 owner = np.where(single > 0, single, owner)
-            _mark(owner.reshape(-1), owns)
+            mark_labels(owner.reshape(-1), owns)
             rest = np.zeros_like(mask_here) if require_seed else mask_here & (owner == 0)
             owner -= pieces.add(index, box, rest)
             self.owners[box] = owner
@@ -321,7 +290,7 @@ class Job:
         for _, box in self.blocks:
             volume = np.ascontiguousarray(labels[box])
             if volume.any():
-                part = _sums_by_label(volume, _floats(self.probability, box))
+                part = sums_by_label(volume, _floats(self.probability, box))
                 part[:, 2:5] += part[:, :1] * corner_of(box)  # coordinates were counted from the block's corner
                 sums[: len(part), :5] += part[:, :5]
                 for axis in range(3):
@@ -329,24 +298,11 @@ class Job:
                         sums[np.unique(volume.take(0, axis=axis)), 5] = 1
                     if box[axis].stop == self.blocks.shape[axis]:
                         sums[np.unique(volume.take(-1, axis=axis)), 5] = 1
-        return self._table(sums, owned, center_threshold)
-
-    def _table(self, sums: np.ndarray, owned: _Owned, center_threshold: float) -> pd.DataFrame:
         sums[0] = 0
-        seedless = np.setdiff1d(np.flatnonzero(sums[:, 0]), np.append(owned.seed_labels, 0))
-        label = np.concatenate([owned.seed_labels, seedless])
-        voxels = np.where(label > 0, sums[label, 0], 0)
-        mean = np.where(voxels > 0, sums[label, 1] * _PROBABILITY_UNIT / np.maximum(voxels, 1), 0.0)
-        peak = np.concatenate([owned.heights, np.full(len(seedless), float(center_threshold))])
-        centers = np.concatenate([owned.centers, sums[seedless, 2:5] / sums[seedless, 0:1]])
-        table = _table(label, centers, self.voxel)
-        table["score"] = np.clip(peak, 0, 1) * mean
-        table["volume_vox"] = voxels
-        table["volume_angstrom3"] = voxels * float(self.voxel.prod())
-        table["touches_border"] = (sums[label, 5] > 0) & (voxels > 0)
-        table["dropped_by"] = np.where(voxels > 0, "", "no_mask").astype(object)
-        table["neighbors"] = _count_neighbors(table, voxels > 0, self.sizes.neighbor_distance)
-        return table[list(PARTICLE_COLUMNS)].astype(PARTICLE_COLUMNS)
+        return table_from_sums(
+            sums, owned.seed_labels, owned.centers, owned.heights, voxel_size_zyx=self.voxel,
+            center_threshold=center_threshold, neighbor_distance=self.sizes.neighbor_distance,
+        )  # fmt: skip
 
 
 def _floats(volume: Any, box: Any) -> np.ndarray:
@@ -360,34 +316,3 @@ def _runs_of(component: np.ndarray) -> tuple[np.ndarray, Any]:
     row = np.searchsorted(runs.row_first, np.arange(runs.start.size), side="right") - 1
     numbers = component.reshape(-1, component.shape[2])[row, runs.start]
     return mask, replace(runs, component=np.ascontiguousarray(numbers, dtype=np.int32))
-
-
-@njit(nogil=True, cache=True)
-def _reaches_a_face(flat, heights, equal, shape, low, high):
-    """Which peaks are part of a plateau that touches a face of the box ``low`` to ``high`` inside the volume."""
-    ny, nx = shape[1], shape[2]
-    parent = np.arange(flat.size)
-    reaches = np.zeros(flat.size, np.bool_)
-    for i in range(flat.size):
-        if equal[i] == 0:
-            continue
-        at = (flat[i] // (ny * nx), flat[i] // nx % ny, flat[i] % nx)
-        for axis in range(3):
-            if (at[axis] == low[axis] and low[axis] > 0) or (at[axis] == high[axis] - 1 and high[axis] < shape[axis]):
-                reaches[i] = True
-        for neighbor in range(13):  # the 13 behind: those ahead find this one
-            k, j, h = at[0] - 1 + neighbor // 9, at[1] - 1 + neighbor // 3 % 3, at[2] - 1 + neighbor % 3
-            if min(k, j, h) < 0 or j >= ny or h >= nx:
-                continue
-            other = _find(flat, (k * ny + j) * nx + h)
-            if other >= 0 and heights[other] == heights[i]:
-                _unite(parent, i, other)
-    for i in range(flat.size):
-        root = i
-        while parent[root] != root:
-            root = parent[root]
-        parent[i] = root
-        reaches[root] |= reaches[i]
-    for i in range(flat.size):
-        reaches[i] = reaches[parent[i]]
-    return reaches

@@ -11,7 +11,14 @@ from scipy.spatial import cKDTree
 from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 
-__all__ = ["PARTICLE_COLUMNS", "empty_particle_table", "filter_particles", "measure_particles"]
+__all__ = [
+    "PARTICLE_COLUMNS",
+    "empty_particle_table",
+    "filter_particles",
+    "measure_particles",
+    "sums_by_label",
+    "table_from_sums",
+]
 
 PARTICLE_COLUMNS = {
     "particle_id": np.int64, "label": np.int64, "class": object,
@@ -87,8 +94,32 @@ def measure_particles(
     volume = np.ascontiguousarray(labels, dtype=np.int32)
     if values.shape != volume.shape:
         raise ValueError(f"labels and probability: expected one shape, got {volume.shape} and {values.shape}")
+    return table_from_sums(
+        sums_by_label(volume, values), seed_labels, centers_zyx_vox, heights, voxel_size_zyx=voxel_size_zyx,
+        center_threshold=center_threshold, neighbor_distance=neighbor_distance,
+    )  # fmt: skip
+
+
+def table_from_sums(
+    sums: np.ndarray,
+    seed_labels: np.ndarray,
+    centers_zyx_vox: np.ndarray,
+    heights: np.ndarray,
+    *,
+    voxel_size_zyx: np.ndarray,
+    center_threshold: float,
+    neighbor_distance: float,
+) -> pd.DataFrame:
+    """Make the particle table from what `sums_by_label` counted; see `measure_particles`.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (n + 1, 6), int64
+        Of labels 0..n; the row of label 0 is zero.
+    seed_labels, centers_zyx_vox, heights, voxel_size_zyx, center_threshold, neighbor_distance
+        As in `measure_particles`.
+    """
     sizes = as_voxel_size_zyx(voxel_size_zyx)
-    sums = _sums_by_label(volume, values)
     seeds = np.asarray(seed_labels, dtype=np.int64)
     seedless = np.setdiff1d(np.flatnonzero(sums[:, 0]), np.append(seeds, 0))
     label = np.concatenate([seeds, seedless])
@@ -202,10 +233,18 @@ def _renumber(labels: np.ndarray, renumbered: np.ndarray, in_place: bool) -> np.
     return result
 
 
-def _sums_by_label(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Sums per label 0..n: voxels, probability in units of 2^-30, z, y, x, voxels on a face; int64.
+def sums_by_label(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Sum over the voxels of every label: the numbers that the particle table is made of.
 
-    The row of label 0 is zero.
+    Parameters
+    ----------
+    labels : ndarray, shape (Z, Y, X), int32, C order
+    probability : ndarray, shape (Z, Y, X), float32
+
+    Returns
+    -------
+    ndarray, shape (n + 1, 6), int64
+        Of labels 0..n: voxels, probability in units of 2^-30, z, y, x, voxels on a face. The row of label 0 is zero.
     """
     slabs = slab_bounds(len(labels), max(1, -(-len(labels) // numba.get_num_threads())))
     highest = max(run_parallel(lambda a, b: int(labels[a:b].max()), slabs), default=0)

@@ -40,6 +40,16 @@ def test_a_saturated_plateau_gives_one_seed_in_its_middle():
     assert peaks.tolist() == [[6, 9, 13]] and heights.tolist() == [1.0]
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.2, 2.0, 4.0]), st.sampled_from([(1, 1, 1), (1, 1.3, 0.9)]))
+def test_wide_plateaus_of_any_form_equal_the_plain_reference(seed, gain, stretch):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 1.5)
+    center_map = np.clip(np.round(4 * gain * noise / noise.max()) / 4, 0, 1).astype(np.float32)
+    voxel = VOXEL * stretch
+    peaks, _ = find_seeds(center_map, 0.2, 20.0, voxel)
+    assert [tuple(p) for p in peaks.tolist()] == plain_seeds(center_map, 0.2, 20.0, tuple(voxel))
+
+
 def test_a_shoulder_is_no_seed():
     center_map = np.zeros(SHAPE, np.float32)
     center_map[5, 5, 5:15] = 0.5

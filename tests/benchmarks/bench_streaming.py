@@ -4,7 +4,9 @@ python -m tests.benchmarks.bench_streaming                                   # 6
 python -m tests.benchmarks.bench_streaming --shape 1024,2048,2048 --memory 7.4 --overlap 0.1 --folder /big/disk
 
 The networks are a stand-in that costs next to nothing (the tomogram is made to look like their output), so the time is
-that of everything else.
+that of everything else. Resident memory counts every page of the process and its children, pages of mapped files
+(the tomogram, the libraries) included; they are also given by themselves, as the system takes them back when it needs
+room. ``--saturated`` clips the center map into wide plateaus, as a network that is too sure of itself does.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +34,27 @@ TILE = (96, 96, 96)
 
 
 class StandIn(torch.nn.Module):
-    """Mask logit and center map straight from the grey value."""
+    """Mask logit and center map straight from the normalised grey value.
+
+    Parameters
+    ----------
+    peak : float
+        Grey value of a particle's center.
+    saturated : bool
+        Let the center map end in plateaus of 1, a third of the particle wide.
+    """
+
+    def __init__(self, peak: float, saturated: bool) -> None:
+        super().__init__()
+        self.mask_gain, self.center_gain = 20 / peak, (2.5 if saturated else 0.9) / peak
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Take (B, 1, Z, Y, X), give (B, 2, Z, Y, X)."""
-        return torch.cat([4 * image - 1.2, 0.25 * image], dim=1)
+        return torch.cat([self.mask_gain * image - 5, self.center_gain * image], dim=1)
 
 
-def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> None:
-    """Write a protein-dark tomogram of blobs, a plane at a time: a small scene side by side, many times over."""
+def small_scene(percolating: bool) -> np.ndarray:
+    """Blobs of height 1 in noise, (128, 128, 128), to be laid side by side."""
     rng = np.random.default_rng(0)
     small = np.zeros((128, 128, 128), np.float32)
     grid = np.stack(np.mgrid[-14:15, -14:15, -14:15], axis=-1)
@@ -47,7 +62,12 @@ def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> N
     for corner in rng.integers(0, 128, (400 if percolating else 90, 3)):
         index = np.ix_(*(np.arange(c, c + 29) % 128 for c in corner))
         small[index] = np.maximum(small[index], blob)
-    small += rng.normal(0, 0.01, small.shape).astype(np.float32)
+    return small + rng.normal(0, 0.01, small.shape).astype(np.float32)
+
+
+def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> None:
+    """Write a protein-dark tomogram of blobs, a plane at a time: a small scene side by side, many times over."""
+    small = small_scene(percolating)
     with open(path, "wb") as file:
         volume = np.broadcast_to(np.float32(0), shape)
         file.write(_header(volume, np.dtype(np.float32), VOXEL_SIZE, (0, 0, 0), (0, 0, 0), ()).tobytes())
@@ -56,8 +76,10 @@ def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> N
             file.write(-np.tile(small[z % 128], repeats)[: shape[1], : shape[2]])
 
 
-def child(folder: Path, memory: float | None, stream: bool | None, overlap: float) -> None:
+def child(folder: Path, given: argparse.Namespace) -> None:
     """Detect, in the process that is measured."""
+    small = small_scene(given.percolating)
+    peak = float((1 - small.mean()) / small.std())
     parts = [torch.nn.Conv3d(1, 1, 1), torch.nn.Conv3d(1, 1, 1)]
     state = {f"{name}.{key}": value for name, part in zip(("mask_network", "center_network"), parts, strict=True)
              for key, value in part.state_dict().items()}  # fmt: skip
@@ -67,11 +89,11 @@ def child(folder: Path, memory: float | None, stream: bool | None, overlap: floa
         "network_def": {"_target_": "scripts.networks.MaskAndCenterNet", "mask_network": network,
                         "center_network": network},
         "weights": str(folder / "model.pt"), "output_dir": str(folder / "out"), "tile": list(TILE),
-        "overlap": overlap, "device": "cpu", "particle_diameter": DIAMETER, "amp": False, "report": False,
+        "overlap": given.overlap, "device": "cpu", "particle_diameter": DIAMETER, "amp": False, "report": False,
         "overwrite": True,
     }  # fmt: skip
-    detector = Detector(options, memory=memory, stream=stream)
-    detector.network = StandIn()
+    detector = Detector(options, memory=given.memory, stream={"memory": False, "streamed": True}[given.path])
+    detector.network = StandIn(peak, given.saturated)
     plan = detector.plan(folder / "scene.mrc")
     assert plan is not None
     print(plan.text(), f"blocks of {plan.block}", flush=True)
@@ -79,23 +101,45 @@ def child(folder: Path, memory: float | None, stream: bool | None, overlap: floa
     print(json.dumps({"particles": int((data["particles"]["label"] > 0).sum()), **data["timings"]}), flush=True)
 
 
-def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
+def resident(process: int) -> tuple[int, int]:
+    """Bytes of resident memory of a process and its children: all pages, and those of mapped files."""
+    folder = Path(f"/proc/{process}")
+    fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    total, mapped = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssFile"))
+    for children in folder.glob("task/*/children"):
+        for child in children.read_text().split():
+            more = resident(int(child))
+            total, mapped = total + more[0], mapped + more[1]
+    return total, mapped
+
+
+def measure(arguments: list[str], folder: Path, samples: Path | None) -> dict[str, Any]:
     """Run this file as a child; sample its resident memory, and the disk it uses, from here."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bench_streaming", "--child", *arguments],
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    peak = {"resident": 0, "disk": 0}
+    peak = {"resident": 0, "own": 0, "disk": 0}
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.2):
-            try:
-                pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-                used = sum(one.stat().st_blocks * 512 for one in (folder / "out").rglob("*") if one.is_file())
-            except (OSError, IndexError):  # a file or the process went between two looks
-                continue
-            peak["resident"] = max(peak["resident"], pages * 4096)
-            peak["disk"] = max(peak["disk"], used)
+        looks = 0
+        log = open(samples, "w", buffering=1) if samples else nullcontext()
+        with log as file:
+            while not done.wait(0.2):
+                try:
+                    total, mapped = resident(process.pid)
+                    peak["resident"] = max(peak["resident"], total)
+                    peak["own"] = max(peak["own"], total - mapped)
+                    if looks % 25 == 0:  # thousands of files: not at every look
+                        used = sum(one.stat().st_blocks * 512 for one in (folder / "out").rglob("*") if one.is_file())
+                        peak["disk"] = max(peak["disk"], used)
+                        if file is not None:
+                            seconds = time.perf_counter() - start
+                            file.write(f"{seconds:.1f} s, resident {total / 1e9:.3f} GB, of mapped files "
+                                       f"{mapped / 1e9:.3f} GB, disk {used / 1e9:.2f} GB\n")  # fmt: skip
+                except (OSError, KeyError):  # a file or the process went between two looks
+                    continue
+                looks += 1
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -110,8 +154,9 @@ def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
     if code:
         raise RuntimeError(f"the measured process ended with {code}")
     timings = {f"{name}_s" if name != "particles" else name: value for name, value in json.loads(last).items()}
-    row = {"total_s": time.perf_counter() - start, "peak_gb": peak["resident"] / 1e9, "disk_gb": peak["disk"] / 1e9}
-    return {**row, **timings}
+    row = {"total_s": time.perf_counter() - start}
+    row |= {"peak_gb": peak["resident"] / 1e9, "peak_without_mapped_files_gb": peak["own"] / 1e9}
+    return {**row, "disk_gb": peak["disk"] / 1e9, **timings}
 
 
 def main() -> None:
@@ -122,11 +167,13 @@ def main() -> None:
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--percolating", action="store_true")
+    parser.add_argument("--saturated", action="store_true")
+    parser.add_argument("--samples", type=Path, help="file for what memory and disk were, every five seconds")
     parser.add_argument("--path", choices=["both", "memory", "streamed"])
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child, given.memory, {"memory": False, "streamed": True}[given.path], given.overlap)
+        child(given.child, given)
         return
     z, y, x = (int(side) for side in given.shape.split(","))
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
@@ -135,7 +182,8 @@ def main() -> None:
         for path in ("memory", "streamed") if (given.path or "both") == "both" else (given.path,):
             arguments = [name, "--path", path, "--overlap", str(given.overlap)]
             arguments += ["--memory", str(given.memory)] if given.memory else []
-            row = {"bench": "streaming", "path": path, "shape": [z, y, x], **measure(arguments, folder)}
+            arguments += [f"--{flag}" for flag in ("percolating", "saturated") if getattr(given, flag)]
+            row = {"bench": "streaming", "path": path, "shape": [z, y, x], **measure(arguments, folder, given.samples)}
             print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in row.items()))  # fmt: skip
 
