@@ -22,7 +22,7 @@ from custom_transforms.mrc_header import IMOD_OFFSET, IMOD_SIGNED, IMOD_STAMP
 from custom_transforms.slabs import mean_and_deviation, slabs, value_range
 from custom_transforms.units import as_voxel_size_zyx
 
-__all__ = ["MrcWriter", "instance_dtype", "write_instances", "write_mrc"]
+__all__ = ["MrcWriter", "instance_dtype", "new_header", "write_instances", "write_mrc", "write_volume"]
 
 FLOAT32_EXACT = 2**24  # beyond, float32 skips whole numbers
 
@@ -100,8 +100,8 @@ def write_instances(
     lowest, highest = value_range(labels) if labels.size else (0, 0)
     dtype = instance_dtype(int(highest), int(lowest))
     _check_shape(path, labels)
-    header = _header(labels, dtype, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
-    _write(path, labels, dtype, header, overwrite)
+    header = new_header(labels.shape, dtype, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
+    write_volume(path, labels, dtype, header, overwrite)
     return dtype
 
 
@@ -148,8 +148,8 @@ def write_mrc(
     stored = _stored_dtype(path, volume, dtype)
     if stored.kind in "iu" and volume.dtype.kind == "f":
         volume = np.rint(volume)
-    header = _header(volume, stored, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
-    _write(path, volume, stored, header, overwrite)
+    header = new_header(volume.shape, stored, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
+    write_volume(path, volume, stored, header, overwrite)
 
 
 def _check_shape(path: str | os.PathLike, volume: np.ndarray) -> None:
@@ -157,7 +157,22 @@ def _check_shape(path: str | os.PathLike, volume: np.ndarray) -> None:
         raise ValueError(f"{path}: expected a volume (Z, Y, X) to write, got shape {volume.shape}.")
 
 
-def _write(path: str | os.PathLike, volume: np.ndarray, stored: np.dtype, header: np.ndarray, overwrite: bool) -> None:
+def write_volume(
+    path: str | os.PathLike, volume: Any, stored: np.dtype, header: np.ndarray, overwrite: bool = True
+) -> None:
+    """Write a volume under a header of `new_header`, slab by slab; its statistics go into the header.
+
+    Parameters
+    ----------
+    volume : array-like, shape (Z, Y, X)
+        An array, or anything of that shape that is read by slices of planes.
+    stored : dtype
+        The type in the file; every value must fit.
+    header : ndarray, scalar of `HEADER_DTYPE`
+        Changed in place.
+    overwrite : bool
+        False refuses an existing file.
+    """
     header["dmin"], header["dmax"] = np.array(value_range(volume)).astype(stored)
     header["dmean"], header["rms"] = mean_and_deviation(volume)
     with atomic_path(path, overwrite) as temporary, _compressed_or_plain(temporary) as stream:
@@ -225,18 +240,19 @@ def _default_dtype(path: str | os.PathLike, volume: np.ndarray) -> np.dtype:
     return np.dtype(np.float32)
 
 
-def _header(
-    volume: np.ndarray,
+def new_header(
+    shape_zyx: Sequence[int],
     stored: np.dtype,
     voxel_size_zyx: Any,
-    origin_xyz: Sequence[float] | np.ndarray,
-    nstart_xyz: Sequence[int] | np.ndarray,
-    labels_text: Sequence[str],
+    origin_xyz: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
+    nstart_xyz: Sequence[int] | np.ndarray = (0, 0, 0),
+    labels_text: Sequence[str] = (),
 ) -> np.ndarray:
+    """Make the MRC header of a volume, without the statistics of its values; arguments as in `write_mrc`."""
     header = np.zeros((), dtype=HEADER_DTYPE)
     size_xyz = as_voxel_size_zyx(voxel_size_zyx)[::-1]
     for index, axis in enumerate("xyz"):
-        cells = volume.shape[2 - index]
+        cells = int(shape_zyx[2 - index])
         header[f"n{axis}"] = header[f"m{axis}"] = cells
         header[f"n{axis}start"] = int(nstart_xyz[index])
         header["cella"][axis] = size_xyz[index] * cells

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 from custom_transforms.slabs import chunks, mean_and_deviation
 from custom_transforms.volume_checks import add_warning
 
-__all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "normalize_tomogram"]
+__all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "normalize_tomogram", "warn_if_inverted"]
 
 CONTRASTS = ("dark", "bright")
 BIN = 4  # block means of this edge take most of the noise away and leave the particles
@@ -129,12 +129,13 @@ class NormalizeTomogramd(MapTransform):
             meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
             volume = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
             result = MetaTensor(torch.from_numpy(normalize_tomogram(volume, contrast)), meta=meta)
-            _warn_if_inverted(result.numpy()[0], str(contrast), result.meta)
+            warn_if_inverted(result.numpy()[0], str(contrast), result.meta)
             item[key] = result
         return item
 
 
-def _warn_if_inverted(normalized: np.ndarray, contrast: str, meta: dict[str, Any]) -> None:
+def warn_if_inverted(normalized: Any, contrast: str, meta: dict[str, Any]) -> None:
+    """Add a warning to the metadata if a normalised tomogram (Z, Y, X) looks as if its contrast were the other one."""
     if normalized.ndim != 3 or contrast_skewness(normalized) > INVERTED_SKEWNESS:
         return
     other = CONTRASTS[1 - CONTRASTS.index(contrast)]

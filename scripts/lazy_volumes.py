@@ -21,6 +21,8 @@ __all__ = [
     "PlaneCache",
     "ProbabilityVolume",
     "RegionVolume",
+    "StoredVolume",
+    "map_volume",
     "open_tomogram",
 ]
 
@@ -113,7 +115,7 @@ class RegionVolume(LazyVolume):
     """
 
     def __init__(self, path: str | Path, shape: Sequence[int]) -> None:
-        self.volume = _map_mrc(Path(path), None, Notes())[0]
+        self.volume = map_volume(Path(path))[0]
         super().__init__(self.volume.shape, bool)
         if self.shape != tuple(shape):
             raise ValueError(
@@ -123,6 +125,17 @@ class RegionVolume(LazyVolume):
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return self.volume[index] > 0
+
+
+class StoredVolume(LazyVolume):
+    """A volume in an array on disk; half precision comes out as single."""
+
+    def __init__(self, volume: Any) -> None:
+        super().__init__(volume.shape, np.float32 if volume.dtype == np.float16 else volume.dtype)
+        self.volume = volume
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.volume[index], dtype=self.dtype)
 
 
 class PlaneCache(LazyVolume):
@@ -170,7 +183,7 @@ def open_tomogram(
         As `read_tomogram`, and for files that cannot be read by parts.
     """
     path, notes = Path(path), Notes()
-    volume, raw = _map_mrc(path, signed, notes)
+    volume, raw = map_volume(path, signed, notes)
     size_zyx = decide_voxel_size(path, raw, voxel_size, "tomogram", notes)
     depth, height, _ = volume.shape
     if height < depth:
@@ -184,10 +197,19 @@ def open_tomogram(
     return volume, build_metadata(path, raw, size_zyx, notes)
 
 
-def _map_mrc(path: Path, signed: bool | None, notes: Notes) -> tuple[FileVolume, RawVolume]:
+def map_volume(
+    path: Path, signed: bool | None = None, notes: Notes | None = None
+) -> tuple[FileVolume, RawVolume]:
+    """Open an MRC file of any content to be read by slices.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing, damaged, or cannot be read by parts.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
-    raw = read_mrc(path, signed, notes)
+    raw = read_mrc(path, signed, notes if notes is not None else Notes())
     if not isinstance(raw.array, np.memmap):
         raise ValueError(
             f"{path}: expected a file that can be read by parts, as it is larger than memory: MRC, not compressed, "

@@ -22,8 +22,8 @@ from custom_transforms.atomic import atomic_path
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.io import add_warning
-from custom_transforms.mrc_write import _header, _write, instance_dtype
-from custom_transforms.normalize import _warn_if_inverted
+from custom_transforms.mrc_write import instance_dtype, new_header, write_volume
+from custom_transforms.normalize import warn_if_inverted
 from custom_transforms.rescale import rescaled_slabs
 from custom_transforms.zarr_read import import_zarr
 from scripts.inferer import TomogramInferer
@@ -120,7 +120,7 @@ def detect_streamed(
     start, path = time.perf_counter(), item["image"]
     volume, meta = open_tomogram(path, **reading)
     image = NormalizedVolume(volume, contrast)
-    _warn_if_inverted(image, contrast, meta)  # type: ignore[arg-type]
+    warn_if_inverted(image, contrast, meta)  # type: ignore[arg-type]
     own = volume.shape
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None
@@ -216,8 +216,8 @@ def _save(save: SaveDetectiond, folder: Path, data: dict[str, Any], labels: Bloc
     size_zyx, header = np.asarray(meta["voxel_size_zyx"]), meta.get("header", {})
     nstart = header.get("nstart_xyz", (0, 0, 0))
     volume: Any = PlaneCache(labels)
-    made = _header(volume, stored, size_zyx, meta.get("origin_xyz", (0, 0, 0)), nstart, ())
-    _write(files["instances"], volume, stored, made, True)
+    made = new_header(volume.shape, stored, size_zyx, meta.get("origin_xyz", (0, 0, 0)), nstart)
+    write_volume(files["instances"], volume, stored, made)
     files.update(save._write_lists(folder, name, table, labels.shape, size_zyx))
     record = save._record(data, table, volume, files)
     target = folder / f"{name}.json"

@@ -84,6 +84,8 @@ def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None
 
     ``voxel_size_zyx`` (Å) chooses the level of a Zarr; None takes the finest.
 
+    What is no array, but has a shape and is read by slices, stays what it is.
+
     Raises
     ------
     ValueError
@@ -91,7 +93,10 @@ def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None
     """
     if volume is None:
         return None
-    array = _read(Path(volume), voxel_size_zyx) if isinstance(volume, (str, Path)) else np.asarray(volume)
+    if isinstance(volume, (str, Path)):
+        array = _read(Path(volume), voxel_size_zyx)
+    else:
+        array = volume if hasattr(volume, "shape") and not hasattr(volume, "__array__") else np.asarray(volume)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 3:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from custom_transforms.mrc_write import _header
+from custom_transforms.mrc_write import new_header
 from scripts.detect import Detector
 
 VOXEL_SIZE = 10.0
@@ -69,8 +69,7 @@ def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> N
     """Write a protein-dark tomogram of blobs, a plane at a time: a small scene side by side, many times over."""
     small = small_scene(percolating)
     with open(path, "wb") as file:
-        volume = np.broadcast_to(np.float32(0), shape)
-        file.write(_header(volume, np.dtype(np.float32), VOXEL_SIZE, (0, 0, 0), (0, 0, 0), ()).tobytes())
+        file.write(new_header(shape, np.dtype(np.float32), VOXEL_SIZE).tobytes())
         repeats = [-(-side // 128) for side in shape[1:]]
         for z in range(shape[0]):
             file.write(-np.tile(small[z % 128], repeats)[: shape[1], : shape[2]])
