@@ -53,6 +53,13 @@ class BlockedLabels:
         """The highest label."""
         return int(self.table.max(initial=0))
 
+    def filtered(self, table: pd.DataFrame, **options: Any) -> tuple[pd.DataFrame, BlockedLabels]:
+        """Drop particles as `filter_particles` does, with its options; returns the new table and labels."""
+        # as a label volume of one voxel per particle: what becomes of it is the table of new labels
+        old = np.arange(self.highest + 1, dtype=np.int32).reshape(1, 1, -1)
+        table, new = filter_particles(table, old, **options)
+        return table, BlockedLabels(self.owners, new.reshape(-1)[self.table], self.n_pieces)
+
     def __getitem__(self, index: Any) -> np.ndarray:
         owners = np.asarray(self.owners[index])
         return self.table[owners + np.int32(self.n_pieces)]
@@ -138,13 +145,10 @@ min_distance, min_size, radius_max, neighbor_distance
     owned = job.assign(peaks, allowed, method, require_seed)
     labels = BlockedLabels(job.owners, owned.table, owned.n_pieces)
     table = job.measure(labels, owned, center_threshold)
-    # the label volume of a particle per voxel: what filter_particles makes of it is the table of new labels
-    old = np.arange(labels.highest + 1, dtype=np.int32).reshape(1, 1, -1)
-    table, new = filter_particles(
-        table, old, min_size=sizes.min_size, neighbor_number=neighbor_number,
-        neighbor_distance=sizes.neighbor_distance,
-    )  # fmt: skip
-    return BlockedLabels(job.owners, new.reshape(-1)[owned.table], owned.n_pieces), table
+    table, labels = labels.filtered(
+        table, min_size=sizes.min_size, neighbor_number=neighbor_number, neighbor_distance=sizes.neighbor_distance
+    )
+    return labels, table
 
 
 @dataclass(frozen=True)

@@ -55,15 +55,19 @@ class ParticleFilter(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d) if self.active else ():
             labels = volume_of(d[key], key)
-            before, chosen = self.choose(d["particles"], labels, d[key].meta)
-            table = before
-            for word, rows in chosen.items():
-                table = self._mark(table, rows, word)
-            if not table["dropped_by"].equals(before["dropped_by"]):
+            table = self.marked(d["particles"], labels, d[key].meta)
+            if not table["dropped_by"].equals(d["particles"]["dropped_by"]):
                 table, labels = filter_particles(table, labels, neighbor_distance=self.neighbor_distance)
                 d[key] = _like(labels, d[key])
             d["particles"] = table
         return d
+
+    def marked(self, table: pd.DataFrame, labels: Any, meta: Mapping[str, Any]) -> pd.DataFrame:
+        """The table with flags and reasons; labels are not yet renumbered, and without a ``mask`` only sliced."""
+        table, chosen = self.choose(table, labels, meta)
+        for word, rows in chosen.items():
+            table = self._mark(table, rows, word)
+        return table
 
     def _mark(self, table: pd.DataFrame, rows: np.ndarray, word: str) -> pd.DataFrame:
         present = (table["dropped_by"] == "").to_numpy()

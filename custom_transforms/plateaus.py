@@ -92,9 +92,7 @@ def find_peak_runs(
     return PeakRuns.join(PeakRuns(*one) for one in found)
 
 
-def one_peak_per_plateau(
-    runs: PeakRuns, shape: Sequence[int], weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def one_peak_per_plateau(runs: PeakRuns, shape: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give every plateau its one peak: the voxel nearest its centroid, of equally near ones the first.
 
     A plateau with a voxel that has a higher neighbour is a shoulder, and no peak. That voxel is not among the runs, so

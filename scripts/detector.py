@@ -44,7 +44,7 @@ STREAMABLE = {
     FlagGoldd,
     SaveDetectiond,
 }
-OPTIONS = {"ExcludeParticlesd": " (--exclude, --edge_margin)", "FilterByDistanced": " (--membrane)"}
+OPTIONS = {"ExcludeParticlesd": " (--exclude)", "FilterByDistanced": " (--membrane)"}
 Tomogram = str | Path | Mapping[str, Any]
 
 
@@ -163,7 +163,8 @@ class Detector:
         except ImportError as error:
             raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3'.") from error
         active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
-        unknown = [type(step).__name__ for step in active if type(step) not in STREAMABLE]
+        whole = [one for one in active if getattr(one, "mask", None) is not None or not isinstance(one, ParticleFilter)]
+        unknown = [type(step).__name__ for step in whole if type(step) not in STREAMABLE]
         if unknown:
             told = ", ".join(name + OPTIONS.get(name, "") for name in unknown)
             raise ValueError(
@@ -202,7 +203,7 @@ class Detector:
         if plan is None or plan.path == "memory":
             return self.postprocessing(self.predict(given))
         item = self._item(given)
-        gold = [one for one in self.postprocessing.transforms if isinstance(one, FlagGoldd) and one.active]
+        filters = [one for one in self.postprocessing.transforms if isinstance(one, (FlagGoldd, ParticleFilter))]
         return detect_streamed(
             given,
             plan,
@@ -213,7 +214,7 @@ class Detector:
             | {"voxel_size": item["voxel_size"]},
             contrast=item["contrast"],
             settings={name: self.parser[name] for name in SETTINGS},
-            gold=gold[0] if gold else None,
+            filters=[one for one in filters if one.active],
             scratch_dir=self.scratch_dir,
             progress=self.parser["progress"],
         )

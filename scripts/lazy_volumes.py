@@ -197,9 +197,7 @@ def open_tomogram(
     return volume, build_metadata(path, raw, size_zyx, notes)
 
 
-def map_volume(
-    path: Path, signed: bool | None = None, notes: Notes | None = None
-) -> tuple[FileVolume, RawVolume]:
+def map_volume(path: Path, signed: bool | None = None, notes: Notes | None = None) -> tuple[FileVolume, RawVolume]:
     """Open an MRC file of any content to be read by slices.
 
     Raises

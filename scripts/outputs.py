@@ -28,8 +28,9 @@ from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
 
-__all__ = ["SaveDetectiond", "SaveMetrics", "finished_record", "tomogram_name"]
+__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "finished_record", "tomogram_name"]
 
+INSTANCES = "{name}_instances.mrc"
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
 
 
@@ -129,42 +130,72 @@ class SaveDetectiond(Transform):
         d = dict(data)
         meta = d["image"].meta
         path = meta["filename_or_obj"]
-        folder, name = self.folder(path), tomogram_name(path)
-        record = folder / f"{name}.json"
+        folder, name = self.begin(path), tomogram_name(path)
+        labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
+        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
+        write_instances(
+            folder / INSTANCES.format(name=name),
+            labels,
+            voxel_size_zyx,
+            origin_xyz=meta.get("origin_xyz", (0, 0, 0)),
+            nstart_xyz=meta.get("header", {}).get("nstart_xyz", (0, 0, 0)),
+        )
+        if self.copick is not None:
+            config, wanted, user, session = split_picks_uri(self.copick)
+            run = run_of(config, name)
+            write_segmentation(labels, voxel_size_zyx, config, run, wanted, user, session, overwrite=self.overwrite)
+        center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
+        d["output_files"] = self.finish(d, labels, path, center_map)
+        return d
+
+    def begin(self, tomogram: str | Path) -> Path:
+        """Make the folder of a tomogram, without the record of an earlier detection.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one, and nothing is to be overwritten.
+        """
+        folder = self.folder(tomogram)
+        record = folder / f"{tomogram_name(tomogram)}.json"
         if record.exists() and not self.overwrite:
             raise FileExistsError(
                 f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
             )
         folder.mkdir(parents=True, exist_ok=True)
         record.unlink(missing_ok=True)
-        labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
-        table = d["particles"]
-        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
-        header = meta.get("header", {})
-        files = {"instances": folder / f"{name}_instances.mrc"}
-        write_instances(
-            files["instances"],
-            labels,
-            voxel_size_zyx,
-            origin_xyz=meta.get("origin_xyz", (0, 0, 0)),
-            nstart_xyz=header.get("nstart_xyz", (0, 0, 0)),
-        )
-        files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
-        if self.copick is not None:
-            config, wanted, user, session = split_picks_uri(self.copick)
-            run = run_of(config, name)
-            write_segmentation(labels, voxel_size_zyx, config, run, wanted, user, session, overwrite=self.overwrite)
-        made = self._record(d, table, labels, files)
+        return folder
+
+    def finish(self, data: Mapping[str, Any], labels: Any, tomogram: Any, center_map: Any = None) -> dict[str, Path]:
+        """Write lists, report and, last, the record; the label volume is there already.
+
+        Parameters
+        ----------
+        data : mapping
+            As `__call__` takes it; of ``image`` only the metadata are read, and ``instances`` not at all.
+        labels, tomogram, center_map : array-like, shape (Z, Y, X), or path
+            What the report shows: only sliced, so they may be larger than memory. Labels need a shape.
+
+        Returns
+        -------
+        dict of str to Path
+            The files, by what they are.
+        """
+        meta, table = data["image"].meta, data["particles"]
+        path = meta["filename_or_obj"]
+        folder, name = self.folder(path), tomogram_name(path)
+        files = {"instances": folder / INSTANCES.format(name=name)}
+        files.update(self._write_lists(folder, name, table, labels.shape, as_voxel_size_zyx(meta["voxel_size_zyx"])))
+        made = self._record(data, table, labels.shape, files)
         text = json.dumps(made, indent=2, default=_plain)
         if self.report:
-            center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
             files["report"] = make_report(
-                folder / name, tomogram=path, instances=labels, center_map=center_map, particles=table, info=made
+                folder / name, tomogram=tomogram, instances=labels, center_map=center_map, particles=table, info=made
             )
+        record = folder / f"{name}.json"
         with atomic_path(record) as temporary:
             Path(temporary).write_text(text + "\n")
-        d["output_files"] = {**files, "record": record}
-        return d
+        return {**files, "record": record}
 
     def _write_lists(
         self, folder: Path, name: str, table: pd.DataFrame, size_zyx: tuple[int, ...], voxel_size_zyx: np.ndarray
@@ -195,7 +226,7 @@ class SaveDetectiond(Transform):
         return files
 
     def _record(
-        self, data: Mapping[str, Any], table: pd.DataFrame, labels: np.ndarray, files: Mapping[str, Path]
+        self, data: Mapping[str, Any], table: pd.DataFrame, shape_zyx: Sequence[int], files: Mapping[str, Path]
     ) -> dict[str, Any]:
         meta = data["image"].meta
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
@@ -205,7 +236,7 @@ class SaveDetectiond(Transform):
             "bundle_version": metadata["version"],
             "inputs": self.inputs({**data, "image": meta["filename_or_obj"]}),
             "tomogram": {
-                "shape_zyx": list(labels.shape),
+                "shape_zyx": list(shape_zyx),
                 "voxel_size_zyx_angstrom": list(meta["voxel_size_zyx"]),
                 "origin_xyz_angstrom": list(meta.get("origin_xyz", (0, 0, 0))),
                 "header": meta.get("header", {}),

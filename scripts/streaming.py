@@ -6,24 +6,23 @@ every voxel. What is on the way lies in a temporary Zarr folder, which is remove
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from monai.data import MetaTensor
 from tqdm.auto import tqdm
 
-from custom_transforms.atomic import atomic_path
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
 from custom_transforms.filters import FlagGoldd
-from custom_transforms.io import add_warning
 from custom_transforms.mrc_write import instance_dtype, new_header, write_volume
 from custom_transforms.normalize import warn_if_inverted
+from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import rescaled_slabs
 from custom_transforms.zarr_read import import_zarr
 from scripts.inferer import TomogramInferer
@@ -32,9 +31,11 @@ from scripts.lazy_volumes import (
     PlaneCache,
     ProbabilityVolume,
     RegionVolume,
+    StoredVolume,
+    map_volume,
     open_tomogram,
 )
-from scripts.outputs import SaveDetectiond, _plain, tomogram_name
+from scripts.outputs import INSTANCES, SaveDetectiond, tomogram_name
 from scripts.plan import Plan
 
 __all__ = ["SETTINGS", "detect_streamed"]
@@ -81,7 +82,7 @@ def detect_streamed(
     reading: Mapping[str, Any],
     contrast: str,
     settings: Mapping[str, Any],
-    gold: FlagGoldd | None = None,
+    filters: Sequence[FlagGoldd | ParticleFilter] = (),
     scratch_dir: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -100,8 +101,8 @@ def detect_streamed(
     contrast : {"dark", "bright"}
     settings : mapping
         Values of `SETTINGS`.
-    gold : FlagGoldd, optional
-        Flags particles that hold a gold bead.
+    filters : sequence of FlagGoldd and ParticleFilter
+        Laid over the table in this order; none may need a volume of its own.
     scratch_dir : path, optional
         Where the temporary folder is made; by default where the results go.
     progress : bool
@@ -125,7 +126,7 @@ def detect_streamed(
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None
     timings = {"load": time.perf_counter() - start}
-    folder = _empty_folder(save, path)
+    folder = save.begin(path)
     with tempfile.TemporaryDirectory(prefix=".scratch_", dir=scratch_dir or folder) as temporary:
         logits, centers = _predict(Path(temporary), image, network, inferer, region, own, seen)
         timings["networks"] = time.perf_counter() - start - timings["load"]
@@ -134,18 +135,15 @@ def detect_streamed(
             scratch=Scratch(Path(temporary), own),
             progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
         )  # fmt: skip
-        if gold is not None:
-            table = gold.flagged(table, image, PlaneCache(labels), meta["voxel_size_zyx"])
+        table, labels = _filter(filters, table, labels, image, meta)
         timings["instances"] = time.perf_counter() - start - timings["load"] - timings["networks"]
-        if save.report:
-            add_warning(meta, f"{path}: no report, the volume is larger than memory.")
         data = {
             **item,
             "image": MetaTensor(torch.zeros(0), meta=meta),
             "particles": table,
             "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         }
-        return _save(save, folder, data, labels)
+        return _save(save, data, labels, volume, centers)
 
 
 def _predict(
@@ -193,34 +191,32 @@ def _store_planes(array: Any, slabs: Iterable[tuple[int, int, np.ndarray]]) -> N
         array[first:last] = planes
 
 
-def _empty_folder(save: SaveDetectiond, path: str | Path) -> Path:
-    """The tomogram's folder, without the record of an earlier detection."""
-    folder = save.folder(path)
-    record = folder / f"{tomogram_name(path)}.json"
-    if record.exists() and not save.overwrite:
-        raise FileExistsError(
-            f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    return folder
+def _filter(
+    steps: Sequence[FlagGoldd | ParticleFilter], table: pd.DataFrame, labels: BlockedLabels, image: Any, meta: dict
+) -> tuple[pd.DataFrame, BlockedLabels]:
+    """Lay the filters over the table, one after another; labels follow."""
+    for step in steps:
+        if isinstance(step, FlagGoldd):
+            table = step.flagged(table, image, PlaneCache(labels), meta["voxel_size_zyx"])
+            continue
+        marked = step.marked(table, PlaneCache(labels), meta)
+        if not marked["dropped_by"].equals(table["dropped_by"]):
+            marked, labels = labels.filtered(marked, neighbor_distance=step.neighbor_distance)
+        table = marked
+    return table, labels
 
 
-def _save(save: SaveDetectiond, folder: Path, data: dict[str, Any], labels: BlockedLabels) -> dict[str, Any]:
+def _save(
+    save: SaveDetectiond, data: dict[str, Any], labels: BlockedLabels, tomogram: Any, center_map: Any
+) -> dict[str, Any]:
     """Write what `SaveDetectiond` writes, the label volume slab by slab."""
-    meta, table = data["image"].meta, data["particles"]
+    meta = data["image"].meta
     path = meta["filename_or_obj"]
-    name = tomogram_name(path)
-    files = {"instances": folder / f"{name}_instances.mrc"}
+    instances = save.folder(path) / INSTANCES.format(name=tomogram_name(path))
     stored = instance_dtype(labels.highest)
-    size_zyx, header = np.asarray(meta["voxel_size_zyx"]), meta.get("header", {})
-    nstart = header.get("nstart_xyz", (0, 0, 0))
-    volume: Any = PlaneCache(labels)
-    made = new_header(volume.shape, stored, size_zyx, meta.get("origin_xyz", (0, 0, 0)), nstart)
-    write_volume(files["instances"], volume, stored, made)
-    files.update(save._write_lists(folder, name, table, labels.shape, size_zyx))
-    record = save._record(data, table, volume, files)
-    target = folder / f"{name}.json"
-    with atomic_path(target) as temporary:
-        Path(temporary).write_text(json.dumps(record, indent=2, default=_plain) + "\n")
-    return {**data, "output_files": {**files, "record": target}}
+    nstart = meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
+    origin = meta.get("origin_xyz", (0, 0, 0))
+    header = new_header(labels.shape, stored, np.asarray(meta["voxel_size_zyx"]), origin, nstart)
+    write_volume(instances, PlaneCache(labels), stored, header)
+    files = save.finish(data, map_volume(instances)[0], tomogram, StoredVolume(center_map))
+    return {**data, "output_files": files}

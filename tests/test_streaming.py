@@ -1,6 +1,7 @@
 """Larger than memory: block by block and through files the result is the one in memory."""
 
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -176,7 +177,7 @@ def detect_both(path, options, tmp_path, network=None):
         ("scene", {}),
         ("scene", {"tta": 2, "overlap": 0.5, "method": "nearest", "neighbor_number": 1}),
         ("scene", {"tile": [48, 48, 48], "map_dtype": "float32", "method": "split"}),
-        ("scene", {"region": "region.mrc", "contrast": "dark"}),
+        ("scene", {"region": "region.mrc", "contrast": "dark", "edge_margin": 60.0}),
         ("scene", {"voxel_size_model": 13.0, "region": "region.mrc"}),
         ("scene", {"voxel_size_model": 8.0, "particle_diameter": 100.0}),
         ("nan", {"fill_nonfinite": True}),
@@ -191,6 +192,14 @@ def test_streamed_files_are_those_of_the_path_in_memory_byte_by_byte(scene, tmp_
     )
     assert (table["label"] > 0).sum() > 3
     assert files == whole and streamed_record == record
+
+
+def test_the_report_of_a_streamed_tomogram_shows_the_same_volumes(scene, tmp_path):
+    folder, options = scene
+    (whole, _, _), (files, record, _) = detect_both(folder / "scene.mrc", {**options, "report": True}, tmp_path)
+    pages = [one["scene_report.html"].decode() for one in (whole, files)]
+    blobs = [re.findall(r'<script type="text/plain" id="([^"]+)">(.*?)</script>', page, re.DOTALL) for page in pages]
+    assert len(blobs[0]) >= 3 and blobs[0] == blobs[1] and record["warnings"] == []
 
 
 def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
@@ -218,8 +227,8 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
     with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
         detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
-    filtered = Detector({**options, "output_dir": str(tmp_path), "edge_margin": 30.0}, stream=True)
-    told = r"larger than memory, and ExcludeParticlesd \(--exclude, --edge_margin\) needs all of it. Leave it out"
+    filtered = Detector({**options, "output_dir": str(tmp_path), "exclude": "region.mrc"}, stream=True)
+    told = r"larger than memory, and ExcludeParticlesd \(--exclude\) needs all of it. Leave it out"
     with pytest.raises(ValueError, match=told):
         filtered.plan(folder / "scene.mrc")
     with pytest.raises(ValueError, match="NaN or Inf"):

@@ -37,7 +37,9 @@ def precision_of(device: str) -> str:
     """The arithmetic of ``amp`` on this device; "float32" where it changes nothing."""
     with reduced_precision(device):
         kind = torch.device(device).type
-        return str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if torch.is_autocast_enabled(kind) else "float32"
+        return (
+            str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if torch.is_autocast_enabled(kind) else "float32"
+        )
 
 
 def resampled(

@@ -122,8 +122,7 @@ def measure(arguments: list[str], folder: Path, samples: Path | None) -> dict[st
 
     def watch() -> None:
         looks = 0
-        log = open(samples, "w", buffering=1) if samples else nullcontext()
-        with log as file:
+        with open(samples, "w", buffering=1) if samples else nullcontext() as file:
             while not done.wait(0.2):
                 try:
                     total, mapped = resident(process.pid)
