@@ -64,7 +64,7 @@ def find_peak_runs(
     values: np.ndarray,
     limit: np.float32,
     inner: Sequence[slice] | None = None,
-    corner: Sequence[int] = (0, 0, 0),
+    corner: Sequence[int] | np.ndarray = (0, 0, 0),
     shape: Sequence[int] | None = None,
 ) -> PeakRuns:
     """Find the voxels without a higher neighbour, in the order of the voxels.

@@ -121,7 +121,7 @@ def detect_streamed(
     start, path = time.perf_counter(), item["image"]
     volume, meta = open_tomogram(path, **reading)
     image = NormalizedVolume(volume, contrast)
-    warn_if_inverted(image, contrast, meta)  # type: ignore[arg-type]
+    warn_if_inverted(image, contrast, meta)
     own = volume.shape
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None

@@ -9,10 +9,11 @@ import argparse
 import importlib
 import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("instances", "evaluate", "simulate", "inference")
+BENCHES = ("instances", "evaluate", "simulate", "inference", "streaming")
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -28,12 +29,22 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def machine() -> dict[str, Any]:
+    """What the times were taken on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"processor": (names or [platform.processor()])[0], "cores": os.cpu_count(), "memory_gib": round(memory, 1)}
+
+
 def main() -> None:
     """Parse the options, run, print, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="*", default=BENCHES, help=f"which: {', '.join(BENCHES)} (all)")
     parser.add_argument("--full", action="store_true", help="also 464 x 928 x 928; needs about 10 GB")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--note", default="", help="kept with the machine: what else ran on it")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in options.benches:
@@ -43,7 +54,8 @@ def main() -> None:
         rows += importlib.import_module(f"tests.benchmarks.bench_{name}").run(full=options.full)
     print_table(rows)
     temporary = options.json.with_suffix(".part")
-    temporary.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=1) + "\n")
+    made = {"machine": {**machine(), "note": options.note}, "full": options.full, "rows": rows}
+    temporary.write_text(json.dumps(made, indent=1) + "\n")
     temporary.replace(options.json)
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def small_scene(percolating: bool) -> np.ndarray:
     return small + rng.normal(0, 0.01, small.shape).astype(np.float32)
 
 
-def write_scene(path: Path, shape: tuple[int, int, int], percolating: bool) -> None:
+def write_scene(path: Path, shape: Sequence[int], percolating: bool) -> None:
     """Write a protein-dark tomogram of blobs, a plane at a time: a small scene side by side, many times over."""
     small = small_scene(percolating)
     with open(path, "wb") as file:
@@ -173,17 +174,36 @@ def main() -> None:
     if given.child:
         child(given.child, given)
         return
-    z, y, x = (int(side) for side in given.shape.split(","))
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
-        folder = Path(name)
-        write_scene(folder / "scene.mrc", (z, y, x), given.percolating)
-        for path in ("memory", "streamed") if (given.path or "both") == "both" else (given.path,):
-            arguments = [name, "--path", path, "--overlap", str(given.overlap)]
-            arguments += ["--memory", str(given.memory)] if given.memory else []
-            arguments += [f"--{flag}" for flag in ("percolating", "saturated") if getattr(given, flag)]
-            row = {"bench": "streaming", "path": path, "shape": [z, y, x], **measure(arguments, folder, given.samples)}
-            print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-                            for key, value in row.items()))  # fmt: skip
+    shape = tuple(int(side) for side in given.shape.split(","))
+    flags = [f"--{flag}" for flag in ("percolating", "saturated") if getattr(given, flag)]
+    flags += ["--overlap", str(given.overlap)] + (["--memory", str(given.memory)] if given.memory else [])
+    paths = ("memory", "streamed") if (given.path or "both") == "both" else (given.path,)
+    for row in compare(shape, paths, flags, given.folder, given.samples):
+        print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+                        for key, value in row.items()))  # fmt: skip
+
+
+def compare(
+    shape: tuple[int, ...], paths: Sequence[str], flags: Sequence[str] = (), folder: Path | None = None,
+    samples: Path | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Measure each path on one scene; the second row has its time and memory over those of the first."""
+    first: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        write_scene(Path(name) / "scene.mrc", shape, "--percolating" in flags)
+        for path in paths:
+            size = " x ".join(map(str, shape))
+            row = {"bench": "streaming", "path": path, "scene": "stand-in networks", "size": size}
+            row |= measure([name, "--path", path, *flags], Path(name), samples)
+            if first:
+                row["ratio"] = row["total_s"] / first["total_s"]
+            first = first or row
+            yield row
+
+
+def run(full: bool = False) -> list[dict[str, Any]]:
+    """Both paths on a volume that fits into memory; ``full`` takes one of the size of a lab's tomogram."""
+    return list(compare((464, 928, 928) if full else (96, 384, 384), ("memory", "streamed"), ["--overlap", "0"]))
 
 
 if __name__ == "__main__":
