@@ -12,9 +12,10 @@ from pathlib import Path
 
 from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
+from scripts.cli_output import tell
 from scripts.datalist import find_tomograms
 from scripts.detector import Detector, check_device
-from scripts.outputs import finished_record, tomogram_name
+from scripts.outputs import finished_record, recorded, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -136,7 +137,7 @@ def detect(
     for number, path in enumerate(paths, 1):
         print(f"[{number}/{len(paths)}] {path}", file=sys.stderr)
         try:
-            print(detect_one(detector, path))
+            tell(detect_one(detector, path), **recorded(detector.save, path))
         except Exception as error:
             if len(paths) == 1:
                 raise

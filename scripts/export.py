@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.cli_output import tell
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, read_particles, write_particles
@@ -95,9 +96,10 @@ def export(
     particles = read_particles(source, from_format, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
-    write_particles(particles, target_path, writer.name, context)
+    lost = write_particles(particles, target_path, writer.name, context)
     of = "" if len(particles) == total else f" of {total}"
-    print(f"{target}: {len(particles)}{of} particles, {writer.description}")
+    text = f"{target}: {len(particles)}{of} particles, {writer.description}"
+    tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
 
 
 def _tomogram_options(tomogram: str | None, voxel_size: float | None, size: Any) -> dict[str, Any]:
