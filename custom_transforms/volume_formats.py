@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +33,30 @@ def read_tiff(path: Path) -> RawVolume:
     ValueError
         If it is no TIFF, truncated, in colour, or no volume.
     """
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            if "S" in series.axes:
-                raise ValueError(
-                    f"{path}: expected one grey value per voxel, got a colour picture. Save the stack as greyscale."
-                )
-            check_shape(path, series.shape)
-            array = _tiff_array(path, tiff, series)
-    except (tifffile.TiffFileError, IndexError) as error:
-        raise ValueError(
-            f"{path}: expected a TIFF stack, got something else or a damaged file ({error}). Copy it again."
-        ) from error
+    with _tiff_series(path) as (tiff, series):
+        if "S" in series.axes:
+            raise ValueError(
+                f"{path}: expected one grey value per voxel, got a colour picture. Save the stack as greyscale."
+            )
+        check_shape(path, series.shape)
+        array = _tiff_array(path, tiff, series)
     return _without_size(_native_real(path, array), "tiff", "TIFF stores none")
+
+
+@contextmanager
+def _tiff_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """The open file and its first series; whatever tifffile raises on damaged tags becomes one error of ours."""
+    with ExitStack() as stack:
+        try:
+            tiff = stack.enter_context(tifffile.TiffFile(path))
+            series = tiff.series[0]
+            tuple(series.shape), series.axes, series.dataoffset, np.dtype(series.dtype)  # read on first use
+        except Exception as error:  # tags are parsed on use: assertions, divisions by zero, type errors ...
+            raise ValueError(
+                f"{path}: expected a TIFF stack, got something else or a damaged file "
+                f"({str(error) or type(error).__name__}). Copy it again."
+            ) from error
+        yield tiff, series
 
 
 def _tiff_array(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> np.ndarray:
@@ -52,7 +64,7 @@ def _tiff_array(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSe
     if series.dataoffset is None:
         try:
             return series.asarray()
-        except (ValueError, RuntimeError, OSError, zlib.error) as error:
+        except Exception as error:  # every codec raises its own kinds
             raise ValueError(f"{path}: the TIFF stack cannot be read to its end ({error}). Copy it again.") from error
     expected = int(np.prod(series.shape, dtype=np.int64)) * dtype.itemsize
     present = path.stat().st_size - series.dataoffset

@@ -230,14 +230,12 @@ def _levels(path: Path, group: Any, multiscale: Mapping[str, Any]) -> list[ZarrL
     names = [str(axis.get("name") if isinstance(axis, Mapping) else axis).lower() for axis in axes]
     units = [str(axis.get("unit", "") if isinstance(axis, Mapping) else "").lower() for axis in axes]
     levels = []
-    for dataset in multiscale.get("datasets") or []:
+    datasets = multiscale.get("datasets") or []
+    if not isinstance(datasets, Sequence) or not all(isinstance(one, Mapping) for one in datasets):
+        raise ValueError(f"{path}: expected a list of datasets in its metadata, got {str(datasets)[:60]!r}.")
+    for dataset in datasets:
         name = str(dataset.get("path", ""))
-        try:
-            array = group[name]
-        except KeyError as error:
-            raise ValueError(
-                f"{path}: its metadata name the level {name!r}, which is not there. Copy it again."
-            ) from error
+        array = _level_array(path, group, name)
         if array.ndim != len(names):
             raise ValueError(f"{path}: its metadata name {len(names)} axes, level {name!r} has {array.ndim}.")
         zyx = _zyx(path, names, array.shape)
@@ -254,6 +252,21 @@ def _levels(path: Path, group: Any, multiscale: Mapping[str, Any]) -> list[ZarrL
     if not levels:
         raise ValueError(f"{path}: expected an OME-Zarr image, its metadata name no level. Copy it again.")
     return levels
+
+
+def _level_array(path: Path, group: Any, name: str) -> Any:
+    try:
+        array = group[name]
+    except KeyError as error:
+        raise ValueError(f"{path}: its metadata name the level {name!r}, which is not there. Copy it again.") from error
+    except Exception as error:  # zarr raises many kinds for damaged metadata
+        raise ValueError(
+            f"{path}: the metadata of its level {name!r} are damaged "
+            f"({type(error).__name__}: {' '.join(str(error).split())}). Copy it again."
+        ) from error
+    if not hasattr(array, "ndim"):
+        raise ValueError(f"{path}: its metadata name {name!r} as a level, which is no array. Copy it again.")
+    return array
 
 
 def _zyx(path: Path, names: Sequence[str], shape: Sequence[int]) -> tuple[int, int, int]:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import fire
 from fire import docstrings
 
-__all__ = ["VERBS", "help_text", "main", "safe_arguments"]
+from scripts.cli_output import command_output
+
+__all__ = ["EXIT_CODES", "VERBS", "help_text", "main", "safe_arguments"]
 
 # verb: where its function is, and what it does in a line (importing all of them for an overview takes seconds)
 VERBS = {
@@ -39,6 +42,18 @@ VERBS = {
     ),
 }
 
+EXIT_CODES = {
+    0: "done (also if nothing was found)",
+    1: "an error in the input or while running; one line on stderr says which",
+    2: "the command line was not understood; nothing was done",
+    130: "stopped by Ctrl-C",
+}
+GLOBAL_FLAGS = {  # taken by every verb
+    "quiet": "No progress and no notes on stderr; warnings and errors stay.",
+    "json": "Print one JSON object instead of text: results, files written, counts, warnings, and the error if any.",
+    "debug": "Show where an error arose.",
+}
+
 
 class UsageError(ValueError):
     """A command line that cannot be understood; nothing has been done yet."""
@@ -49,35 +64,58 @@ def main(
     verbs: Mapping[str, tuple[str, str]] = VERBS,
     program: str = "python -m scripts",
 ) -> int:
-    """Run one verb; return the exit code (0 done, 1 an error, 2 a command line that cannot be understood)."""
+    """Run one verb; return the exit code, one of `EXIT_CODES`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    flags = {name: f"--{name}" in _options(arguments) for name in GLOBAL_FLAGS}
+    words = [one for one in _options(arguments) if one.removeprefix("--") not in GLOBAL_FLAGS]
+    if not words or words[0] in ("-h", "--help", "help"):
         print(overview(verbs, program))
         return 0
-    if arguments[0] == "--version":
+    if words[0] == "--version":
         print(bundle_version())
         return 0
-    verb = arguments.pop(0)
+    verb = words[0]
+    arguments.remove(verb)
+    if verb in verbs and any(argument in ("-h", "--help") for argument in _options(arguments)):
+        print(help_text(f"{program} {verb}", find_verb(verb, verbs)))
+        return 0
+    with command_output(flags["json"], flags["quiet"]) as said:
+        code, error = _run(verb, arguments, verbs, flags["debug"])
+        if error:
+            print(f"error: {error}", file=sys.stderr)
+    if flags["json"]:
+        print(said.as_json(verb, code, error))
+    return code
+
+
+def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], debug: bool) -> tuple[int, str | None]:
+    """Run a verb; return the exit code and the message of its error."""
     try:
         function = find_verb(verb, verbs)
-        if any(argument in ("-h", "--help") for argument in arguments):
-            print(help_text(f"{program} {verb}", function))
-            return 0
-        fire.Fire(function, command=safe_arguments(verb, function, arguments), name=verb)
+        own = inspect.signature(function).parameters
+        fire.Fire(function, command=safe_arguments(verb, function, _without_flags(arguments, own)), name=verb)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        return 130, "stopped"
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2, str(error)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {user_message(error)}", file=sys.stderr)
-        return 1
-    return 0
+        return 1, user_message(error)
+    return 0, None
+
+
+def _options(arguments: Sequence[str]) -> list[str]:
+    """The arguments before a bare ``--``, after which all are names."""
+    arguments = list(arguments)
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _without_flags(arguments: Sequence[str], own: Iterable[str]) -> list[str]:
+    """Take out the flags that every verb has; one that a verb has itself is passed on."""
+    flags = [f"--{name}" for name in GLOBAL_FLAGS if name not in own]
+    options = _options(arguments)
+    return [one for one in options if one not in flags] + list(arguments)[len(options) :]
 
 
 def bundle_version() -> str:
@@ -226,7 +264,10 @@ def overview(verbs: Mapping[str, tuple[str, str]] = VERBS, program: str = "pytho
     """List the verbs, each with a line on what it does."""
     lines = ["Find every particle in cryo-electron tomograms.", "", f"usage: {program} COMMAND ...", ""]
     lines += [f"  {verb:<10} {summary}" for verb, (_, summary) in verbs.items()]
-    return "\n".join([*lines, "", f"`{program} COMMAND --help` tells more. --debug shows where an error arose."])
+    lines += ["", "With every command:", *(f"  --{name:<8} {text}" for name, text in GLOBAL_FLAGS.items())]
+    lines += ["", "Results go to stdout, everything else to stderr. Exit codes:"]
+    lines += [f"  {code:<8} {text}" for code, text in EXIT_CODES.items()]
+    return "\n".join([*lines, "", f"`{program} COMMAND --help` tells more; `{program} --version` the version."])
 
 
 def help_text(command: str, function: Callable) -> str:
@@ -255,4 +296,11 @@ def help_text(command: str, function: Callable) -> str:
     text = [parsed.summary or "", "", "usage: " + " ".join(usage) + " [options]", ""]
     if parsed.description:
         text += [parsed.description, ""]
-    return "\n".join(text + lines)
+    lines += [f"  --{name}\n      {what}" for name, what in GLOBAL_FLAGS.items() if name not in parameters]
+    return "\n".join(text + lines + _examples(function))
+
+
+def _examples(function: Callable) -> list[str]:
+    """The commands under ``Examples`` in a docstring, which fire's parser leaves out."""
+    section = re.search(r"^Examples\n-+\n(.*?)(?=\n\S+\n-+\n|\Z)", inspect.getdoc(function) or "", re.DOTALL | re.M)
+    return ["", "examples:", *(f"  {line}" for line in section[1].strip().splitlines())] if section else []

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from custom_transforms.io import read_tomogram
 from scripts import calibrate as calibration
 from scripts import evaluate as evaluation
+from scripts.cli_output import tell
 from scripts.datalist import load_datalist
 from scripts.detect import Detector, tile_of
 from scripts.report.report import report as make_report
@@ -58,7 +59,8 @@ def simulate(
     overwrite : bool
         Make finished tomograms again.
     """
-    print(simulate_scene(scene, output_dir, n, seed, device, overwrite, validation, test, maps))
+    made = simulate_scene(scene, output_dir, n, seed, device, overwrite, validation, test, maps)
+    tell(str(made), written=[made], tomograms=n)
 
 
 def calibrate(
@@ -115,10 +117,12 @@ def calibrate(
         **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
     )
     centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
-    print(
+    tell(
         f"{chosen['path']}: center_threshold {chosen['center_threshold']:.2f}, mask_threshold "
         f"{chosen['mask_threshold']:.2f}, min_size {chosen['min_size']:.0f} cubic Å; on {chosen['n_particles']} "
-        f"particles F{beta:g} of centers {centers['f_beta']:.3f}, of instances {instances['f_beta']:.3f}"
+        f"particles F{beta:g} of centers {centers['f_beta']:.3f}, of instances {instances['f_beta']:.3f}",
+        written=[chosen["path"]],
+        **{key: value for key, value in chosen.items() if key != "path"},
     )
 
 
@@ -192,11 +196,12 @@ def evaluate(
         print(f"warning: {text}", file=sys.stderr)
     for kind, scores in result["pooled"].items():
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
-        print(f"{kind}: {numbers}")
+        tell(f"{kind}: {numbers}", kind=kind, scores=scores)
     pages = sorted(Path(predicted).rglob("*_report.html")) if Path(predicted).is_dir() else []
     for page in pages:
-        print(make_report(page.parent, evaluation=output_dir))
-    print(output_dir)
+        made = make_report(page.parent, evaluation=output_dir)
+        tell(str(made), written=[made])
+    tell(output_dir, written=[output_dir])
 
 
 def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = None, output: str | None = None) -> None:
@@ -215,7 +220,8 @@ def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = N
     output : str
         Page to write; by default beside the other files.
     """
-    print(make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output))
+    made = make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output)
+    tell(str(made), written=[made])
 
 
 def samples(detector: Detector, items: list[dict]) -> Iterator[calibration.CalibrationSample]:

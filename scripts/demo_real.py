@@ -45,6 +45,8 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
     the nine particles of its (incomplete) annotation. About ten minutes on two CPU cores. Steps that are done are not
     done again.
 
+    example: python -m scripts demo_real --output_dir runs/demo_real
+
     Parameters
     ----------
     output_dir : str

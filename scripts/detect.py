@@ -13,10 +13,11 @@ from typing import Any
 
 from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
+from scripts.cli_output import tell
 from scripts.copick_project import is_copick
 from scripts.datalist import find_tomograms
 from scripts.detector import Detector, check_device
-from scripts.outputs import finished_record, tomogram_name
+from scripts.outputs import finished_record, recorded, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -168,7 +169,7 @@ def detect(
         path = item["image"]
         print(f"[{number}/{len(items)}] {path}", file=sys.stderr)
         try:
-            print(detect_one(detector, item))
+            tell(detect_one(detector, item), **recorded(detector.save, path))
         except Exception as error:
             if len(items) == 1:
                 raise

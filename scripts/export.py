@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.zarr_read import is_zarr
+from scripts.cli_output import tell
 from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
@@ -109,21 +110,24 @@ def export(
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
     if into_project:
-        _write_picks(particles, target, context, overwrite)
+        lost = _write_picks(particles, target, context, overwrite)
     else:
-        write_particles(particles, target_path, writer.name, context)
+        lost = write_particles(particles, target_path, writer.name, context)
     of = "" if len(particles) == total else f" of {total}"
-    print(f"{target}: {len(particles)}{of} particles, {writer.description}")
+    text = f"{target}: {len(particles)}{of} particles, {writer.description}"
+    tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
 
 
-def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> None:
+def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> list[str]:
     config, object_name, user, session = split_picks_uri(uri)
     if len(particles) == 0:
         raise ValueError(f"{uri}: the list is empty, and picks without a particle have no run. Nothing was written.")
     size = context.voxel_size_zyx
     write_picks(particles, config, object_name, user, session, None if size is None else float(size[2]), overwrite)
-    for sentence in losses(particles, find_format("copick")):
+    lost = losses(particles, find_format("copick"))
+    for sentence in lost:
         warnings.warn(sentence, ParticleListWarning, stacklevel=2)
+    return lost
 
 
 def _tomogram_options(

@@ -28,7 +28,7 @@ from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
 
-__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "finished_record", "tomogram_name"]
+__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "finished_record", "recorded", "tomogram_name"]
 
 INSTANCES = "{name}_instances.mrc"
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
@@ -280,6 +280,19 @@ class SaveMetrics:
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         with atomic_path(self.path) as temporary:
             Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:
+    """What the record of a finished detection says in numbers: particles kept and dropped, and the files written."""
+    folder = save.folder(tomogram)
+    path = folder / f"{tomogram_name(tomogram)}.json"
+    record = json.loads(path.read_text())
+    return {
+        "tomogram": str(tomogram),
+        "particles": record["particles"]["kept"],
+        "dropped": record["particles"]["dropped"],
+        "written": [*(folder / name for name in record["files"].values()), path],
+    }
 
 
 def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:

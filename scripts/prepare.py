@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from custom_transforms.io import read_tomogram
+from scripts.cli_output import tell
 from scripts.copick_project import is_copick
 from scripts.datalist import is_tomogram
 from scripts.particles.context import TomogramContext, tomogram_base_name
@@ -178,7 +179,9 @@ def prepare(
         summary = _write_dataset(job, stage, (validation, test, validation_fraction, test_fraction))
     if not quiet:
         print(summary_text(summary))
-        print(f"{folder / 'dataset.json'}: {', '.join(f'{len(v)} {k}' for k, v in summary['sections'].items())}")
+    sections = {name: len(items) for name, items in summary["sections"].items()}
+    told = f"{folder / 'dataset.json'}: {', '.join(f'{count} {name}' for name, count in sections.items())}"
+    tell(told, written=[folder / "dataset.json"], sections=sections)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.atomic import atomic_path
+from scripts.cli_output import tell
 from scripts.particles.context import tomogram_base_name
 from scripts.report.inputs import RunData, load_run, recorded_input
 from scripts.view_files import particle_diameters, write_view_files
@@ -51,7 +52,7 @@ def view(
             raise ValueError(f"{run_dir}: expected the label volume that detect wrote, found none. Detect it again.")
         source = tomogram or recorded_input(run.info)
         for path in write_view_files(run.prefix, run.particles, run.voxel_size_zyx, run.shape_zyx, source):
-            print(path)
+            tell(str(path), written=[path])
         return
     napari = _import_napari()
     for note in run.notes:
@@ -64,7 +65,8 @@ def view(
     after = curated_table(layer, run)
     if not after.equals(before) and (not target.exists() or not _same_file(target, after)):
         save_picks(after, target)
-    print(target if target.exists() else f"{run.name}: nothing was changed")
+    saved = [target] if target.exists() else []
+    tell(str(target) if saved else f"{run.name}: nothing was changed", written=saved)
 
 
 def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> Any:

@@ -1,8 +1,17 @@
 """The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
 
+import json
+import re
+import shlex
+import sys
+import warnings
+
 import pytest
+from tqdm.auto import tqdm
 
 from scripts import cli
+from scripts.cli_output import tell
+from scripts.particles.context import ParticleListWarning
 
 
 def record(
@@ -86,7 +95,11 @@ def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrap
 def test_every_verb_explains_each_of_its_options():
     for verb in cli.VERBS:
         text = cli.help_text(verb, cli.find_verb(verb))
-        assert f"usage: {verb}" in text
+        assert f"usage: {verb}" in text and "--json" in text and "--quiet" in text
+        examples = re.findall(rf"python -m scripts {verb} [^\n]*", text)
+        assert examples, f"{verb} has no example"
+        for example in examples:
+            assert cli.safe_arguments(verb, cli.find_verb(verb), shlex.split(example)[4:]), example
         lines = text.splitlines()
         for number, line in enumerate(lines):
             if line.startswith("  --"):
@@ -96,3 +109,76 @@ def test_every_verb_explains_each_of_its_options():
 def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert cli.main(["detct"]) == 2
     assert "expected one of " in (error := capsys.readouterr().err) and "Did you mean detect?" in error
+
+
+def work(source: str = "a", fail: bool = False) -> None:
+    """Do what verbs do: progress, notes, warnings, results."""
+    print("[1/1] a.mrc", file=sys.stderr)
+    for _ in tqdm(range(3), desc="tiles"):
+        pass
+    warnings.warn("csv does not keep radii.", ParticleListWarning, stacklevel=1)
+    print("warning: a.mrc: y is thinner than z", file=sys.stderr)
+    print("a line of text")
+    tell(f"{source}: 2 particles", written=["a.csv"], particles=2, score=float("nan"))
+    if fail:
+        raise ValueError("a.mrc: broken")
+
+
+@pytest.fixture
+def run_work(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: work)
+
+    def call(*arguments):
+        return cli.main(list(arguments)), *capsys.readouterr()
+
+    return call
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(run_work):
+    code, out, err = run_work("work")
+    assert code == 0 and out == "a line of text\na: 2 particles\n"
+    assert "[1/1] a.mrc" in err and "tiles" in err
+    assert "warning: csv does not keep radii.\n" in err and "ParticleListWarning" not in err
+
+
+@pytest.mark.parametrize("arguments", [("--quiet", "work"), ("work", "--quiet"), ("work", "--quiet", "--source=a")])
+def test_quiet_keeps_results_warnings_and_errors(run_work, arguments):
+    code, out, err = run_work(*arguments)
+    assert code == 0 and out == "a line of text\na: 2 particles\n"
+    assert err == "warning: csv does not keep radii.\nwarning: a.mrc: y is thinner than z\n"
+    assert run_work(*arguments, "--fail")[2].endswith("error: a.mrc: broken\n")
+
+
+def test_json_is_one_object_with_files_counts_warnings_and_the_error(run_work):
+    code, out, err = run_work("work", "--json", "--source", "--json")
+    assert code == 2 and json.loads(out)["error"] == "--source needs a value. Nothing was done."
+    code, out, err = run_work("work", "--json")
+    found = json.loads(out)
+    assert code == found["exit_code"] == 0 and found["command"] == "work" and found["error"] is None
+    assert found["results"] == [
+        {"text": "a line of text"},
+        {"text": "a: 2 particles", "particles": 2, "score": None, "written": ["a.csv"]},
+    ]
+    assert found["written"] == ["a.csv"]
+    assert found["warnings"] == ["csv does not keep radii.", "a.mrc: y is thinner than z"]
+    assert "tiles" in err and run_work("work", "--json", "--quiet")[2].count("\n") == 2
+    code, out, _ = run_work("work", "--json", "--fail")
+    found = json.loads(out)
+    assert code == found["exit_code"] == 1 and found["error"] == "a.mrc: broken" and len(found["results"]) == 2
+
+
+def test_the_flags_of_every_verb_need_no_verb_and_change_nothing_after_two_dashes(run_work, capsys):
+    assert cli.main(["--quiet"]) == 0 and "Exit codes:" in capsys.readouterr().out
+    assert cli.main(["--json", "--version"]) == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+    code, out, _ = run_work("work", "--", "--json")
+    assert code == 2 and out == ""  # a name, of which `work` takes none
+
+
+def test_a_real_verb_tells_what_it_wrote(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("x_angstrom,y_angstrom,z_angstrom,score\n1,2,3,0.5\n")
+    assert cli.main(["export", f"{tmp_path}/a.csv", f"{tmp_path}/a.coords", "--voxel_size", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["written"] == [f"{tmp_path}/a.coords"] and found["results"][0]["particles"] == 1
+    assert found["warnings"] == found["results"][0]["lost"] == ["coords does not keep scores."]
+    assert cli.main(["export", f"{tmp_path}/a.csv", f"{tmp_path}/a.coords", "--json"]) == 1
+    assert "exists already" in json.loads(capsys.readouterr().out)["error"]

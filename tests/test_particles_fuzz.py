@@ -18,13 +18,24 @@ from scripts.particles.registry import FORMATS, read_particles, write_particles
 OPTIONS = {"voxel_size": 13.48, "size_zyx": (11, 20, 29), "binning": 2.0, "name": "TS_01"}
 READABLE = [name for name, one in FORMATS.items() if one.read]
 SAMPLES = {
-    "cryolo": b"data_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n_CoordinateX\n_CoordinateY\n"
+    "cbox": b"data_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n_CoordinateX\n_CoordinateY\n"
     b"_CoordinateZ\n_Width\n_Height\n_Depth\n_Confidence\n1.0 2.0 3.0 10 10 10 0.5\n4.0 5.0 6.0 10 10 10 0.25\n",
     "shrec": b"1bxn 1 2 3 0 0 0\n3qm1 4 5 6 10 20 30\n",
 }
 quick = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+# A column, key or header of each format that it cannot do without, and what stands there instead.
+WRONG = {
+    "csv": (b"z_", b"q_"), "original": (b"PositionZ", b"PositionQ"),
+    "deepfinder": (b' z="', b' q="'), "relion5": (b"rlnCenteredCoordinateZAngst", b"rlnCenteredCoordinateQAngst"),
+    "relion4": (b"rlnCoordinateZ", b"rlnCoordinateQ"), "relion3": (b"rlnCoordinateZ", b"rlnCoordinateQ"),
+    "warp": (b"rlnCoordinateZ", b"rlnCoordinateQ"), "stopgap": (b"orig_z", b"orig_q"), "dynamo": (b" 0 0 0 ", b" "),
+    "em": (b"\x14\x00\x00\x00", b"\x13\x00\x00\x00"), "copick": (b'"z"', b'"q"'), "czi": (b'"z"', b'"q"'),
+    "imod": (b"OBJT", b"OBJX"), "eman2": (b'"boxes_3d"', b'"boxes_2d"'), "coords": (b" ", b""),
+    "cbox": (b"_CoordinateZ", b"_CoordinateQ"), "shrec": (b" ", b"_"),
+}  # fmt: skip
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -122,6 +133,21 @@ def test_a_file_with_damaged_bytes_is_refused_or_gives_finite_particles(name, tm
                 [b"", b"nan", b"\n", b" ", b"-", b"\x00", b"1e999"]
             )
     read_or_refuse(tmp_path, name, bytes(content))
+
+
+def test_a_file_without_a_column_it_needs_is_refused(name, tmp_path, samples):
+    assert set(WRONG) == set(READABLE)
+    if name not in samples:
+        pytest.skip(f"the library of {name} is not installed")
+    path = tmp_path / f"list{FORMATS[name].suffixes[0]}"
+    path.write_bytes(samples[name].replace(*WRONG[name]))
+    assert path.read_bytes() != samples[name]
+    with pytest.raises(ValueError, match=f"^{path}: .{{20,}}"):
+        read_particles(path, name, **OPTIONS)
+
+
+def test_every_format_has_a_sample_to_damage(name, samples):
+    assert name in samples or name == "imod"  # imodmodel is optional
 
 
 def test_the_file_of_every_other_format_is_refused_or_gives_finite_particles(name, tmp_path, samples):

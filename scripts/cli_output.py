@@ -1,0 +1,166 @@
+"""What a verb of the command line says and where: results to stdout (as JSON if asked), everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+__all__ = ["Collected", "command_output", "tell"]
+
+OURS = ("bundle", "custom_transforms", "scripts")
+WARNING = "warning: "
+KEPT = (WARNING, "error: ")
+
+_collecting: list[Collected] = []
+
+
+class Collected:
+    """The results and warnings of one command, for ``--json``."""
+
+    def __init__(self) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    def as_json(self, verb: str, exit_code: int, error: str | None) -> str:
+        """One object: what was done, what was written, and what to know about it."""
+        written = [path for result in self.results for path in result.get("written", ())]
+        content = {
+            "command": verb,
+            "exit_code": exit_code,
+            "error": error,
+            "results": self.results,
+            "written": list(dict.fromkeys(written)),
+            "warnings": list(dict.fromkeys(self.warnings)),
+        }
+        return json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False)
+
+
+def tell(text: str, written: Any = (), **facts: Any) -> None:
+    """Say a result of the command: a line on stdout, or with ``--json`` an entry of its object.
+
+    Parameters
+    ----------
+    text : str
+        The line for people.
+    written : iterable of path
+        Files and folders that were written.
+    **facts
+        What a program wants to know beside the text: counts, scores.
+
+    Examples
+    --------
+    >>> tell("picks.tbl: 3 particles", written=["picks.tbl"], particles=3)
+    picks.tbl: 3 particles
+    """
+    if not _collecting:
+        print(text)
+        return
+    paths = [str(Path(path)) for path in written]
+    _collecting[-1].results.append({"text": text, **_finite(facts), **({"written": paths} if paths else {})})
+
+
+@contextlib.contextmanager
+def command_output(as_json: bool = False, quiet: bool = False) -> Iterator[Collected]:
+    """Route what a command says while it runs; see ``--json`` and ``--quiet`` in the help.
+
+    Warnings of this project become one line on stderr, without a file and a line of code. With ``quiet`` only warnings
+    and errors reach stderr. With ``as_json`` nothing reaches stdout: it is collected.
+    """
+    found = Collected()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _one_line(warnings.showwarning)
+        stack.enter_context(contextlib.redirect_stderr(_Errors(sys.stderr, quiet, found)))
+        if quiet:
+            before = logging.root.manager.disable
+            logging.disable(max(before, logging.INFO))
+            stack.callback(logging.disable, before)
+        if as_json:
+            _collecting.append(found)
+            stack.callback(_collecting.pop)
+            stack.enter_context(contextlib.redirect_stdout(_Lines(lambda line: tell(line))))
+        yield found
+
+
+class _Lines(io.TextIOBase):
+    """Calls a function for every whole line that is written."""
+
+    def __init__(self, use: Callable[[str], None]) -> None:
+        self.use, self.rest = use, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self.use(line)
+        return len(text)
+
+
+class _Errors(io.TextIOBase):
+    """stderr that remembers warnings, and with ``quiet`` lets nothing else through but errors."""
+
+    def __init__(self, stream: TextIO, quiet: bool, found: Collected) -> None:
+        self.stream, self.quiet, self.found, self.rest = stream, quiet, found, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            said = line.rpartition("\r")[2].strip()  # a progress bar goes back to the line's beginning
+            if said.startswith(WARNING):
+                self.found.warnings.append(said.removeprefix(WARNING))
+            if self.quiet and said.startswith(KEPT):
+                self.stream.write(said + "\n")
+        return len(text) if self.quiet else self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+
+def _one_line(before: Callable) -> Callable:
+    def show(message: Any, category: type, filename: str, *rest: Any, **named: Any) -> None:
+        if category.__module__.partition(".")[0] in OURS or _is_ours(filename):
+            print(f"{WARNING}{' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            before(message, category, filename, *rest, **named)
+
+    return show
+
+
+def _is_ours(filename: str) -> bool:
+    root = Path(__file__).parents[1]
+    return any(os.path.abspath(filename).startswith(str(root / name) + os.sep) for name in OURS)
+
+
+def _finite(facts: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(facts, Mapping):
+        return {str(key): _finite(value) for key, value in facts.items()}
+    if isinstance(facts, (list, tuple, np.ndarray)):
+        return [_finite(value) for value in facts]
+    if isinstance(facts, (float, np.floating)):
+        return float(facts) if np.isfinite(facts) else None
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
