@@ -23,7 +23,7 @@ from bundle.build import build_bundle, bundle_files, with_settings
 from bundle.checks import code, configs, files, metadata, networks
 from bundle.checks.common import Case
 from bundle.join import join
-from bundle.unpack import extract, unpacked
+from scripts.unpack import extract, unpacked
 from bundle.verify import verify_zip
 from scripts.cli import find_verb, main, safe_arguments
 from tests.conftest import ROOT
@@ -100,7 +100,10 @@ def test_the_zip_has_one_folder_with_the_parts_the_zoo_wants_and_nothing_else(ar
     assert names == sorted(names) and all(name.startswith(f"{NAME}/") for name in names)
     tops = {name.split("/")[1] for name in names}
     assert tops == {"LICENSE", "configs", "custom_transforms", "docs", "models", "scripts"}
-    assert [name for name in names if "/models/" in name] == [f"{NAME}/models/model.pt"]
+    assert [name for name in names if "/models/" in name] == [
+        f"{NAME}/models/model.json",
+        f"{NAME}/models/model.pt",
+    ]
     assert not [name for name in names if "__pycache__" in name]
 
 
