@@ -12,7 +12,6 @@ from typing import Any
 from scripts.detector import ROOT, Detector
 from scripts.evaluate import EvaluationWarning, evaluate
 from scripts.report.report import report
-from scripts.simulate.scene import load_scene
 from scripts.simulate.simulate import simulate
 
 __all__ = ["demo", "run_demo"]

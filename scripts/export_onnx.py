@@ -65,7 +65,9 @@ def export_onnx(
     voxel_size = recorded_settings(read_record(path)).get("voxel_size_model")
     sides = tile_of(tile)
     difference = write_onnx(network, output, sides, {"voxel_size_angstrom": voxel_size, "contrast": "protein bright"})
-    print(f"{output}: tiles of {' x '.join(map(str, sides))}; PyTorch's output to {difference:.1g} of its largest value")
+    print(
+        f"{output}: tiles of {' x '.join(map(str, sides))}; PyTorch's output to {difference:.1g} of its largest value"
+    )
 
 
 def write_onnx(
@@ -122,7 +124,9 @@ def write_onnx(
         onnx.save(model, str(temporary))
         difference = largest_difference(network, temporary, tile)
         if not difference <= TOLERANCE:
-            raise ValueError(f"{output}: ONNX and PyTorch differ by {difference:.2g} of the largest output. Not written.")
+            raise ValueError(
+                f"{output}: ONNX and PyTorch differ by {difference:.2g} of the largest output. Not written."
+            )
     return difference
 
 

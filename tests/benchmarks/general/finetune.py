@@ -56,12 +56,14 @@ def simulate_scene(given: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
 
 def class_labels(folder: Path, name: str, others: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (Z, Y, X) of one class, renumbered 1..n, and Å per voxel; particles of the other classes become ``others``."""
+    """Labels (Z, Y, X) of one class as 1..n and Å per voxel; particles of the other classes become ``others``."""
     labels, meta = read_tomogram(folder / "labels.mrc", check="labels")
     table = pd.read_csv(folder / "particles.csv", keep_default_na=False)
     wanted = sorted(table.loc[table["class"] == name, "label"])
     if not wanted and name not in set(table["class"]):
-        raise ValueError(f"{folder}: no particle of class {name!r}; classes are {', '.join(sorted(set(table['class'])))}.")
+        raise ValueError(
+            f"{folder}: no particle of class {name!r}; classes are {', '.join(sorted(set(table['class'])))}."
+        )
     numbers = np.full(int(np.max(labels)) + 1, others, np.int32)
     numbers[0] = 0
     numbers[wanted] = np.arange(1, len(wanted) + 1)
