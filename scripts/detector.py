@@ -120,7 +120,8 @@ class Detector:
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
-        if asked.get("particle_diameter", diameter) != follow.get("particle_diameter", diameter):
+        own = follow.get("particle_diameter", diameter)
+        if asked.get("particle_diameter", own) != own:
             follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size
         return {key: value for key, value in follow.items() if key not in asked}
 

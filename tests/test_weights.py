@@ -201,7 +201,8 @@ def test_a_run_that_goes_on_begins_where_the_weights_ended_and_records_it(name, 
     made = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     wanted = small_network(("mask", "center").index(name)).state_dict()
     trainable = [key for key in wanted if "running" not in key and "num_batches" not in key]
-    assert all(torch.equal(made[key], wanted[key]) for key in trainable)
+    for key in trainable:
+        torch.testing.assert_close(made[key], wanted[key])  # averaging rounds
     record = json.loads((tmp_path / "run" / "model.json").read_text())["training"]
     assert record["pretrained"] == str(files / "model.pt") and record["voxel_size"] == 10.0
     assert record["contrast"] == "dark" and record["epochs"] == 1 and record["dataset"]["tomograms"] == 1

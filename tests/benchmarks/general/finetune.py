@@ -38,7 +38,8 @@ SCENE = Path(__file__).with_name("scenes") / "test_unseen.json"
 COUNTS = (0, 5, 20, 50, 200)
 TRAIN_SEED, TEST_SEED = 4001, 4002
 LEARNING_RATE = 0.0005  # a quarter of training's: the networks know particles, and shall learn one more
-BATCH, PROBE_STEPS = 2, 4
+BATCH = 2
+PROBES = (4, 16)  # steps
 NETWORKS = ("mask", "center")
 
 
@@ -59,7 +60,7 @@ def class_labels(folder: Path, name: str, others: int) -> tuple[np.ndarray, np.n
     """Labels (Z, Y, X) of one class as 1..n and Å per voxel; particles of the other classes become ``others``."""
     labels, meta = read_tomogram(folder / "labels.mrc", check="labels")
     table = pd.read_csv(folder / "particles.csv", keep_default_na=False)
-    wanted = sorted(table.loc[table["class"] == name, "label"])
+    wanted = sorted(table.loc[(table["class"] == name) & (table["label"] > 0), "label"])
     if not wanted and name not in set(table["class"]):
         raise ValueError(
             f"{folder}: no particle of class {name!r}; classes are {', '.join(sorted(set(table['class'])))}."
@@ -94,7 +95,11 @@ def annotate(folders: Sequence[Path], name: str, count: int, seed: int, output: 
         if not len(present):
             continue
         table = pd.read_csv(folder / "particles.csv", keep_default_na=False)
-        centers = table.loc[table["class"] == name].sort_values("label")[["z_vox", "y_vox", "x_vox"]].to_numpy(float)
+        centers = (
+            table.loc[(table["class"] == name) & (table["label"] > 0)]
+            .sort_values("label")[["z_vox", "y_vox", "x_vox"]]
+            .to_numpy(float)
+        )
         region = annotated_ball(centers, left, labels.shape, seed)
         names.append(folder.name)
         link = output / "tomograms" / f"{folder.name}.mrc"
@@ -112,17 +117,16 @@ def annotate(folders: Sequence[Path], name: str, count: int, seed: int, output: 
 
 
 def train(network: str, dataset: Path, folder: Path, given: argparse.Namespace) -> Path:
-    """Go on from the weights for the given minutes: one probe tells how many steps fit; returns the new weights."""
-    probe = _run(network, dataset, folder / "probe", given, PROBE_STEPS)
-    spent, per_step = probe
-    seconds = 60 * given.minutes / len(NETWORKS)
-    steps = max(int((seconds - spent) / per_step), PROBE_STEPS)
-    _run(network, dataset, folder / network, given, steps)
+    """Go on from the weights for the given minutes; two probes tell how many steps fit. Returns the new weights."""
+    few, more = (_run(network, dataset, folder / "probe", given, steps) for steps in PROBES)
+    per_step = max((more - few) / (PROBES[1] - PROBES[0]), 1e-3)
+    left = 60 * given.minutes / len(NETWORKS) - (few - PROBES[0] * per_step)
+    _run(network, dataset, folder / network, given, max(int(left / per_step), PROBES[0]))
     return folder / network / "model.pt"
 
 
-def _run(network: str, dataset: Path, folder: Path, given: argparse.Namespace, steps: int) -> tuple[float, float]:
-    """Train one epoch of so many steps; returns seconds of all else, and of a step."""
+def _run(network: str, dataset: Path, folder: Path, given: argparse.Namespace, steps: int) -> float:
+    """Train one epoch of so many steps; returns the seconds it took, start and end included."""
     items = len(json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["training"])
     values = {
         "dataset_dir": dataset,
@@ -149,10 +153,7 @@ def _run(network: str, dataset: Path, folder: Path, given: argparse.Namespace, s
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    whole = time.perf_counter() - start
-    with (folder / "metrics.csv").open() as file:
-        trained = float(pd.read_csv(file)["seconds"].iloc[-1])
-    return whole - trained, trained / steps
+    return time.perf_counter() - start
 
 
 def score(weights: Path, tests: Sequence[Path], given: argparse.Namespace, output: Path) -> dict[str, float]:
