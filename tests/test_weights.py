@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.adopt import adopt_weights
 from bundle.join import join
@@ -15,7 +15,7 @@ from scripts.detector import Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size
-from tests.conftest import DIAMETER, ROOT, SMALL_NETWORK, SMALL_TRAINING, balls, run_config
+from tests.conftest import DIAMETER, ROOT, SMALL_NETWORK, balls
 from tests.test_detect import NETWORKS, Blobs
 
 
@@ -188,24 +188,25 @@ def test_pretrained_weights_that_do_not_fit_are_an_error(files, tmp_path):
 
 @pytest.mark.parametrize("name", ["mask", "center"])
 def test_a_run_that_goes_on_begins_where_the_weights_ended_and_records_it(name, files, dataset_dir, tmp_path, caplog):
-    rate = {"optimizer#lr": 0.0, "optimizer#weight_decay": 0.0, "epochs": 1, "crops_per_tomogram": 2}
-    extra = {"particle_diameter": DIAMETER} if name == "center" else {}
-    run_config(
-        f"train_{name}.json",
-        "training",
+    workflow = ConfigWorkflow(
+        config_file=str(ROOT / "configs" / f"train_{name}.json"),
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="train",
         dataset_dir=str(dataset_dir),
         output_dir=str(tmp_path / "run"),
+        device="cpu",
+        network_def=SMALL_NETWORK,
         pretrained=str(files / "model.pt"),
-        **{**SMALL_TRAINING, **rate, **extra},
     )
-    made = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    workflow.initialize()
     wanted = small_network(("mask", "center").index(name)).state_dict()
-    trainable = [key for key in wanted if "running" not in key and "num_batches" not in key]
-    for key in trainable:
-        torch.testing.assert_close(made[key], wanted[key])  # averaging rounds
-    record = json.loads((tmp_path / "run" / "model.json").read_text())["training"]
+    for made in (workflow.parser.get_parsed_content(one) for one in ("average", "network")):
+        state = getattr(made, "module", made).state_dict()
+        assert all(torch.equal(state[key], value) for key, value in wanted.items())
+    record = workflow.parser.get_parsed_content("record")
     assert record["pretrained"] == str(files / "model.pt") and record["voxel_size"] == 10.0
-    assert record["contrast"] == "dark" and record["epochs"] == 1 and record["dataset"]["tomograms"] == 1
+    assert record["contrast"] == "dark" and record["epochs"] == 100 and record["dataset"]["tomograms"] == 1
     assert ("center_target" in record) == (name == "center")
     assert "was trained at 8 Å per voxel, these tomograms have 10 Å" in caplog.text
 
