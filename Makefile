@@ -7,7 +7,10 @@ SOURCES := bundle custom_transforms scripts tests
 .PHONY: demo demo-real test check format bench clean
 .DELETE_ON_ERROR:
 
-demo demo-real: .venv/.runtime  ## train on simulated particles, detect those of a real tomogram
+demo: .venv/.runtime  ## find the particles of a simulated tomogram with the shipped weights
+	$(BIN)/python -m scripts demo
+
+demo-real: .venv/.runtime  ## train on simulated particles, detect those of a real tomogram
 	$(BIN)/python -m scripts demo_real
 
 test: .venv/.development  ## all tests, doctests and the slow ones included

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from monai.bundle import ConfigParser
 from bundle.archive import write_zip
 from bundle.provenance import provenance
 from scripts.networks import load_weights, read_state_dict
+from scripts.weights_record import read_record, recorded_settings
 
 __all__ = ["build", "build_bundle", "bundle_files", "with_settings"]
 
@@ -43,7 +45,7 @@ def build(
 
     The same files give the same bytes: those that git tracks, and the weights.
 
-    example: python -m bundle build --weights models/model.pt --thresholds models/thresholds.json
+    example: python -m bundle build --weights runs/model.pt --thresholds runs/thresholds.json
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def build(
     thresholds : str
         Settings that calibrate chose (JSON); they become the bundle's defaults.
     voxel_size : float
-        Å per voxel the networks were trained at; tomograms that differ are rescaled for them.
+        Å per voxel the networks were trained at, where the record beside the weights does not say it; tomograms that
+        differ are rescaled for them.
     """
     made = build_bundle(ROOT, weights, output, thresholds, voxel_size)
     print(f"{made}: {made.stat().st_size / 1e6:.1f} MB. Check it: python -m bundle verify {made}")
@@ -91,20 +94,27 @@ def build_bundle(
     if voxel_size is not None and not voxel_size > 0:
         raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
     files = bundle_files(root)
+    record = read_record(weights) or {}
     overlay = None if thresholds is None else read_overlay(thresholds)
-    settings = {key: value for key, value in (overlay or {}).items() if not key.startswith("_")}
+    settings = recorded_settings({"settings": {**recorded_settings(record), **(overlay or {})}})
     if voxel_size is not None:
         settings["voxel_size_model"] = voxel_size
-    text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or "--voxel_size"))
+    text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
     files["configs/inference.json"] = text.encode()
     metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
     check_fit(config, weights)
-    record = provenance(metadata, config, weights, state, overlay, files)
-    files["docs/provenance.json"] = (json.dumps(record, indent=4, ensure_ascii=False) + "\n").encode()
-    files["models/model.pt"] = weights.read_bytes()
+    content = weights.read_bytes()
+    record = {**record, "settings": settings, "sha256": hashlib.sha256(content).hexdigest()}
+    told = provenance(metadata, config, weights, state, overlay, files)
+    files["docs/provenance.json"] = _json(told)
+    files["models/model.pt"], files["models/model.json"] = content, _json(record)
     name = metadata["name"]
     target = Path(output).expanduser() / f"{name}_v{metadata['version']}.zip"
     return write_zip(target, {f"{name}/{path}": content for path, content in files.items()})
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()
 
 
 def bundle_files(root: Path) -> dict[str, bytes]:

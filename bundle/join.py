@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bundle.provenance import training_record
 from custom_transforms.atomic import atomic_path
+from custom_transforms.rescale import TOLERANCE
 from scripts.networks import join_state_dicts, read_state_dict
+from scripts.weights_record import file_digest, read_record, recorded_voxel_size
 
-__all__ = ["join"]
+__all__ = ["join", "write_record"]
 
 
-def join(mask: str, center: str, output: str = "models/model.pt") -> None:
+def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: float | None = None) -> None:
     """Join the weights of MaskNet and CenterNet into one file.
 
-    A model.json beside it keeps what the two runs recorded: best epoch, score, seed.
+    A .json beside it keeps what the two runs recorded: data, voxel size, best epoch, score, seed. Detection with these
+    weights follows its settings.
 
-    example: python -m bundle join runs/mask/model.pt runs/center/model.pt --output models/model.pt
+    example: python -m bundle join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
 
     Parameters
     ----------
@@ -30,21 +33,37 @@ def join(mask: str, center: str, output: str = "models/model.pt") -> None:
         model.pt of a training with configs/train_center.json.
     output : str
         Weights file to write.
+    voxel_size : float
+        Å per voxel the networks were trained at, where the runs do not say it.
     """
     state = join_state_dicts(read_state_dict(mask), read_state_dict(center))
-    target = Path(output)
-    record = {
-        "mask": {"sha256": _sha256(mask), "run": training_record(Path(mask))},
-        "center": {"sha256": _sha256(center), "run": training_record(Path(center))},
-    }
+    runs = {"mask": read_record(mask), "center": read_record(center)}
+    size = _voxel_size(runs, voxel_size)
+    target = Path(output).expanduser()
     with atomic_path(target) as temporary:
         torch.save(state, temporary)
-    text = json.dumps({"sha256": _sha256(target), **record}, indent=2) + "\n"
-    with atomic_path(target.with_suffix(".json")) as temporary:
-        temporary.write_text(text)
+    record = {
+        "settings": {} if size is None else {"voxel_size_model": size},
+        "mask": {"sha256": file_digest(mask), "run": runs["mask"]},
+        "center": {"sha256": file_digest(center), "run": runs["center"]},
+    }
+    write_record(target, record)
     print(f"{target}: {sum(value.numel() for value in state.values()):,} numbers of both networks")
 
 
-def _sha256(path: str | Path) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def write_record(weights: Path, record: Mapping[str, Any]) -> None:
+    """Write the .json beside a weights file, with the file's sha256 first."""
+    text = json.dumps({**record, "sha256": file_digest(weights)}, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(weights.with_suffix(".json")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _voxel_size(runs: Mapping[str, Any], given: float | None) -> float | None:
+    known = {name: recorded_voxel_size(record) for name, record in runs.items()}
+    sizes = [given] if given is not None else [size for size in known.values() if size is not None]
+    if any(not size > 0 for size in sizes):
+        raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {given}.")
+    if sizes and max(sizes) / min(sizes) - 1 > TOLERANCE:
+        listed = ", ".join(f"{name} {size:g} Å" for name, size in known.items())
+        raise ValueError(f"expected two networks of one voxel size, got {listed}. Train both on the same data.")
+    return sizes[0] if sizes else None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["provenance", "training_record"]
+from scripts.weights_record import read_record
+
+__all__ = ["provenance"]
 
 # what decides which particles are found, beside the weights
 DETECTION = (
@@ -60,6 +61,8 @@ def provenance(
     """
     content = weights.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
+    training = read_record(weights, digest)
+    calibrated = (training or {}).get("settings") if thresholds is None else dict(thresholds)
     return {
         "name": metadata["name"],
         "version": metadata["version"],
@@ -69,39 +72,14 @@ def provenance(
             "bytes": len(content),
             "parameters": sum(value.numel() for value in state.values()),
         },
-        "training": training_record(weights, digest),
+        "training": training,
         "voxel_size_angstrom": config.get("voxel_size_model"),
         "contrast": {"tomograms": config["contrast"], "networks": "protein bright"},
         "detection": {name: config[name] for name in DETECTION if name in config},
-        "thresholds": None if thresholds is None else dict(thresholds),
-        "metrics": metadata.get("eval_metrics", {}),
+        "thresholds": calibrated or None,
+        "metrics": (training or {}).get("metrics") or metadata.get("eval_metrics", {}),
         "files_sha256": _hash(files),
     }
-
-
-def training_record(weights: Path, digest: str | None = None) -> dict[str, Any] | None:
-    """Read the ``model.json`` beside a weights file (best epoch, score, seed); None if there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is not a JSON object, or names a sha256 other than ``digest``.
-    """
-    path = weights.with_suffix(".json")
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(record).__name__}.")
-    if digest is not None and record.get("sha256", digest) != digest:
-        raise ValueError(
-            f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
-            f"the file's {digest[:8]}). Join the two runs again with `python -m bundle join`, or remove it."
-        )
-    return record
 
 
 def _hash(files: Mapping[str, bytes]) -> str:

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bundle.unpack import extract
+from scripts.unpack import extract
 
-__all__ = ["verify", "verify_zip"]
+__all__ = ["newest_zip", "verify", "verify_zip"]
+
+ROOT = Path(__file__).parents[1]
 
 
-def verify(zip: str, schema: str | None = None) -> None:
+def verify(*zip: str, schema: str | None = None) -> None:
     """Check the zip of a bundle as the MONAI model zoo does, and more; a numbered line for each check.
 
     The zip is unpacked into an empty temporary folder, and its own code is used. Nothing is downloaded.
@@ -24,16 +26,30 @@ def verify(zip: str, schema: str | None = None) -> None:
     Parameters
     ----------
     zip : str
-        The zip, as build makes it.
+        The zip, as build makes it; by default the newest one in dist.
     schema : str
         The zoo's JSON schema of metadata (meta_schema_20240725.json) where you have it; needs jsonschema. Without it
         the same rules are checked by this program.
     """
-    path = Path(zip).expanduser()
-    failed = verify_zip(path, schema)
-    if failed:
-        raise ValueError(f"{path}: {failed} of the checks above failed.")
-    print(f"{path}: all checks passed")
+    for path in [Path(one).expanduser() for one in zip] or [newest_zip(ROOT / "dist")]:
+        failed = verify_zip(path, schema)
+        if failed:
+            raise ValueError(f"{path}: {failed} of the checks above failed.")
+        print(f"{path}: all checks passed")
+
+
+def newest_zip(folder: Path) -> Path:
+    """The zip of a folder that was made last.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = sorted(folder.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected the zip of a bundle, found none. Make it: python -m bundle build")
+    return found[-1]
 
 
 def verify_zip(path: str | Path, schema: str | Path | None = None) -> int:

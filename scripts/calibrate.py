@@ -271,6 +271,7 @@ def calibrate(
     particle_diameter: float,
     beta: float = 1.0,
     source: str = "validation data",
+    voxel_size_model: float | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Choose the thresholds and write them as an overlay for ``detect``.
@@ -286,6 +287,8 @@ def calibrate(
         ``require_seed`` are written into the file as well: the thresholds hold for them.
     source : str
         What the samples are, for the file's ``_desc_``.
+    voxel_size_model : float, optional
+        Å per voxel the networks saw the samples at; written into the file, too.
 
     Returns
     -------
@@ -301,4 +304,5 @@ def calibrate(
         f"panoptic quality {scores['instances']['panoptic_quality']:.3f}."
     )
     settings = {name: options.get(name) for name in ("method", "min_distance", "radius_max", "require_seed")}
+    settings["voxel_size_model"] = voxel_size_model
     return {**chosen, "path": str(write_overlay(output, chosen, provenance, settings))}

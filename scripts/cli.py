@@ -36,6 +36,8 @@ VERBS = {
     "report": ("scripts.commands:report", "make the HTML report of a detection"),
     "view": ("scripts.view:view", "look at a detection in napari and correct its centers"),
     "export": ("scripts.export:export", "convert a particle list between formats"),
+    "export_onnx": ("scripts.export_onnx:export_onnx", "convert the networks to ONNX, for programs without PyTorch"),
+    "demo": ("scripts.demo:demo", "simulate a crowded tomogram and find its particles with the shipped weights"),
     "demo_real": (
         "scripts.demo_real:demo_real",
         "train on simulated virus-like particles, find those of a real tomogram",
@@ -139,6 +141,7 @@ def user_message(error: BaseException) -> str:
 
 def find_verb(verb: str, verbs: Mapping[str, tuple[str, str]] = VERBS) -> Callable:
     """Import the function behind a verb."""
+    verb = verb.replace("-", "_")
     if verb not in verbs:
         close = difflib.get_close_matches(verb, verbs, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -263,7 +266,7 @@ def _convert(name: str, kind: Any, value: str) -> Any:
 def overview(verbs: Mapping[str, tuple[str, str]] = VERBS, program: str = "python -m scripts") -> str:
     """List the verbs, each with a line on what it does."""
     lines = ["Find every particle in cryo-electron tomograms.", "", f"usage: {program} COMMAND ...", ""]
-    lines += [f"  {verb:<10} {summary}" for verb, (_, summary) in verbs.items()]
+    lines += [f"  {verb:<11} {summary}" for verb, (_, summary) in verbs.items()]
     lines += ["", "With every command:", *(f"  --{name:<8} {text}" for name, text in GLOBAL_FLAGS.items())]
     lines += ["", "Results go to stdout, everything else to stderr. Exit codes:"]
     lines += [f"  {code:<8} {text}" for code, text in EXIT_CODES.items()]

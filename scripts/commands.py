@@ -115,6 +115,7 @@ def calibrate(
         beta,
         source=f"the {section} tomograms of {Path(dataset_dir).name}",
         **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
+        voxel_size_model=detector.parser["voxel_size_model"],
     )
     centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
     tell(

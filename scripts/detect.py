@@ -29,6 +29,7 @@ def detect(
     output_dir: str = "detections",
     particle_diameter: float | None = None,
     weights: str | None = None,
+    bundle: str | None = None,
     config: str | None = None,
     contrast: str | None = None,
     voxel_size: float | tuple[float, ...] | None = None,
@@ -81,7 +82,10 @@ def detect(
     particle_diameter : float
         Rough diameter of the particles in Å; all distances and sizes below follow from it.
     weights : str
-        Trained networks (.pt).
+        Trained networks (.pt); by default the general ones that come along, models/model.pt. The voxel size and
+        thresholds of other networks come from the .json beside them.
+    bundle : str
+        A bundle, zip or folder: its settings and weights are used as they come.
     config : str
         JSON with settings, laid over configs/inference.json, as calibrate writes it; several with commas between.
     contrast : str
@@ -154,16 +158,18 @@ def detect(
     given = {
         name: value
         for name, value in locals().items()
-        if name not in ("tomograms", "config", "formats", "tile", "memory", "stream", "scratch_dir")
+        if name not in ("tomograms", "bundle", "config", "formats", "tile", "memory", "stream", "scratch_dir")
         and value is not None
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
     if tile is not None:
         given["tile"] = tile_of(tile)
+    if weights is not None and bundle is not None:
+        raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
     items = expand(tomograms)
     overlays = [one for one in (config or "").split(",") if one]
-    detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir)
+    detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle)
     failed = {}
     for number, item in enumerate(items, 1):
         path = item["image"]

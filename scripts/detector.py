@@ -29,10 +29,13 @@ from custom_transforms.zarr_read import import_zarr
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
 from scripts.streaming import SETTINGS, detect_streamed
+from scripts.unpack import unpacked
+from scripts.weights_record import read_record, recorded_settings
 
 __all__ = ["Detector", "check_device", "read_overlay"]
 
 ROOT = Path(__file__).parents[1]
+LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # null follows from particle_diameter
 # the steps of post-processing that have a form for volumes larger than memory
 STREAMABLE = {
     SplitPredictiond,
@@ -63,11 +66,18 @@ class Detector:
         Whether volumes go through files instead of memory; by default where memory does not suffice.
     scratch_dir : path, optional
         Where streamed volumes are kept meanwhile; by default where the results go.
+    bundle : path, optional
+        Another bundle, zip or folder, whose config, thresholds and weights are used instead of this one's.
 
     Raises
     ------
-    ValueError
-        If an override names no id of the config, or the device is not there.
+    FileNotFoundError, ValueError
+        If an override names no id of the config, the device is not there, or the bundle is none.
+
+    Notes
+    -----
+    ``inference.json`` holds the settings that belong to the bundle's own weights. Other weights bring theirs in the
+    record beside them (their voxel size, their thresholds), which lie below everything that was asked for.
     """
 
     def __init__(
@@ -77,13 +87,18 @@ class Detector:
         memory: float | None = None,
         stream: bool | None = None,
         scratch_dir: str | Path | None = None,
+        bundle: str | Path | None = None,
     ) -> None:
+        self.root = ROOT if bundle is None else unpacked(bundle)
         self.parser = ConfigParser()
-        self.parser.read_config([str(ROOT / "configs" / "inference.json")])
-        known = set(self.parser.get())
+        self.parser.read_config([str(self.root / "configs" / "inference.json")])
+        asked: dict[str, Any] = {"bundle_root": str(self.root)}
         for path in config:
-            self._override(read_overlay(path), known, str(path))
-        self._override({"bundle_root": str(ROOT), **(overrides or {})}, known, "options")
+            asked.update(self._known(read_overlay(path), str(path)))
+        asked.update(self._known(overrides or {}, "options"))
+        diameter = self.parser["particle_diameter"]
+        self._set(asked)
+        self._set(self._belonging(asked, diameter))
         check_device(self.parser.get_parsed_content("device"))
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
         self.postprocessing = self.parser.get_parsed_content("postprocessing")
@@ -92,13 +107,28 @@ class Detector:
         self.network = self.parser.get_parsed_content("network").eval()
         self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
 
-    def _override(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
-        for key, value in values.items():
-            if key.startswith("_"):
-                continue
-            if key.split("::")[0].split("#")[0] not in known:
+    def _known(self, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The values without comments; an id that the config lacks is an error."""
+        values = {key: value for key, value in values.items() if not key.startswith("_")}
+        for key in values:
+            if key.split("::")[0].split("#")[0] not in self.parser.get():
                 raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was done.")
+        return values
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
             self.parser[key] = value
+
+    def _belonging(self, asked: Mapping[str, Any], diameter: float) -> dict[str, Any]:
+        """Settings that follow from what was asked for: those of other weights, and lengths of another diameter."""
+        weights = Path(self.parser.get_parsed_content("weights")).expanduser()
+        follow: dict[str, Any] = {}
+        if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
+            follow = self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
+        own = follow.get("particle_diameter", diameter)
+        if asked.get("particle_diameter", own) != own:
+            follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size
+        return {key: value for key, value in follow.items() if key not in asked}
 
     def plan(self, tomogram: Tomogram) -> Plan | None:
         """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
-__all__ = ["MaskAndCenterNet", "join_state_dicts", "load_weights", "read_state_dict"]
+from custom_transforms.rescale import TOLERANCE
+from scripts.unpack import unpacked
+from scripts.weights_record import read_record, recorded_voxel_size
+
+__all__ = [
+    "MaskAndCenterNet",
+    "join_state_dicts",
+    "load_pretrained",
+    "load_weights",
+    "read_state_dict",
+    "weights_file",
+]
+
+PARTS = ("mask_network", "center_network")
 
 
 class MaskAndCenterNet(nn.Module):
@@ -41,7 +55,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     ValueError
         If the file is not a flat state dict of tensors.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a weights file (.pt), found none. Train the networks "
@@ -60,7 +74,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+def load_weights(network: nn.Module, path: str | Path, voxel_size: float | None = None) -> nn.Module:
     """Load a weights file into a network, exactly.
 
     Parameters
@@ -69,6 +83,9 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
         Changed in place.
     path : path
         A flat state dict.
+    voxel_size : float, optional
+        Å per voxel that tomograms will be rescaled to for the network; another size than the one the record beside
+        the weights names is a warning.
 
     Returns
     -------
@@ -81,6 +98,57 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
         As `read_state_dict`; also if names or shapes differ from the network's.
     """
     state = read_state_dict(path)
+    known = recorded_voxel_size(read_record(path))
+    if known is not None and voxel_size is not None and abs(voxel_size / known - 1) > TOLERANCE:
+        warnings.warn(
+            f"{path} was trained at {known:g} Å per voxel, but voxel_size_model is {voxel_size:g}: set it to {known:g}",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _load_exactly(network, state, path)
+
+
+def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str) -> nn.Module:
+    """Start a training from weights that are there, exactly; part of ``train_*.json``.
+
+    Parameters
+    ----------
+    network : nn.Module
+        One of the two networks; changed in place.
+    pretrained : path or None
+        Weights of both networks, of this one alone, or a bundle (zip or folder); None leaves the network as it is.
+    part : {"mask_network", "center_network"}
+        Which of a joint file's networks this one is.
+
+    Returns
+    -------
+    nn.Module
+        The same network.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_weights`; also if a joint file lacks the part.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")
+    if pretrained is None:
+        return network
+    state = read_state_dict(weights_file(pretrained))
+    if any(name.split(".")[0] in PARTS for name in state):
+        state = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+        if not state:
+            raise ValueError(f"{pretrained}: expected weights of {part}, but the file holds only the other network's.")
+    return _load_exactly(network, state, pretrained)
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights file behind a path: itself, or models/model.pt of a bundle (zip or folder)."""
+    path = Path(path).expanduser()
+    return unpacked(path) / "models" / "model.pt" if path.is_dir() or path.suffix == ".zip" else path
+
+
+def _load_exactly(network: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> nn.Module:
     own = network.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)

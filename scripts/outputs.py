@@ -71,6 +71,8 @@ class SaveDetectiond(Transform):
     copick : str, optional
         ``copick:CONFIG.json/OBJECT:USER/SESSION``: the particles are also written into that project as picks, and as
         instance segmentation (not of a streamed tomogram), under the run of the tomogram's name.
+    bundle_root : path
+        The bundle whose name and version are recorded; the one of this code if there is none.
 
     Notes
     -----
@@ -87,12 +89,13 @@ class SaveDetectiond(Transform):
         report: bool = True,
         overwrite: bool = False,
         copick: str | None = None,
+        bundle_root: str | Path = ".",
     ) -> None:
         if copick is not None and "*" in (words := split_picks_uri(copick)):
             raise ValueError(
                 f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, got {'/'.join(words)}."
             )
-        self.copick = copick
+        self.copick, self.bundle_root = copick, Path(bundle_root)
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         self.settings = {name: value for name, value in settings.items() if value is not None}
         self.formats = [find_format(one).name for one in formats]
@@ -230,7 +233,8 @@ class SaveDetectiond(Transform):
     ) -> dict[str, Any]:
         meta = data["image"].meta
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
-        metadata = json.loads((Path(__file__).parents[1] / "configs" / "metadata.json").read_text())
+        described = (root / "configs" / "metadata.json" for root in (self.bundle_root, Path(__file__).parents[1]))
+        metadata = json.loads(next(path for path in described if path.is_file()).read_text(encoding="utf-8"))
         return {
             "bundle": metadata["name"],
             "bundle_version": metadata["version"],

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class TrainingRun:
     ----------
     folder : path
         Gets ``model.pt`` (best averaged weights, a flat state dict on the CPU), ``last.pt`` (everything needed to
-        go on), ``metrics.csv`` (a row per epoch) and ``model.json`` (best epoch and score).
+        go on), ``metrics.csv`` (a row per epoch) and ``model.json`` (best epoch, score, data).
     trainer, evaluator : ignite engines
         The evaluator's key metric decides what is best; higher is better. It is run by MONAI's ValidationHandler.
     network : nn.Module
@@ -85,6 +85,8 @@ class TrainingRun:
         Go on from ``last.pt``. Otherwise the folder of an earlier run is moved aside first, never overwritten.
     progress : bool
         Show a progress bar.
+    record : mapping, optional
+        What the run is trained on (`describe_training`); goes into ``model.json``.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class TrainingRun:
         patience: int = 0,
         resume: bool | str = False,
         progress: bool | str = True,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.trainer, self.evaluator = trainer, evaluator
@@ -108,6 +111,7 @@ class TrainingRun:
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.dataset, self.seed = dataset, int(seed)
         self.resume, self.progress = as_truth("resume", resume), as_truth("progress", progress)
+        self.record = dict(record or {})
         self.best: dict[str, Any] = {"epoch": 0, "score": None, "metric": None}
         self.started = time.time()
         self.early_stopping = EarlyStopping(patience, self._score, trainer) if patience > 0 else None
@@ -168,7 +172,8 @@ class TrainingRun:
                 self.best = {"epoch": engine.state.epoch, "score": score, "metric": state.key_metric_name}
                 weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
                 _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
-                text = json.dumps({**self.best, "seed": self.seed}, indent=2) + "\n"
+                made = {**self.best, "seed": self.seed, "training": self.record}
+                text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
                 _replace(self.folder / "model.json", lambda path: path.write_text(text))
         row = {
             "epoch": engine.state.epoch,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.bundle_zip import archive, case, tree, weights  # noqa: F401  fixtures
+
 os.environ.setdefault("MONAI_FAIL_ON_DUPLICATE_CONFIG", "1")
 
 ROOT = Path(__file__).parents[1]

@@ -1,80 +1,26 @@
-"""The release kit: what goes into the zip, what verification notices, and use of the zip elsewhere."""
+"""The release kit: what goes into the zip, and what verification notices."""
 
-import functools
 import hashlib
-import http.server
 import json
+import os
 import re
-import shlex
 import shutil
 import stat
 import subprocess
-import sys
-import threading
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, download
 
 from bundle.__main__ import VERBS
 from bundle.build import build_bundle, bundle_files, with_settings
 from bundle.checks import code, configs, files, metadata, networks
-from bundle.checks.common import Case
 from bundle.join import join
-from bundle.unpack import extract, unpacked
-from bundle.verify import verify_zip
-from scripts.cli import find_verb, main, safe_arguments
-from tests.conftest import ROOT
-
-NAME = "cryoet_particle_detection"
-CARD = (ROOT / "bundle" / "docs" / "README.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A copy of the repository's parts without git, with networks and tiles small enough for a test."""
-    root = tmp_path_factory.mktemp("tree")
-    for name in ("configs", "scripts", "custom_transforms", "bundle"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("LICENSE", "requirements.txt"):
-        shutil.copy(ROOT / name, root / name)
-    for name, old, new in (
-        ("inference.json", "[16, 16, 32, 64, 128, 16]", "[4, 4, 4, 4, 4, 4]"),
-        ("metadata.json", '"spatial_shape": [96, 96, 96]', '"spatial_shape": [32, 48, 32]'),
-    ):
-        text = (root / "configs" / name).read_text()
-        assert text.count(old) == 2
-        (root / "configs" / name).write_text(text.replace(old, new))
-    return root
-
-
-@pytest.fixture(scope="module")
-def weights(tree, tmp_path_factory):
-    parser = ConfigParser()
-    parser.read_config(str(tree / "configs" / "inference.json"))
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(parser.get_parsed_content("network_def").state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def archive(tree, weights, tmp_path_factory):
-    return build_bundle(tree, weights, tmp_path_factory.mktemp("dist"))
-
-
-@pytest.fixture
-def case(archive, tmp_path):
-    """An unpacked bundle to damage, as the checks see it."""
-    (tmp_path / "elsewhere").mkdir()
-    return Case(archive, extract(archive, tmp_path / "unpacked"), tmp_path / "elsewhere")
-
-
-def read_zip(path, name):
-    with zipfile.ZipFile(path) as file:
-        return file.read(f"{NAME}/{name}").decode()
+from bundle.verify import newest_zip, verify_zip
+from scripts.cli import main
+from scripts.unpack import unpacked
+from tests.bundle_zip import NAME, read_zip
 
 
 def edit_json(path, **values):
@@ -100,7 +46,10 @@ def test_the_zip_has_one_folder_with_the_parts_the_zoo_wants_and_nothing_else(ar
     assert names == sorted(names) and all(name.startswith(f"{NAME}/") for name in names)
     tops = {name.split("/")[1] for name in names}
     assert tops == {"LICENSE", "configs", "custom_transforms", "docs", "models", "scripts"}
-    assert [name for name in names if "/models/" in name] == [f"{NAME}/models/model.pt"]
+    assert [name for name in names if "/models/" in name] == [
+        f"{NAME}/models/model.json",
+        f"{NAME}/models/model.pt",
+    ]
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -243,6 +192,15 @@ def test_a_missing_or_damaged_zip_gets_a_clear_error(archive, tmp_path):
 # verify
 
 
+def test_verify_without_a_zip_takes_the_newest(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Make it: python -m bundle build"):
+        newest_zip(tmp_path)
+    for number, name in enumerate(("b.zip", "c.zip", "a.zip")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (number, number))
+    assert newest_zip(tmp_path).name == "a.zip"
+
+
 def test_a_sound_bundle_passes_the_quick_checks(case):
     assert "files" in files.check_required_files(case)
     assert files.check_name(case) == case.archive.name
@@ -346,54 +304,3 @@ def test_a_failed_check_is_a_line_and_exit_code_1(archive, tmp_path, capfd):
     assert re.search(r"^ 2\. required files +failed: missing: configs/inference.json", output.out, re.MULTILINE)
     assert re.search(r"^ 4\. version and changelog +ok ", output.out, re.MULTILINE)
     assert "checks above failed" in output.err
-
-
-# elsewhere
-
-
-def test_monai_downloads_the_zip_from_a_file_and_from_a_server(archive, tmp_path):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        urls = [archive.as_uri(), f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"]
-        for index, url in enumerate(urls):
-            download(name=NAME, url=url, bundle_dir=tmp_path / str(index), progress=False)
-        server.shutdown()
-    for index in range(2):
-        assert json.loads((tmp_path / str(index) / NAME / "docs/provenance.json").read_text())["name"] == NAME
-
-
-@pytest.mark.slow
-def test_the_model_cards_python_runs_elsewhere_and_gives_the_networks(archive, tmp_path):
-    extract(archive, tmp_path / "bundles")
-    block = re.search(r"```python\n(.*?)```", CARD, re.DOTALL).group(1)
-    program = block + "\nimport os, scripts\nprint(type(network).__name__, os.path.realpath(scripts.__file__))\n"
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    module = (tmp_path / "bundles" / NAME / "scripts" / "__init__.py").resolve()
-    assert result.stdout.splitlines()[-1] == f"MaskAndCenterNet {module}"
-
-
-@pytest.mark.slow
-def test_the_command_line_works_from_the_unpacked_zip(archive, case, tmp_path):
-    tomogram = case.dataset / "noise.mrc"
-    command = [sys.executable, "-m", "scripts", "detect", str(tomogram), "--output_dir", str(tmp_path / "out")]
-    command += ["--device", "cpu", "--tile", "32,48,64"]
-    result = subprocess.run(command, cwd=case.root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out" / "noise" / "noise_instances.mrc").is_file()
-
-
-def test_the_model_cards_commands_are_understood():
-    commands = re.findall(r"python -m scripts \w+ [^`\n)]+", CARD)
-    assert len(commands) >= 2
-    for command in commands:
-        verb, *arguments = shlex.split(command)[3:]
-        assert safe_arguments(verb, find_verb(verb), arguments)
-
-
-def test_the_model_card_says_what_a_user_must_know():
-    assert "does not ship pretrained weights yet" in CARD
-    assert "puts the bundle's folder on `sys.path` first" in CARD
-    for path in re.findall(r"`((?:configs|scripts|custom_transforms)/[\w./]*)`", CARD):
-        assert (ROOT / path).exists(), path

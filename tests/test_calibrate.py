@@ -66,12 +66,14 @@ def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
         source="set A",
         method="nearest",
         radius_max=60.0,
+        voxel_size_model=10.0,
     )
     overlay = json.loads((tmp_path / "new" / "thresholds.json").read_text(encoding="utf-8"))
     assert set(overlay) == {
-        *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max")
+        *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max"),
+        "voxel_size_model",
     }
-    assert (overlay["method"], overlay["radius_max"]) == ("nearest", 60.0)
+    assert (overlay["method"], overlay["radius_max"], overlay["voxel_size_model"]) == ("nearest", 60.0, 10.0)
     assert overlay["center_threshold"] == pytest.approx(chosen["center_threshold"])
     assert "on set A: 1 tomograms, 30 particles of 70 Å" in overlay["_desc_"]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["thresholds.json"]

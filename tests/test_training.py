@@ -32,6 +32,7 @@ def test_a_run_writes_weights_last_state_and_a_row_per_epoch(name, metric, datas
     assert (
         record["metric"] == metric and record["score"] == max(float(row[metric]) for row in rows) or record["score"] > 0
     )
+    assert record["training"]["voxel_size"] == VOXEL_SIZE and record["training"]["dataset"]["tomograms"] == 1
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in weights.values())
 

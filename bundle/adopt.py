@@ -1,0 +1,65 @@
+"""Make weights and their thresholds the ones that detection uses unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bundle.build import ROOT, check_fit, read_overlay, with_settings
+from bundle.join import write_record
+from custom_transforms.atomic import atomic_path
+from scripts.weights_record import read_record, recorded_settings
+
+__all__ = ["adopt", "adopt_weights"]
+
+
+def adopt(weights: str, thresholds: str | None = None, metrics: str | None = None) -> None:
+    """Make weights the shipped ones: models/model.pt, its record, and the thresholds of configs/inference.json.
+
+    example: python -m bundle adopt runs/model.pt --thresholds runs/thresholds.json --metrics runs/metrics.json
+
+    Parameters
+    ----------
+    weights : str
+        Weights of both networks, as join makes them.
+    thresholds : str
+        Settings that calibrate chose (JSON).
+    metrics : str
+        Measured figures (a JSON object), for the record.
+    """
+    changed = adopt_weights(ROOT, weights, thresholds, metrics)
+    print(f"models/model.pt: now {weights}; in configs/inference.json: {', '.join(changed) or 'nothing changed'}")
+
+
+def adopt_weights(
+    root: Path, weights: str | Path, thresholds: str | Path | None = None, metrics: str | Path | None = None
+) -> dict[str, Any]:
+    """`adopt` for any repository; returns the settings that are new in ``configs/inference.json``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the weights do not fit the config. Then nothing was written.
+    """
+    source, target = Path(weights).expanduser(), root / "models" / "model.pt"
+    record = {**(read_record(source) or {})}
+    overlay = {} if thresholds is None else read_overlay(thresholds)
+    if metrics is not None:
+        record["metrics"] = read_overlay(metrics)
+    if "_desc_" in overlay:
+        record["thresholds"] = overlay["_desc_"]
+    settings = recorded_settings({"settings": {**recorded_settings(record), **overlay}})
+    config = root / "configs" / "inference.json"
+    before = json.loads(config.read_text(encoding="utf-8"))
+    text = with_settings(config.read_text(encoding="utf-8"), settings, str(thresholds or source))
+    check_fit(json.loads(text), source)
+    target.parent.mkdir(exist_ok=True)
+    if source.resolve() != target.resolve():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+    write_record(target, {**record, "settings": settings})
+    with atomic_path(config) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return {key: value for key, value in settings.items() if before[key] != value}

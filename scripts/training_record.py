@@ -1,0 +1,82 @@
+"""What a training run is trained on, for the record beside its weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.io import read_tomogram
+from custom_transforms.rescale import TOLERANCE
+from scripts.datalist import load_datalist
+from scripts.networks import weights_file
+from scripts.plan import mrc_geometry
+from scripts.weights_record import file_digest, read_record, recorded_voxel_size
+
+__all__ = ["describe_training"]
+
+
+def describe_training(
+    dataset_dir: str | Path,
+    voxel_size: float | None = None,
+    contrast: str = "dark",
+    pretrained: str | Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Say what a run is trained on, for its ``model.json``; part of ``train_*.json``.
+
+    Parameters
+    ----------
+    dataset_dir : path
+        Folder with a ``dataset.json``.
+    voxel_size : float, optional
+        Å per voxel that replaces what the files say.
+    contrast : str
+        Of items that do not say their own.
+    pretrained : path, optional
+        The weights the run starts from; another voxel size than theirs is a warning.
+    **settings
+        Recorded as they are.
+
+    Returns
+    -------
+    dict
+        ``dataset`` (name, sha256 of its dataset.json, tomograms), ``voxel_size`` (a number, None where no file says
+        it, or a list where tomograms differ), ``contrast``, and the settings.
+    """
+    items = load_datalist(dataset_dir, "training")
+    path = Path(dataset_dir).expanduser() / "dataset.json"
+    name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.resolve().name
+    sizes = [voxel_size] if voxel_size is not None else sorted({_voxel_size(item) for item in items} - {0.0})
+    size = sizes[0] if len(sizes) == 1 else sizes or None
+    contrasts = sorted({str(item.get("contrast", contrast)) for item in items})
+    known = None if pretrained is None else recorded_voxel_size(read_record(weights_file(pretrained)))
+    if known is not None and isinstance(size, (int, float)) and abs(size / known - 1) > TOLERANCE:
+        logging.getLogger(__name__).warning(
+            "%s was trained at %g Å per voxel, these tomograms have %g Å: particles look larger or smaller to it. "
+            "`python -m scripts prepare --voxel_size %g` stores them at its size.",
+            pretrained, known, size, known,
+        )  # fmt: skip
+    return {
+        "dataset": {"name": name, "sha256": file_digest(path), "tomograms": len(items)},
+        "voxel_size": size,
+        "contrast": contrasts[0] if len(contrasts) == 1 else contrasts,
+        "pretrained": None if pretrained is None else str(pretrained),
+        **settings,
+    }
+
+
+def _voxel_size(item: Mapping[str, Any]) -> float:
+    """Å per voxel of a tomogram along x, to four digits; 0 if nothing says it."""
+    geometry = mrc_geometry(item["image"])
+    if geometry is not None:
+        size = np.asarray(geometry[1])
+    else:
+        _, metadata = read_tomogram(item["image"], voxel_size=item.get("voxel_size"))
+        size = np.asarray(metadata["voxel_size_zyx"])
+    known = float(size[-1]) or float(np.ravel(item.get("voxel_size") or 0.0)[-1])
+    return float(f"{known:.4g}")

@@ -1,0 +1,65 @@
+"""The record beside a weights file, ``model.json``: what it was trained on, and the settings it detects with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["file_digest", "read_record", "recorded_settings", "recorded_voxel_size"]
+
+
+def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any] | None:
+    """Read the ``.json`` beside a weights file; None if there is none.
+
+    Parameters
+    ----------
+    weights : path
+        The ``.pt`` file.
+    digest : str, optional
+        sha256 of the weights, where it is known already.
+
+    Raises
+    ------
+    ValueError
+        If it is not a JSON object, or names the sha256 of other weights.
+    """
+    path = Path(weights).with_suffix(".json")
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object, got a {type(record).__name__}.")
+    if "sha256" in record:
+        found = digest or file_digest(weights)
+        if record["sha256"] != found:
+            raise ValueError(
+                f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
+                f"the file's {found[:8]}). Join the two runs again with `python -m bundle join`, or remove it."
+            )
+    return record
+
+
+def file_digest(path: str | Path) -> str:
+    """The sha256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recorded_settings(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Ids of ``configs/inference.json`` and their values that belong to the weights: voxel size, thresholds."""
+    settings = {} if record is None else record.get("settings", {})
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
+
+
+def recorded_voxel_size(record: Mapping[str, Any] | None) -> float | None:
+    """Å per voxel that weights were trained at, of a joint record or of a single run's; None if it is not said."""
+    if record is None:
+        return None
+    value = recorded_settings(record).get("voxel_size_model", record.get("training", {}).get("voxel_size"))
+    return float(value) if isinstance(value, (int, float)) else None
