@@ -83,7 +83,7 @@ def run_demo(
             "repository: `git checkout -- models/model.pt` brings them back. `make demo-real` needs none."
         )
     folder = Path(output_dir).expanduser().resolve()
-    given = {} if weights is None else {"weights": str(weights)}
+    given: dict[str, Any] = {} if weights is None else {"weights": str(weights)}
     sides = [int(side) for side in shape]
     given |= {"output_dir": str(folder / "detections"), "overwrite": True, "report": False}
     given |= {"tile": [_tile(side) for side in sides], "overlap": OVERLAP}

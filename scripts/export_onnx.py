@@ -117,6 +117,8 @@ def write_onnx(
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
+        if program is None:
+            raise RuntimeError("torch.onnx.export gave no program: expected one with dynamo=True.")
         model = program.model_proto
         for key, value in (metadata or {}).items():
             if value is not None:

@@ -18,7 +18,7 @@ from scripts.evaluate import evaluate
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.data import TEST
 
-COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall", "merged rate", "center error (Å)", "PQ")
+COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)", "PQ")
 
 
 def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
         "precision": points["precision"],
         "recall": points["recall"],
         "merged rate": volume["merged_rate"],
-        "center error (Å)": points["mean_center_error_angstrom"],
+        "error (Å)": points["mean_center_error_angstrom"],
         "PQ": volume["panoptic_quality"],
     }
 
@@ -49,7 +49,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def _cell(name: str, value: Any) -> str:
     if name == "interval":
         return " to ".join(f"{one:.3f}" for one in value)
-    if name == "center error (Å)":
+    if name == "error (Å)":
         return f"{value:.1f}"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
@@ -66,7 +66,7 @@ def main(folder: Path, output: Path, scenes: list[str], **options: Any) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--output", type=Path, default=Path("runs/general/scores.json"), help="scores; maps go beside it")
+    parser.add_argument("--output", type=Path, default=Path("runs/general/scores.json"), help="scores")
     parser.add_argument("--weights")
     parser.add_argument("--config", help="thresholds from `python -m scripts calibrate`")
     parser.add_argument("--scenes", nargs="+", default=list(TEST), choices=TEST)
