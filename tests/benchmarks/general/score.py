@@ -23,7 +23,12 @@ COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall",
 
 def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
     """Detect on the tomograms of one scene and compare with their truth; ``options`` are those of `detect`."""
-    detect(str(folder), output_dir=str(output_dir), report=False, **options)
+    detect(
+        *(str(path) for path in sorted(folder.glob("*/tomogram.mrc"))),
+        output_dir=str(output_dir),
+        report=False,
+        **options,
+    )
     pooled = evaluate(output_dir, folder, coloured=False)["pooled"]
     points, volume = pooled["points"], pooled["volume"]
     return {
