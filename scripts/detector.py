@@ -124,7 +124,8 @@ class Detector:
         weights = Path(self.parser.get_parsed_content("weights")).expanduser()
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
-            follow = self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
+            follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
+            follow |= self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
         own = follow.get("particle_diameter", diameter)
         if asked.get("particle_diameter", own) != own:
             follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size

@@ -102,6 +102,8 @@ def test_a_tomogram_of_8_angstrom_is_seen_at_the_10_angstrom_of_the_config(files
     write_mrc(tmp_path / "fine.mrc", (noise - (labels > 0)).astype(np.float32), 8.0)
     torch.save(torch.load(files / "model.pt", weights_only=True), tmp_path / "bare.pt")
     given = {"weights": str(tmp_path / "bare.pt"), "tile": [24, 40, 48], "min_size": 1.0, "center_threshold": 0.1}
+    given["voxel_size_model"] = 10.0  # these weights have no record, and would be left to the tomogram's voxels
+    assert Detector({**OPTIONS, "weights": given["weights"]}).parser["voxel_size_model"] is None
     detector = Detector({**OPTIONS, **given, "particle_diameter": DIAMETER, "output_dir": str(tmp_path / "out")})
     seen = []
     detector.network = Blobs()
