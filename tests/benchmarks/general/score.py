@@ -18,7 +18,17 @@ from scripts.evaluate import evaluate
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.data import TEST
 
-COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall", "merged rate", "center error (Å)", "PQ")
+COLUMNS = (
+    "scene",
+    "particles",
+    "center F1",
+    "interval",
+    "precision",
+    "recall",
+    "merged rate",
+    "center error (Å)",
+    "PQ",
+)
 
 
 def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
@@ -66,7 +76,9 @@ def main(folder: Path, output: Path, scenes: list[str], **options: Any) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--output", type=Path, default=Path("runs/general/scores.json"), help="scores; maps go beside it")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/general/scores.json"), help="scores; maps go beside it"
+    )
     parser.add_argument("--weights")
     parser.add_argument("--config", help="thresholds from `python -m scripts calibrate`")
     parser.add_argument("--scenes", nargs="+", default=list(TEST), choices=TEST)
