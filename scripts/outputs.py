@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,22 @@ def tomogram_name(path: str | Path) -> str:
     >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr"), tomogram_name("vlp_006/tomogram.mrc")
     ('TS_001', 'vlp_006')
     """
-    return tomogram_stem(os.path.abspath(path))
+    return portable_name(tomogram_stem(os.path.abspath(path)))
+
+
+def portable_name(name: str) -> str:
+    """Replace what Windows does not take in file names, so that results can be copied there.
+
+    Examples
+    --------
+    >>> portable_name("TS_01"), portable_name("a:b?"), portable_name("con"), portable_name("x.")
+    ('TS_01', 'a_b_', 'con_', 'x_')
+    """
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', "_", name)
+    return f"{name}_" if name.partition(".")[0].upper() in _RESERVED else name
+
+
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{one}{number}" for one in ("COM", "LPT") for number in range(1, 10))}
 
 
 class SaveDetectiond(Transform):

@@ -46,7 +46,7 @@ def write_view_files(
 
     ``<prefix>_chimerax.cxc`` opens tomogram, labels and markers (``.cmm``, coloured by score); ``<prefix>_artiax.cxc``
     opens tomogram and particles in ArtiaX (``.coords``); ``<prefix>.mod`` is an IMOD model, written if imodmodel is
-    installed. Both scripts set the volumes' first voxel to 0 Å, which is where the particles are counted from.
+    installed. In both programs the volumes' first voxel is at 0 Å, which is where the particles are counted from.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def _chimerax(name: str, tomogram: Path | None, size_zyx: tuple[int, ...]) -> st
         lines += [
             f'open "{tomogram.as_posix()}" id 1',
             "volume #1 originIndex 0,0,0",
-            f"volume #1 plane z,{size_zyx[0] // 2} style image",
+            f"volume #1 style image planes z,{size_zyx[0] // 2}",
         ]
     lines += [
         f'open "{name}_instances.mrc" id 2',
@@ -133,7 +133,7 @@ def _chimerax(name: str, tomogram: Path | None, size_zyx: tuple[int, ...]) -> st
 def _artiax(name: str, tomogram: Path | None, voxel: np.ndarray, diameter: float) -> str:
     lines = [f"# {name}: open this file in ChimeraX with the ArtiaX plug-in", "artiax start"]
     if tomogram is not None:
-        lines += [f'artiax open tomo "{tomogram.as_posix()}"', "volume #1.1.1 originIndex 0,0,0"]
+        lines.append(f'artiax open tomo "{tomogram.as_posix()}"')  # ArtiaX puts its first voxel at 0 Å itself
     lines += [
         f'open "{name}_artiax.coords" format coords',
         f"artiax particles originScaleFactor {voxel[2]:g} radius {diameter / 4:.1f}",

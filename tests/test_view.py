@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -170,11 +171,36 @@ def test_scripts_of_other_programs_hold_the_kept_particles(run_dir, capsys):
     assert opened == [str(run_dir.parent / "TS_01.mrc"), "TS_01_instances.mrc", "TS_01_markers.cmm"]
     assert all((run_dir / name).exists() for name in opened)  # ChimeraX works in the script's folder
     assert script.count("volume #1 originIndex 0,0,0") == script.count("volume #2 originIndex 0,0,0") == 1
+    assert f"volume #1 style image planes z,{SHAPE[0] // 2}" in script
     artiax = (run_dir / "TS_01_artiax.cxc").read_text()
     assert "artiax particles originScaleFactor 8 " in artiax and "TS_01_artiax.coords" in artiax
     pytest.importorskip("imodmodel")
+    from imodmodel import read as read_model
+
+    points = read_model(run_dir / "TS_01.mod")[["z", "y", "x"]].to_numpy()
+    np.testing.assert_allclose(points - [0.0, 0.5, 0.5], CENTERS[:2], atol=1e-4)
     model = read_particles(run_dir / "TS_01.mod", voxel_size=VOXEL)
     np.testing.assert_allclose(model.centers_xyz_angstrom[:, ::-1], expected, atol=1e-3)
+
+
+KNOWN_COMMANDS = {  # of ChimeraX (user/commands) and ArtiaX (user/commands/artiax_*), with the keywords they take
+    "close": {"session"},
+    "open": {"id", "format"},
+    "volume": {"originIndex", "style", "planes", "region", "step", "level", "color", "transparency"},
+    "view": {"orient"},
+    "artiax": {"start", "open", "tomo", "particles", "originScaleFactor", "radius", "view", "xy"},
+}
+VALUES = {"image", "surface", "all", "coords"}
+
+
+def test_scripts_hold_only_commands_and_keywords_that_chimerax_and_artiax_document(run_dir):
+    view(str(run_dir), tomogram=str(run_dir.parent / "TS_01.mrc"), files=True)
+    for name in ("TS_01_chimerax.cxc", "TS_01_artiax.cxc"):
+        for line in (run_dir / name).read_text().splitlines():
+            words = shlex.split(line, comments=line.startswith("#"))
+            if words:
+                plain = [one for one in words[1:] if one.isalpha() and one not in VALUES]
+                assert set(plain) <= KNOWN_COMMANDS[words[0]], line
 
 
 @pytest.mark.slow
