@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from custom_transforms.slabs import slabs
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = ["GOLD_DEVIATIONS", "GOLD_DIAMETERS", "gold_beads"]
 
 GOLD_DIAMETERS = (30.0, 250.0)  # Å; beads in use are 5 to 20 nm, and reconstruction blurs them
 GOLD_DEVIATIONS = 8.0
+SAMPLED_VOXELS = 4_000_000  # enough for a median, and a moment's work
+SLAB_VOXELS = 2**22
 GOLD_FLATNESS = 0.6  # mean over peak above half the peak: 0.7 for a blurred bead, less for a spike of noise
 
 
 def gold_beads(
-    image: np.ndarray, labels: np.ndarray, table: pd.DataFrame, voxel_size_zyx: np.ndarray,
+    image: Any, labels: Any, table: pd.DataFrame, voxel_size_zyx: np.ndarray,
     diameters: tuple[float, float] = GOLD_DIAMETERS, deviations: float = GOLD_DEVIATIONS,
 ) -> np.ndarray:  # fmt: skip
     """Tell which particles hold a gold bead: something small, compact and far beyond the contrast of protein.
@@ -28,9 +31,9 @@ def gold_beads(
 
     Parameters
     ----------
-    image : ndarray, shape (Z, Y, X)
-        Protein (and gold) bright.
-    labels : ndarray, shape (Z, Y, X), int
+    image : array-like, shape (Z, Y, X)
+        Protein (and gold) bright. Image and labels are only sliced, a part at a time.
+    labels : array-like, shape (Z, Y, X), int
     table : DataFrame
         Particles; those with label 0 are never gold.
     voxel_size_zyx : ndarray, shape (3,)
@@ -44,18 +47,20 @@ def gold_beads(
     ndarray of bool, one per row
     """
     sizes = as_voxel_size_zyx(voxel_size_zyx)
-    sample = np.concatenate([slab[:, ::3, ::3].ravel() for slab in slabs(image)]).astype(np.float32)
+    step = int(np.ceil(np.cbrt(np.prod(image.shape, dtype=float) / SAMPLED_VOXELS)))
+    planes = [np.asarray(image[z : z + 1])[:, ::step, ::step].ravel() for z in range(0, image.shape[0], step)]
+    sample = np.concatenate(planes).astype(np.float32)
     middle = float(np.median(sample))
     spread = 1.4826 * float(np.median(np.abs(sample - middle)))
     result = np.zeros(len(table), dtype=bool)
     if spread <= 0:
         return result
     reach = np.ceil(diameters[1] / sizes).astype(int)
-    boxes = ndimage.find_objects(labels)
+    boxes = _boxes(labels)
     for row, label in enumerate(table["label"].to_numpy()):
-        box = boxes[label - 1] if 0 < label <= len(boxes) else None
-        if box is None:
+        if label not in boxes:
             continue
+        box = boxes[label]
         values = np.where(labels[box] == label, image[box], -np.inf)
         if values.max() < middle + deviations * spread:
             continue
@@ -64,6 +69,20 @@ def gold_beads(
         window = tuple(slice(a, b) for a, b in zip(first, peak + reach + 1, strict=True))
         result[row] = _is_bead(image[window] - middle, tuple(peak - first), sizes, diameters, deviations * spread)
     return result
+
+
+def _boxes(labels: Any) -> dict[int, tuple[slice, ...]]:
+    """The box of every label, from one pass over the volume in slabs."""
+    bounds: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    depth = max(1, SLAB_VOXELS // (labels.shape[1] * labels.shape[2]))
+    for start in range(0, labels.shape[0], depth):
+        for label, box in enumerate(ndimage.find_objects(np.asarray(labels[start : start + depth])), start=1):
+            if box is not None:
+                low = np.array([one.start for one in box]) + (start, 0, 0)
+                high = np.array([one.stop for one in box]) + (start, 0, 0)
+                first, last = bounds.get(label, (low, high))
+                bounds[label] = np.minimum(first, low), np.maximum(last, high)
+    return {label: tuple(map(slice, low, high)) for label, (low, high) in bounds.items()}
 
 
 def _is_bead(

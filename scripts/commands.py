@@ -80,7 +80,7 @@ def calibrate(
     Parameters
     ----------
     dataset_dir : str
-        Folder with a dataset.json.
+        Folder with a dataset.json, or copick:CONFIG.json/TYPE@SPACING/OBJECT:USER/SESSION.
     output : str
         Settings file to write.
     particle_diameter : float
@@ -148,7 +148,8 @@ def evaluate(
     Parameters
     ----------
     predicted : str
-        A label volume, a particle list, or a folder of them, for example what detect wrote.
+        A label volume, a particle list, or a folder of them, for example what detect wrote; or of a copick project
+        picks (copick:CONFIG.json/OBJECT:USER/SESSION) or segmentations (with @SPACING at its end).
     truth : str
         The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
     output_dir : str

@@ -5,10 +5,13 @@ the copick package needs zarr below 3 and this project zarr 3. Its words in one 
 
 - tomograms: ``copick:project.json/wbp@10.0``, the type and the voxel spacing; of every run
 - picks: ``copick:project.json/ribosome:alice/1``, object, user and session; ``*`` stands for any of them
+- segmentations: see `copick_labels`
 """
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,12 +29,15 @@ __all__ = [
     "CopickProject",
     "CopickTomogram",
     "find_tomograms",
+    "fits",
     "is_copick",
     "list_tomograms",
     "open_project",
     "read_picks",
     "read_picks_by_uri",
+    "runs_with_picks",
     "split_picks_uri",
+    "split_uri",
 ]
 
 SCHEME = "copick:"
@@ -181,7 +187,7 @@ def find_tomograms(uri: str) -> list[CopickTomogram]:
     ValueError
         If a type or spacing has to be chosen, or there is none; lists what there is.
     """
-    config, rest = _split(uri)
+    config, rest = split_uri(uri)
     tomo_type, at, spacing = rest.partition("@")
     wanted = _number(spacing) if at else None
     if at and wanted is None:
@@ -228,11 +234,8 @@ def read_picks(
     project = config if isinstance(config, CopickProject) else open_project(config)
     lists: list[ParticleList] = []
     first: dict[tuple[str, str], str] = {}
-    known: set[str] = set()
-    for (run, name, who, when), path in sorted(_pick_files(project).items()):
-        known.add(f"{name}:{who}/{when}")
-        wanted = zip((object_name, user, session), (name, who, when), strict=True)
-        if not all(want in ("*", have) for want, have in wanted) or (runs is not None and run not in runs):
+    for (run, name, who, when), path in sorted(_pick_files(project, runs).items()):
+        if not fits((object_name, user, session), (name, who, when)):
             continue
         other = first.setdefault((run, name), f"{name}:{who}/{when}")
         if other != f"{name}:{who}/{when}":
@@ -252,14 +255,21 @@ def read_picks(
             )
         )
     if not lists:
+        known = {f"{name}:{who}/{when}" for _, name, who, when in _pick_files(project)}
         listed = ", ".join(sorted(known)) or "none"
         raise ValueError(f"{project.config}: no picks {object_name}:{user}/{session}; the project has {listed}.")
     return ParticleList.concat(lists)
 
 
-def read_picks_by_uri(uri: str | Path) -> ParticleList:
+def read_picks_by_uri(uri: str | Path, runs: Sequence[str] | None = None) -> ParticleList:
     """`read_picks` of ``copick:CONFIG.json/OBJECT:USER/SESSION``; what is left out is any."""
-    return read_picks(*split_picks_uri(str(uri)))
+    return read_picks(*split_picks_uri(str(uri)), runs)
+
+
+def runs_with_picks(uri: str | Path) -> list[str]:
+    """The runs that have picks of ``copick:CONFIG.json/OBJECT:USER/SESSION``, sorted; possibly none."""
+    config, *wanted = split_picks_uri(str(uri))
+    return sorted({run for run, *have in _pick_files(open_project(config)) if fits(wanted, have)})
 
 
 def split_picks_uri(uri: str) -> tuple[str, str, str, str]:
@@ -272,7 +282,7 @@ def split_picks_uri(uri: str) -> tuple[str, str, str, str]:
     >>> split_picks_uri("copick:project.json")
     ('project.json', '*', '*', '*')
     """
-    config, rest = _split(uri)
+    config, rest = split_uri(uri)
     name, _, who = rest.partition(":")
     user, _, session = who.partition("/")
     if "/" in name or "/" in session:
@@ -280,7 +290,8 @@ def split_picks_uri(uri: str) -> tuple[str, str, str, str]:
     return config, name or "*", user or "*", session or "*"
 
 
-def _split(uri: str) -> tuple[str, str]:
+def split_uri(uri: str) -> tuple[str, str]:
+    """Take the config's path and what follows it apart; ValueError if it is not of this scheme."""
     match = _URI.match(uri)
     if match is None:
         raise ValueError(f"{uri}: expected copick:CONFIG.json, with /TYPE@SPACING or /OBJECT:USER/SESSION after it.")
@@ -304,10 +315,17 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _pick_files(project: CopickProject) -> Mapping[tuple[str, str, str, str], Path]:
+def fits(wanted: Sequence[str], have: Sequence[str]) -> bool:
+    """Tell whether object, user and session are the wanted ones, where ``*`` takes any."""
+    return all(want in ("*", one) for want, one in zip(wanted, have, strict=True))
+
+
+def _pick_files(project: CopickProject, runs: Sequence[str] | None = None) -> Mapping[tuple[str, str, str, str], Path]:
+    """The file of every (run, object, user, session)."""
     found: dict[tuple[str, str, str, str], Path] = {}
-    for root in project.roots:
-        for path in (root / "ExperimentRuns").glob("*/Picks/*.json"):
+    patterns = ["*/Picks/*.json"] if runs is None else [f"{glob.escape(run)}/Picks/*.json" for run in runs]
+    for root, pattern in itertools.product(project.roots, patterns):
+        for path in (root / "ExperimentRuns").glob(pattern):
             parts = path.stem.split("_", 2)
             if len(parts) == 3 and not path.name.startswith("."):
                 found.setdefault((path.parents[1].name, parts[2], parts[0], parts[1]), path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.naming import tomogram_base_name, tomogram_stem
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.zarr_write import write_labels_zarr
 from scripts.copick_project import CopickProject, open_project
@@ -14,7 +15,7 @@ from scripts.particles import copick_json
 from scripts.particles.context import TomogramContext
 from scripts.particles.particle_list import ParticleList
 
-__all__ = ["write_picks", "write_segmentation"]
+__all__ = ["check_target", "run_of", "write_picks", "write_segmentation"]
 
 SEGMENTATION_FOLDERS = {"instance": "InstanceSegmentations", "binary": "Segmentations"}
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s_]')  # copick's own rule: names are parts of file names
@@ -28,13 +29,14 @@ def write_picks(
     session: str = "1",
     voxel_spacing: float | None = None,
     overwrite: bool = False,
+    run: str | None = None,
 ) -> list[Path]:
     """Write particles as picks, a file per run and object, into the project's overlay.
 
     Parameters
     ----------
     particles : ParticleList
-        Their tomograms are the runs. An empty list writes nothing.
+        Their tomograms are the runs. An empty list writes nothing, unless ``run`` is given.
     config : path or CopickProject
     object_name : str
         Object of the project that all of them are; ``*`` takes each particle's class.
@@ -44,6 +46,8 @@ def write_picks(
         Å of the tomogram they were found in, noted in the file.
     overwrite : bool
         Replace picks of the same object, user and session.
+    run : str, optional
+        The run that all particles are of, with a named object; no particle then makes a file of no picks.
 
     Returns
     -------
@@ -57,19 +61,19 @@ def write_picks(
         written then.
     """
     project = config if isinstance(config, CopickProject) else open_project(config)
-    names = particles.class_name if object_name == "*" else np.full(len(particles), object_name)
+    names = np.asarray(particles.class_name) if object_name == "*" else np.full(len(particles), object_name)
+    spelled = sorted(set(map(str, particles.tomogram)))
+    known = {tomogram: run or run_of(project, tomogram) for tomogram in spelled}
+    runs = np.array([known[str(tomogram)] for tomogram in particles.tomogram], dtype=str)
+    wanted = set(zip(runs.tolist(), map(str, names), strict=True)) | ({(run, object_name)} if run else set())
     jobs = {}
-    for run, name in sorted(set(zip(map(str, particles.tomogram), map(str, names), strict=True))):
-        _check_target(project, run, name, user, session)
-        path = _run_folder(project, run) / "Picks" / f"{user}_{session}_{name}.json"
-        if path.exists() and not overwrite:
-            raise ValueError(f"{path}: these picks are there already. Choose another session, or --overwrite.")
-        jobs[path] = (run, name, (np.asarray(particles.tomogram) == run) & (np.asarray(names) == name))
-    for path, (run, name, rows) in jobs.items():
+    for one, name in sorted(wanted):
+        jobs[check_target(project, one, name, user, session, overwrite)] = (one, name, (runs == one) & (names == name))
+    for path, (one, name, rows) in jobs.items():
         chosen = particles.select(rows)
-        one = ParticleList(chosen.centers_xyz_angstrom, run, name, chosen.score, chosen.rotation)
-        words = {"user": user, "session": session, "object": name, "run": run}
-        copick_json.write(one, path, TomogramContext.from_options(voxel_size=voxel_spacing, dataset=words))
+        picks = ParticleList(chosen.centers_xyz_angstrom, one, name, chosen.score, chosen.rotation)
+        words = {"user": user, "session": session, "object": name, "run": one}
+        copick_json.write(picks, path, TomogramContext.from_options(voxel_size=voxel_spacing, dataset=words))
     return list(jobs)
 
 
@@ -107,7 +111,7 @@ def write_segmentation(
         As `write_picks`; also for voxels that are not cubes.
     """
     project = config if isinstance(config, CopickProject) else open_project(config)
-    _check_target(project, run, object_name, user, session)
+    _check_words(project, run, object_name, user, session)
     if kind not in SEGMENTATION_FOLDERS:
         raise ValueError(f"kind: expected {' or '.join(SEGMENTATION_FOLDERS)}, got {kind!r}.")
     size = as_voxel_size_zyx(voxel_size_zyx)
@@ -123,11 +127,37 @@ def write_segmentation(
     return path
 
 
+def run_of(config: str | Path | CopickProject, tomogram: str) -> str:
+    """The run a tomogram belongs to, by its name as it is or as all programs share it; the name itself if none."""
+    project = config if isinstance(config, CopickProject) else open_project(config)
+    runs = set(project.runs())
+    return next((name for name in (tomogram_stem(tomogram), tomogram_base_name(tomogram)) if name in runs), tomogram)
+
+
+def check_target(
+    config: str | Path | CopickProject, tomogram: str, object_name: str, user: str, session: str, overwrite: bool
+) -> Path:
+    """The file that picks of a tomogram go to.
+
+    Raises
+    ------
+    ValueError
+        If its run, the object, user or session cannot be, or the file is there and ``overwrite`` is False.
+    """
+    project = config if isinstance(config, CopickProject) else open_project(config)
+    run = run_of(project, tomogram)
+    _check_words(project, run, object_name, user, session)
+    path = _run_folder(project, run) / "Picks" / f"{user}_{session}_{object_name}.json"
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: these picks are there already. Choose another session, or --overwrite.")
+    return path
+
+
 def _run_folder(project: CopickProject, run: str) -> Path:
     return project.overlay / "ExperimentRuns" / run
 
 
-def _check_target(project: CopickProject, run: str, object_name: str, user: str, session: str) -> None:
+def _check_words(project: CopickProject, run: str, object_name: str, user: str, session: str) -> None:
     if object_name not in project.radii:
         known = ", ".join(project.radii) or "none"
         raise ValueError(f"{project.config}: no object {object_name!r}; it has {known}. Name one, or add it there.")

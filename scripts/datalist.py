@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from custom_transforms.io import VOLUME_SUFFIXES
 from custom_transforms.zarr_read import is_zarr
+from scripts.copick_labels import labelled_tomograms
 from scripts.copick_project import find_tomograms as find_copick_tomograms
 from scripts.copick_project import is_copick
 
 __all__ = ["find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
 
+VALIDATION_PART = 0.2  # of the runs of a copick project
 PATH_KEYS = ("image", "label", "classes", "particles")
 
 
 def load_datalist(dataset_dir: str | Path, section: str, repeat: int = 1, fallback: str | None = None) -> list[dict]:
-    """Read one section of a dataset's ``dataset.json``.
+    """Read one section of a dataset's ``dataset.json``, or of a copick project.
 
     Parameters
     ----------
     dataset_dir : path
-        Folder that holds ``dataset.json``, as `prepare` and `simulate` write it. Paths in it are relative to it.
+        Folder that holds ``dataset.json``, as `prepare` and `simulate` write it. Paths in it are relative to it. Or
+        ``copick:CONFIG.json/TYPE@SPACING/OBJECT:USER/SESSION``: the project's tomograms with their instance
+        segmentations, of which the last fifth of the runs (one of two to seven) is the validation section.
     section : str
         ``"training"``, ``"validation"`` or ``"test"``.
     repeat : int
@@ -43,7 +48,39 @@ def load_datalist(dataset_dir: str | Path, section: str, repeat: int = 1, fallba
     ValueError
         If it is not JSON of this form, or the section is empty.
     """
-    path = Path(dataset_dir).expanduser() / "dataset.json"
+    if is_copick(dataset_dir):
+        path, datalist = Path(str(dataset_dir)), _copick_datalist(str(dataset_dir))
+    else:
+        path = Path(dataset_dir).expanduser() / "dataset.json"
+        datalist = _read_datalist(path)
+    items = datalist.get(section)
+    if not items and fallback is not None:
+        logging.getLogger(__name__).warning(
+            "%s has no %s tomogram: the %s ones are used instead. Scores on them flatter the model.",
+            path,
+            section,
+            fallback,
+        )
+        return load_datalist(dataset_dir, fallback, repeat)
+    if not isinstance(items, list) or not items:
+        known = ", ".join(key for key, value in datalist.items() if isinstance(value, list) and value)
+        raise ValueError(
+            f"{path}: expected a non-empty list {section!r}, found sections: {known or 'none'}. "
+            "Add tomograms to it, each as {'image': ..., 'label': ...}."
+        )
+    return (items if is_copick(dataset_dir) else [_absolute(item, path) for item in items]) * repeat
+
+
+def _copick_datalist(uri: str) -> dict[str, list[dict]]:
+    items = [
+        {"image": os.path.abspath(one.path), "label": os.path.abspath(labels.path), "voxel_size": one.voxel_spacing}
+        for one, labels in labelled_tomograms(uri)
+    ]
+    held = max(1, round(VALIDATION_PART * len(items))) if len(items) > 1 else 0
+    return {"training": items[: len(items) - held], "validation": items[len(items) - held :]}
+
+
+def _read_datalist(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a datalist, found none. Make one with `python -m scripts prepare` or "
@@ -60,22 +97,7 @@ def load_datalist(dataset_dir: str | Path, section: str, repeat: int = 1, fallba
             f"{path}: expected an object with lists of tomograms, {{'training': [...], 'validation': [...]}}, "
             f"got a {type(datalist).__name__}. Put the tomograms under the name of their section."
         )
-    items = datalist.get(section)
-    if not items and fallback is not None:
-        logging.getLogger(__name__).warning(
-            "%s has no %s tomogram: the %s ones are used instead. Scores on them flatter the model.",
-            path,
-            section,
-            fallback,
-        )
-        return load_datalist(dataset_dir, fallback, repeat)
-    if not isinstance(items, list) or not items:
-        known = ", ".join(key for key, value in datalist.items() if isinstance(value, list) and value)
-        raise ValueError(
-            f"{path}: expected a non-empty list {section!r}, found sections: {known or 'none'}. "
-            "Add tomograms to it, each as {'image': ..., 'label': ...}."
-        )
-    return [_absolute(item, path) for item in items] * repeat
+    return datalist
 
 
 def _absolute(item: Any, path: Path) -> dict:
@@ -108,7 +130,7 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict]:
     Returns
     -------
     list of dict
-        ``{"image": path, ...}``, sorted by name; at least one.
+        ``{"image": path, ...}``, sorted by name; at least one. Those of a copick project have their ``voxel_size``.
 
     Raises
     ------
@@ -116,7 +138,9 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict]:
         If the folder is missing or holds no tomogram; lists the endings looked for.
     """
     if is_copick(dataset_dir):
-        return [{"image": str(one.path.resolve())} for one in find_copick_tomograms(str(dataset_dir))]
+        # a link is not followed: the path names the run
+        own = find_copick_tomograms(str(dataset_dir))
+        return [{"image": os.path.abspath(one.path), "voxel_size": one.voxel_spacing} for one in own]
     folder = Path(dataset_dir).expanduser()
     if is_tomogram(folder):
         return [{"image": str(folder.resolve())}]

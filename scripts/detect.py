@@ -7,16 +7,20 @@ import glob
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
+from scripts.copick_project import is_copick
 from scripts.datalist import find_tomograms
 from scripts.detector import Detector, check_device
 from scripts.outputs import finished_record, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
+
+ITEM_KEYS = ("image", "voxel_size", "contrast")
 
 
 def detect(
@@ -40,7 +44,15 @@ def detect(
     require_seed: bool = False,
     neighbor_number: int | None = None,
     neighbor_distance: float | None = None,
+    exclude: str | None = None,
+    edge_margin: float | None = None,
+    membrane: str | None = None,
+    membrane_min: float | None = None,
+    membrane_max: float | None = None,
+    membrane_action: str | None = None,
+    flag_gold: bool | None = None,
     formats: str | None = None,
+    copick: str | None = None,
     report: bool | None = None,
     tile: tuple[int, ...] | None = None,
     tta: int | None = None,
@@ -62,7 +74,8 @@ def detect(
     Parameters
     ----------
     tomograms : str
-        Tomogram files (MRC, also .rec .map .gz .bz2; TIFF; NIfTI), or folders of them.
+        Tomogram files (MRC, also .rec .map .gz .bz2; TIFF; NIfTI; OME-Zarr), folders or patterns of them, a folder
+        with a dataset.json, or a copick project: copick:CONFIG.json/TYPE@SPACING.
     output_dir : str
         Folder for the results.
     particle_diameter : float
@@ -102,8 +115,26 @@ def detect(
         Drop particles with fewer neighbours than this; 0 drops none.
     neighbor_distance : float
         How near a neighbour is, Å.
+    exclude : str
+        Volume of the tomogram's shape, above 0 where nothing counts (carbon, ice): particles there are dropped; {name}
+        in the path stands for the tomogram's name.
+    edge_margin : float
+        Drop particles whose center is nearer than this to a face of the tomogram, Å.
+    membrane : str
+        Segmentation of the tomogram's shape, above 0 inside ({name} as above): particles between --membrane_min and
+        --membrane_max of it are chosen.
+    membrane_min : float
+        Smallest distance of a chosen particle's center from the segmentation, Å.
+    membrane_max : float
+        Largest distance of a chosen particle's center from the segmentation, Å.
+    membrane_action : str
+        What happens to the chosen: keep (all others are dropped; the default), drop or flag.
+    flag_gold : bool
+        true or false: say in the table which particles hold a gold bead (true); none is dropped.
     formats : str
         Particle lists to write, with commas between: csv, original, relion5.
+    copick : str
+        Write picks and instances into a copick project, too: copick:CONFIG.json/OBJECT:USER/SESSION.
     report : bool
         true or false: make the HTML page of each tomogram (true).
     tile : int
@@ -135,16 +166,17 @@ def detect(
         given["tile"] = tile_of(tile)
     if weights is not None and bundle is not None:
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
-    paths = expand(tomograms)
+    items = expand(tomograms)
     overlays = [one for one in (config or "").split(",") if one]
     detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle)
     failed = {}
-    for number, path in enumerate(paths, 1):
-        print(f"[{number}/{len(paths)}] {path}", file=sys.stderr)
+    for number, item in enumerate(items, 1):
+        path = item["image"]
+        print(f"[{number}/{len(items)}] {path}", file=sys.stderr)
         try:
-            print(detect_one(detector, path))
+            print(detect_one(detector, item))
         except Exception as error:
-            if len(paths) == 1:
+            if len(items) == 1:
                 raise
             # one bad file must not cost a night's batch: it is reported, and the exit code says so
             logging.getLogger(__name__).debug("%s", path, exc_info=True)
@@ -152,7 +184,7 @@ def detect(
             print(f"error: {failed[path]}", file=sys.stderr)
         gc.collect()
     if failed:
-        raise ValueError(f"{len(failed)} of {len(paths)} tomograms failed: {', '.join(map(str, failed))}. See above.")
+        raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
 
 
 def tile_of(tile: int | Sequence[int]) -> list[int]:
@@ -169,16 +201,17 @@ def tile_of(tile: int | Sequence[int]) -> list[int]:
     return sides
 
 
-def detect_one(detector: Detector, path: Path) -> str:
-    """Detect one tomogram unless that is done; return the line for the user."""
-    if finished_record(detector.save, path):
+def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:
+    """Detect one tomogram, an item of a datalist, unless that is done; return the line for the user."""
+    path = item["image"]
+    if finished_record(detector.save, item):
         return f"{path}: done before, skipped (--overwrite repeats it)"
-    plan = detector.plan(path)
+    plan = detector.plan(item)
     if plan is not None:
         print(plan.text(), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = detector(path, plan)
+        data = detector(item, plan)
     ours = list(dict.fromkeys(metadata_warnings(data["image"].meta)))
     for text in ours:
         print(f"warning: {text}", file=sys.stderr)
@@ -193,8 +226,13 @@ def detect_one(detector: Detector, path: Path) -> str:
     return f"{path}: {kept} particles{dropped} -> {data['output_files']['record'].parent}"
 
 
-def expand(tomograms: Sequence[str]) -> list[Path]:
-    """Turn files, folders and patterns into a list of files.
+def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
+    """Turn files, folders, patterns and copick projects into items of a datalist.
+
+    Returns
+    -------
+    list of dict
+        ``image``, and ``voxel_size`` (Å) and ``contrast`` where a dataset.json or project gives a tomogram its own.
 
     Raises
     ------
@@ -205,22 +243,23 @@ def expand(tomograms: Sequence[str]) -> list[Path]:
     """
     if not tomograms:
         raise ValueError("detect needs tomograms: files, folders or patterns. See `python -m scripts detect --help`.")
-    paths: list[Path] = []
+    items: dict[str, dict[str, Any]] = {}
     for one in tomograms:
-        path = Path(one).expanduser()
-        if path.is_dir():
-            paths += [Path(item["image"]) for item in find_tomograms(path)]
-        elif path.exists():
-            paths.append(path)
-        else:
-            found = sorted(glob.glob(str(path)))
-            if not found:
-                raise FileNotFoundError(f"{one}: expected a tomogram, a folder or a pattern, found nothing there.")
-            paths += [Path(name) for name in found]
-    paths = list(dict.fromkeys(path.resolve() for path in paths))
-    names: dict[str, Path] = {}
-    for path in paths:
+        for item in _items_of(one):
+            items.setdefault(item["image"], {key: item[key] for key in ITEM_KEYS if item.get(key) is not None})
+    names: dict[str, str] = {}
+    for path in items:
         other = names.setdefault(tomogram_name(path), path)
         if other != path:
             raise ValueError(f"{other} and {path} would both be written to {tomogram_name(path)}/. Detect them apart.")
-    return paths
+    return list(items.values())
+
+
+def _items_of(given: str) -> list[dict[str, Any]]:
+    path = Path(given).expanduser()
+    if is_copick(given) or path.is_dir():
+        return find_tomograms(given if is_copick(given) else path)
+    found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))
+    if not found:
+        raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
+    return [{"image": str(Path(name).resolve())} for name in found]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import (
     AssignInstancesd,
     FilterParticlesd,
@@ -21,6 +22,7 @@ from custom_transforms.instances import (
     MeasureParticlesd,
     SplitPredictiond,
 )
+from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 from custom_transforms.zarr_read import import_zarr
@@ -42,8 +44,11 @@ STREAMABLE = {
     AssignInstancesd,
     MeasureParticlesd,
     FilterParticlesd,
+    FlagGoldd,
     SaveDetectiond,
 }
+OPTIONS = {"ExcludeParticlesd": " (--exclude, --edge_margin)", "FilterByDistanced": " (--membrane)"}
+Tomogram = str | Path | Mapping[str, Any]
 
 
 class Detector:
@@ -126,20 +131,23 @@ class Detector:
             follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size
         return {key: value for key, value in follow.items() if key not in asked}
 
-    def plan(self, tomogram: str | Path) -> Plan | None:
+    def plan(self, tomogram: Tomogram) -> Plan | None:
         """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
+
+        ``tomogram`` is a path, or an item of a datalist with its own voxel size or contrast.
 
         Raises
         ------
         ValueError
             If memory or disk do not suffice.
         """
-        geometry = mrc_geometry(tomogram)
+        item = self._item(tomogram)
+        geometry = mrc_geometry(item["image"])
         if geometry is None:
             return None
         shape, voxel_size_zyx = geometry
-        if self.parser["voxel_size"] is not None:
-            voxel_size_zyx = as_voxel_size_zyx(self.parser["voxel_size"])
+        if item["voxel_size"] is not None:
+            voxel_size_zyx = as_voxel_size_zyx(item["voxel_size"])
         seen = shape
         if (voxel_size_zyx > 0).all() and not self.parser["keep_voxel_size"]:
             seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
@@ -156,10 +164,23 @@ class Detector:
         )
         if plan.path == "streamed":
             self._check_streamable()
-        check_disk(plan, self.scratch_dir or self.save.folder(tomogram))
+        check_disk(plan, self.scratch_dir or self.save.folder(item["image"]))
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan
+
+    def _item(self, tomogram: Tomogram) -> dict[str, Any]:
+        """The item of a tomogram; where it does not say its voxel size or contrast, the config does."""
+        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
+        own = {name: value for name, value in given.items() if value is not None}
+        return {**{name: self.parser[name] for name in ("voxel_size", "contrast")}, **own}
+
+    def _check_files(self, tomogram: str | Path) -> None:
+        """Refuse what post-processing would stumble over, before any work: missing masks, picks that are there."""
+        for step in self.postprocessing.transforms:
+            if isinstance(step, ParticleFilter):
+                step.check_files(tomogram)
+        self.save.check(tomogram)
 
     def _reach(self, voxel_size_zyx: np.ndarray) -> int:
         """R_max in voxels; 0 if the voxel size is not known."""
@@ -172,11 +193,13 @@ class Detector:
             import_zarr()
         except ImportError as error:
             raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3'.") from error
-        unknown = [type(step).__name__ for step in self.postprocessing.transforms if type(step) not in STREAMABLE]
+        active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
+        unknown = [type(step).__name__ for step in active if type(step) not in STREAMABLE]
         if unknown:
+            told = ", ".join(name + OPTIONS.get(name, "") for name in unknown)
             raise ValueError(
-                f"postprocessing: this tomogram is larger than memory, and {', '.join(unknown)} needs all of it. "
-                "Leave it out of the config, or use a machine with more memory."
+                f"postprocessing: this tomogram is larger than memory, and {told} needs all of it. "
+                "Leave it out, or use a machine with more memory."
             )
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,19 +217,34 @@ class Detector:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
         return self.postprocessing.transforms[0](data)
 
-    def __call__(self, tomogram: str | Path, plan: Plan | None = None) -> dict[str, Any]:
-        """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed."""
+    def __call__(self, tomogram: Tomogram, plan: Plan | None = None) -> dict[str, Any]:
+        """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed.
+
+        Parameters
+        ----------
+        tomogram : path or mapping
+            A file, or an item of a datalist: ``image``, and its own ``voxel_size`` (Å) and ``contrast`` if it has them.
+        plan : Plan, optional
+            As `plan` gives it; None detects in memory.
+        """
+        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
+        given["image"] = str(given["image"])
+        self._check_files(given["image"])
         if plan is None or plan.path == "memory":
-            return self.postprocessing(self.predict({"image": str(tomogram)}))
+            return self.postprocessing(self.predict(given))
+        item = self._item(given)
+        gold = [one for one in self.postprocessing.transforms if isinstance(one, FlagGoldd) and one.active]
         return detect_streamed(
-            tomogram,
+            given,
             plan,
             self.network,
             self.inferer,
             self.save,
-            reading={name: self.parser[name] for name in ("voxel_size", "fill_nonfinite", "signed")},
-            contrast=self.parser["contrast"],
+            reading={name: self.parser[name] for name in ("fill_nonfinite", "signed")}
+            | {"voxel_size": item["voxel_size"]},
+            contrast=item["contrast"],
             settings={name: self.parser[name] for name in SETTINGS},
+            gold=gold[0] if gold else None,
             scratch_dir=self.scratch_dir,
             progress=self.parser["progress"],
         )

@@ -46,7 +46,8 @@ def evaluate(
     Parameters
     ----------
     predicted : path
-        A label volume, a particle list, or a folder of them (for example what ``detect`` wrote).
+        A label volume, a particle list, a folder of them (for example what ``detect`` wrote), or picks or segmentations
+        of a copick project, see `scripts.evaluation.sources.find_sides`.
     truth : path
         The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
     output_dir : path

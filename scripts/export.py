@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scripts.particles.context import TomogramContext, tomogram_base_name
+from custom_transforms.zarr_read import is_zarr
+from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
+from scripts.copick_write import write_picks
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import find_format, guess_format, read_particles, write_particles
+from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
 
 __all__ = ["export"]
 
@@ -36,7 +41,8 @@ def export(
     """Convert a particle list between the formats of cryo-ET programs.
 
     Formats: csv, original, deepfinder, relion5, relion4, warp, relion3, dynamo, em, copick, czi, stopgap, imod, eman2,
-    coords; read only: cbox, shrec.
+    coords; read only: cbox, shrec. Source and target may also be picks of a copick project:
+    copick:CONFIG.json/OBJECT:USER/SESSION.
 
     Parameters
     ----------
@@ -55,7 +61,8 @@ def export(
     binning : float
         Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels.
     tomogram : str
-        The tomogram: a file, which gives name, size and voxel size, or a name.
+        The tomogram: a file, which gives name, size and voxel size, or a name. Of a copick project,
+        copick:CONFIG.json/TYPE@SPACING with --only_tomogram RUN.
     voxel_size : float
         Å per voxel of the tomogram.
     size : tuple of 3 int
@@ -83,9 +90,13 @@ def export(
     target_path = Path(target)
     if target_path.exists() and not overwrite:
         raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
-    writer = find_format(to_format) if to_format else guess_format(target_path, for_writing=True)
+    into_project = is_copick(target)
+    if into_project and to_format not in (None, "copick"):
+        raise ValueError(f"{target}: is a copick project, but --to_format {to_format} was given. Leave it out.")
+    chosen = to_format or ("copick" if into_project else None)
+    writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
     context = TomogramContext.from_options(
-        **_tomogram_options(tomogram, voxel_size, size),
+        **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
         binning=float(binning),
         unbinned_size_zyx=unbinned_size,
         tomograms_star=tomograms_star,
@@ -95,13 +106,36 @@ def export(
     particles = read_particles(source, from_format, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
-    write_particles(particles, target_path, writer.name, context)
+    if into_project:
+        _write_picks(particles, target, context, overwrite)
+    else:
+        write_particles(particles, target_path, writer.name, context)
     of = "" if len(particles) == total else f" of {total}"
     print(f"{target}: {len(particles)}{of} particles, {writer.description}")
 
 
-def _tomogram_options(tomogram: str | None, voxel_size: float | None, size: Any) -> dict[str, Any]:
-    if tomogram is None or not Path(tomogram).is_file():
+def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> None:
+    config, object_name, user, session = split_picks_uri(uri)
+    if "*" in (user, session):
+        raise ValueError(f"{uri}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, with user and session.")
+    if len(particles) == 0:
+        raise ValueError(f"{uri}: the list is empty, and picks without a particle have no run. Nothing was written.")
+    size = context.voxel_size_zyx
+    write_picks(particles, config, object_name, user, session, None if size is None else float(size[2]), overwrite)
+    for sentence in losses(particles, find_format("copick")):
+        warnings.warn(sentence, ParticleListWarning, stacklevel=2)
+
+
+def _tomogram_options(
+    tomogram: str | None, voxel_size: float | None, size: Any, only_tomogram: str | None
+) -> dict[str, Any]:
+    if tomogram is not None and is_copick(tomogram):
+        found = {one.run: one for one in find_tomograms(tomogram)}
+        run = only_tomogram if only_tomogram is not None or len(found) > 1 else next(iter(found))
+        if run not in found:
+            raise ValueError(f"{tomogram}: expected one run, with --only_tomogram; it has {', '.join(found)}.")
+        tomogram, voxel_size = os.path.abspath(found[run].path), voxel_size or found[run].voxel_spacing
+    if tomogram is None or not (Path(tomogram).is_file() or (is_zarr(tomogram) and Path(tomogram).is_dir())):
         if tomogram is not None and Path(tomogram).suffix:
             raise FileNotFoundError(f"{tomogram}: no such tomogram. Give a file, or a name without an ending.")
         return {"name": tomogram, "voxel_size": voxel_size, "size_zyx": size}

@@ -22,7 +22,7 @@ from monai.transforms import Transform
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.copick_project import split_picks_uri
-from scripts.copick_write import write_picks, write_segmentation
+from scripts.copick_write import check_target, run_of, write_picks, write_segmentation
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
@@ -91,7 +91,9 @@ class SaveDetectiond(Transform):
         bundle_root: str | Path = ".",
     ) -> None:
         if copick is not None and "*" in (words := split_picks_uri(copick)):
-            raise ValueError(f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION with all four, got {words}.")
+            raise ValueError(
+                f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, got {'/'.join(words)}."
+            )
         self.copick, self.bundle_root = copick, Path(bundle_root)
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         self.settings = {name: value for name, value in settings.items() if value is not None}
@@ -102,11 +104,26 @@ class SaveDetectiond(Transform):
         """Where the files of a tomogram go."""
         return self.output_dir / tomogram_name(tomogram)
 
-    def inputs(self, tomogram: str | Path) -> dict[str, Any]:
-        """What a detection depends on; two detections with the same are the same."""
-        status = Path(tomogram).stat()
+    def check(self, tomogram: str | Path) -> None:
+        """Raise ValueError if the copick project cannot take, or has already, what would be written of a tomogram."""
+        if self.copick is not None:
+            config, wanted, user, session = split_picks_uri(self.copick)
+            check_target(config, tomogram_name(tomogram), wanted, user, session, self.overwrite)
+
+    def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+        """What a detection depends on; two detections with the same are the same.
+
+        ``tomogram`` is a path, or an item of a datalist, whose own voxel size and contrast count, too.
+        """
+        item = tomogram if isinstance(tomogram, Mapping) else {"image": tomogram}
+        status = Path(item["image"]).stat()
+        own: dict[str, Any] = {}
+        if item.get("voxel_size") is not None:
+            own["voxel_size"] = np.asarray(item["voxel_size"], dtype=float).ravel().tolist()
+        if item.get("contrast") is not None:
+            own["contrast"] = str(item["contrast"])
         return {
-            "tomogram": {"path": str(tomogram), "bytes": status.st_size, "modified": status.st_mtime},
+            "tomogram": {"path": str(item["image"]), "bytes": status.st_size, "modified": status.st_mtime, **own},
             "settings": json.loads(json.dumps(self.settings)),
             "weights_sha256": file_sha256(self.weights, self.weights.stat().st_mtime),
         }
@@ -138,8 +155,9 @@ class SaveDetectiond(Transform):
         files.update(self._write_lists(folder, name, table, labels.shape, voxel_size_zyx))
         if self.copick is not None:
             config, wanted, user, session = split_picks_uri(self.copick)
-            write_segmentation(labels, voxel_size_zyx, config, name, wanted, user, session, overwrite=self.overwrite)
-        made = self._record(path, meta, table, labels, files, d.get("timings"))
+            run = run_of(config, name)
+            write_segmentation(labels, voxel_size_zyx, config, run, wanted, user, session, overwrite=self.overwrite)
+        made = self._record(d, table, labels, files)
         text = json.dumps(made, indent=2, default=_plain)
         if self.report:
             center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
@@ -175,19 +193,21 @@ class SaveDetectiond(Transform):
                     write_particles(particles, files[one], format=one, context=context)
         if self.copick is not None:
             config, wanted, user, session = split_picks_uri(self.copick)
-            write_picks(particles, config, wanted, user, session, float(voxel_size_zyx[2]), self.overwrite)
+            spacing, run = float(voxel_size_zyx[2]), run_of(config, name)
+            write_picks(particles, config, wanted, user, session, spacing, self.overwrite, run=run)
         return files
 
     def _record(
-        self, path: str, meta: Mapping, table: pd.DataFrame, labels: np.ndarray, files: Mapping, timings: Mapping | None
+        self, data: Mapping[str, Any], table: pd.DataFrame, labels: np.ndarray, files: Mapping[str, Path]
     ) -> dict[str, Any]:
+        meta = data["image"].meta
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
         described = (root / "configs" / "metadata.json" for root in (self.bundle_root, Path(__file__).parents[1]))
         metadata = json.loads(next(path for path in described if path.is_file()).read_text(encoding="utf-8"))
         return {
             "bundle": metadata["name"],
             "bundle_version": metadata["version"],
-            "inputs": self.inputs(path),
+            "inputs": self.inputs({**data, "image": meta["filename_or_obj"]}),
             "tomogram": {
                 "shape_zyx": list(labels.shape),
                 "voxel_size_zyx_angstrom": list(meta["voxel_size_zyx"]),
@@ -204,8 +224,9 @@ class SaveDetectiond(Transform):
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
             "files": {key: file.name for key, file in files.items()},
+            **({} if self.copick is None else {"copick": self.copick}),
             "warnings": metadata_warnings(meta),
-            "timings_seconds": dict(timings or {}),
+            "timings_seconds": dict(data.get("timings") or {}),
             "made_with": {
                 "python": platform.python_version(),
                 **{one: version(one) for one in ("torch", "monai", "numpy", "scipy", "connected-components-3d")},
@@ -234,22 +255,26 @@ class SaveMetrics:
             Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def finished_record(save: SaveDetectiond, tomogram: str | Path) -> bool:
-    """Tell whether a tomogram was already detected with the same inputs.
+def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
+    """Tell whether a tomogram, an item of a datalist, was already detected with the same inputs.
 
     Raises
     ------
     FileExistsError
-        If it was detected with other settings or weights; names what differs.
+        If it was detected with other settings or weights, or not written into the copick project; names what differs.
     """
+    tomogram = item["image"]
     record = save.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
     if save.overwrite or not record.is_file():
         return False
-    then, now = json.loads(record.read_text()).get("inputs", {}), save.inputs(tomogram)
-    if then == now:
+    made = json.loads(record.read_text())
+    then, now = made.get("inputs", {}), save.inputs(item)
+    written = save.copick in (None, made.get("copick"))
+    if then == now and written:
         return True
     changed = [key for key in now["settings"] if then.get("settings", {}).get(key) != now["settings"][key]]
     changed += [key for key in ("tomogram", "weights_sha256") if then.get(key) != now[key]]
+    changed += [] if written else ["copick"]
     raise FileExistsError(
         f"{record}: detected before with other {', '.join(changed) or 'settings'}. "
         "Choose another --output_dir, or --overwrite to replace it."

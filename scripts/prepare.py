@@ -11,9 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from custom_transforms.io import read_tomogram
+from scripts.copick_project import is_copick
 from scripts.datalist import is_tomogram
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
+from scripts.prepare_copick import config_of, project_radii
 from scripts.prepare_dataset import (
     Item,
     split_by_region,
@@ -76,13 +78,15 @@ def prepare(
     Parameters
     ----------
     tomograms : str
-        Tomogram files, folders of them, or patterns ('data/TS_*.mrc'). Without any, give the labels' size with --shape.
+        Tomogram files, folders of them, patterns ('data/TS_*.mrc'), or those of a copick project:
+        copick:CONFIG.json/TYPE@SPACING. Without any, give the labels' size with --shape.
     particles : str
-        Particle list of all tomograms, or one list per tomogram with {name} in its path: 'lists/{name}.csv'.
+        Particle list of all tomograms, one list per tomogram with {name} in its path: 'lists/{name}.csv', or picks of a
+        copick project: copick:CONFIG.json/OBJECT:USER/SESSION.
     output_dir : str
         Folder for labels, tables, pictures, prepare.json and dataset.json.
     radius : float
-        Every particle is a sphere of this radius in Å.
+        Every particle is a sphere of this radius in Å; by default what a copick project says of its objects.
     template : str
         Every particle has the shape of this mask or density map (MRC), turned by its orientation.
     template_voxel_size : float
@@ -94,7 +98,8 @@ def prepare(
     shapes : str
         JSON file with a shape per class: {"ribosome": {"mask": "ribo.mrc", "voxel_size": 10}, "*": {"radius": 80}}.
     labels : str
-        Existing label volumes to take as they are, instead of a list: 'labels/{name}.mrc'.
+        Existing label volumes to take as they are, instead of a list: 'labels/{name}.mrc', or instance segmentations of
+        a copick project: copick:CONFIG.json/OBJECT:USER/SESSION@SPACING.
     voxel_size : float
         Voxel size in Å that the model works at: tomograms and labels are stored at it.
     tomogram_voxel_size : float
@@ -148,11 +153,16 @@ def prepare(
         )
     if (particles is None) == (labels is None):
         raise ValueError("give exactly one of --particles LIST and --labels 'FILES/{name}.mrc'.")
+    specs = None
+    if particles is not None and is_copick(particles) and shapes is None and radius is None and template is None:
+        specs = ShapeSpecs({name: {"radius": size} for name, size in project_radii(particles).items()}, {})
+    elif particles is not None:
+        specs = read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert)
     job = _Job(
         inputs=_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, binning),
         particles=particles,
         labels=labels,
-        specs=read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert) if particles else None,
+        specs=specs,
         options=LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter)),
         format=from_format,
         binning=float(binning),
@@ -205,7 +215,7 @@ class _Job:
         found = [one.path for one in self.inputs]
         found += [per_tomogram(p, one.name) for p in (self.particles, self.labels, region) for one in self.inputs]
         found += [Path(spec["mask"]) for spec in (self.specs.specs.values() if self.specs else ()) if "mask" in spec]
-        return [path for path in found if path is not None]
+        return [config_of(path) if is_copick(path) else path for path in found if path is not None]
 
     def particles_of(self, one: TomogramInput, size_zyx: tuple[int, int, int], voxel: np.ndarray) -> ParticleList:
         """The particles of one tomogram, Å of that tomogram."""
@@ -248,12 +258,15 @@ def _inputs(
     binning: float,
 ) -> list[TomogramInput]:
     if tomograms:
-        paths = [path for given in tomograms for path in expand_tomograms(given)]
-        names = [tomogram_base_name(str(path)) for path in paths]
+        found = [one for given in tomograms for one in expand_tomograms(given)]
+        names = [tomogram_base_name(str(path)) for path, _ in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
-        return [TomogramInput(n, p, voxel_size=tomogram_voxel_size) for n, p in zip(names, paths, strict=True)]
+        return [
+            TomogramInput(name, path, voxel_size=tomogram_voxel_size or own)
+            for name, (path, own) in zip(names, found, strict=True)
+        ]
     size = tomogram_voxel_size or voxel_size
     if shape is None or size is None or particles is None or "{name}" in particles:
         raise ValueError(
@@ -262,8 +275,8 @@ def _inputs(
     if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
         raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
     context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
-    found = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
-    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in found]
+    listed = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
+    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in listed]
 
 
 def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:

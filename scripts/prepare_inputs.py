@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.io import VOLUME_SUFFIXES, read_tomogram
+from scripts.copick_project import is_copick
 from scripts.datalist import is_tomogram, tomograms_in
 from scripts.particles.context import TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
+from scripts.prepare_copick import project_tomograms, source_of_run
 from scripts.shapes import Shape, Sphere, load_template
 
 __all__ = [
@@ -79,26 +81,30 @@ class TomogramInput:
         return volume, size, np.asarray(metadata["voxel_size_zyx"]), metadata
 
 
-def expand_tomograms(given: str) -> list[Path]:
-    """The tomograms behind one argument: itself, those of a folder, or those that match a pattern; sorted by name.
+def expand_tomograms(given: str) -> list[tuple[Path, float | None]]:
+    """The tomograms behind one argument, each with its voxel size in Å where a copick project says it.
+
+    The argument is a tomogram, a folder, a pattern or ``copick:CONFIG.json/TYPE@SPACING``; they are sorted by name.
 
     Raises
     ------
     FileNotFoundError
         If a folder or a pattern holds none. A single path is taken as it is, there or not.
     """
+    if is_copick(given):
+        return project_tomograms(given)
     path = Path(given)
     if is_tomogram(path):
-        return [path]
+        return [(path, None)]
     if path.is_dir():
         found = tomograms_in(path)
     elif any(letter in given for letter in "*?["):
         found = sorted(map(Path, glob.glob(given)))
     else:
-        return [path]
+        return [(path, None)]
     if not found:
         raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(VOLUME_SUFFIXES)}). Check the path.")
-    return found
+    return [(one, None) for one in found]
 
 
 @dataclass
@@ -294,8 +300,10 @@ def _by_number(
 
 
 def per_tomogram(pattern: str | None, name: str) -> Path | None:
-    """A path for one tomogram: ``{name}`` is replaced; an error if the file is not there."""
-    return None if pattern is None else _existing(Path(pattern.replace("{name}", name)))
+    """A path for one tomogram: ``{name}`` is replaced, or it is `source_of_run`; an error if the file is not there."""
+    if pattern is None:
+        return None
+    return source_of_run(pattern, name) if is_copick(pattern) else _existing(Path(pattern.replace("{name}", name)))
 
 
 def read_list(path: Path, format_name: str | None, context: TomogramContext) -> ParticleList:

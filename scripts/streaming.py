@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.atomic import atomic_path
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
+from custom_transforms.filters import FlagGoldd
 from custom_transforms.io import add_warning
 from custom_transforms.mrc_write import _header, _write, instance_dtype
 from custom_transforms.normalize import _warn_if_inverted
@@ -71,7 +72,7 @@ class Scratch:
 
 
 def detect_streamed(
-    path: str | Path,
+    item: Mapping[str, Any],
     plan: Plan,
     network: Callable[[torch.Tensor], torch.Tensor],
     inferer: TomogramInferer,
@@ -80,6 +81,7 @@ def detect_streamed(
     reading: Mapping[str, Any],
     contrast: str,
     settings: Mapping[str, Any],
+    gold: FlagGoldd | None = None,
     scratch_dir: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -87,8 +89,8 @@ def detect_streamed(
 
     Parameters
     ----------
-    path : path
-        An uncompressed MRC file.
+    item : mapping
+        ``image`` is an uncompressed MRC file; its own voxel size and contrast, if there, go into the record.
     plan : Plan
         ``block`` is the side of the blocks in which instances are labelled.
     network, inferer, save
@@ -98,6 +100,8 @@ def detect_streamed(
     contrast : {"dark", "bright"}
     settings : mapping
         Values of `SETTINGS`.
+    gold : FlagGoldd, optional
+        Flags particles that hold a gold bead.
     scratch_dir : path, optional
         Where the temporary folder is made; by default where the results go.
     progress : bool
@@ -113,7 +117,7 @@ def detect_streamed(
     ValueError, FileNotFoundError
         As the path in memory, and for files that cannot be read by parts.
     """
-    start = time.perf_counter()
+    start, path = time.perf_counter(), item["image"]
     volume, meta = open_tomogram(path, **reading)
     image = NormalizedVolume(volume, contrast)
     _warn_if_inverted(image, contrast, meta)  # type: ignore[arg-type]
@@ -130,10 +134,13 @@ def detect_streamed(
             scratch=Scratch(Path(temporary), own),
             progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
         )  # fmt: skip
+        if gold is not None:
+            table = gold.flagged(table, image, PlaneCache(labels), meta["voxel_size_zyx"])
         timings["instances"] = time.perf_counter() - start - timings["load"] - timings["networks"]
         if save.report:
             add_warning(meta, f"{path}: no report, the volume is larger than memory.")
         data = {
+            **item,
             "image": MetaTensor(torch.zeros(0), meta=meta),
             "particles": table,
             "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
@@ -212,7 +219,7 @@ def _save(save: SaveDetectiond, folder: Path, data: dict[str, Any], labels: Bloc
     made = _header(volume, stored, size_zyx, meta.get("origin_xyz", (0, 0, 0)), nstart, ())
     _write(files["instances"], volume, stored, made, True)
     files.update(save._write_lists(folder, name, table, labels.shape, size_zyx))
-    record = save._record(path, meta, table, volume, files, data["timings"])
+    record = save._record(data, table, volume, files)
     target = folder / f"{name}.json"
     with atomic_path(target) as temporary:
         Path(temporary).write_text(json.dumps(record, indent=2, default=_plain) + "\n")

@@ -186,7 +186,7 @@ def test_masks_that_do_not_fit_are_told(tmp_path):
         FilterByDistanced(particle_diameter=DIAMETER, segmentation=str(tmp_path / "no.mrc"), max_distance=1)(before)
     with pytest.raises(ValueError, match="action: expected one of keep, drop, flag, got 'remove'"):
         FilterByDistanced(particle_diameter=DIAMETER, action="remove")
-    with pytest.raises(ValueError, match="expected a smallest or largest distance"):
+    with pytest.raises(ValueError, match="got a segmentation without a distance. Give --membrane and"):
         FilterByDistanced(particle_diameter=DIAMETER, segmentation="m.mrc")
     with pytest.raises(ValueError, match="edge_margin: expected 0 Å"):
         ExcludeParticlesd(particle_diameter=DIAMETER, edge_margin=-1)

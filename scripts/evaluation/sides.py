@@ -11,6 +11,7 @@ import numpy as np
 
 from custom_transforms.io import metadata_warnings, read_tomogram
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.copick_project import is_copick, read_picks_by_uri
 from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.sources import SideFiles
 from scripts.particles.particle_list import ParticleList
@@ -74,7 +75,10 @@ def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.nda
         known = size if size is not None else other_voxel_size
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
+            if is_copick(files.particles):
+                particles = read_picks_by_uri(files.particles, None if files.member is None else [files.member])
+            else:
+                particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
         notes += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
         if files.member is not None:
             particles = particles.select(np.asarray(particles.tomogram) == files.member)

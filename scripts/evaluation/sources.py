@@ -11,6 +11,8 @@ from pathlib import Path
 
 from custom_transforms.io import VOLUME_SUFFIXES
 from custom_transforms.zarr_read import is_zarr
+from scripts.copick_labels import is_segmentation_uri, segmentations
+from scripts.copick_project import is_copick, runs_with_picks
 from scripts.particles.context import PLAIN_NAMES, ParticleListWarning, tomogram_base_name, tomogram_stem
 from scripts.particles.registry import FORMATS, read_particles
 
@@ -39,7 +41,9 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
     Parameters
     ----------
     path : path
-        A label volume, a particle list, a folder of them (searched through), or a ``dataset.json``. A tomogram's name
+        A label volume, a particle list, a folder of them (searched through), a ``dataset.json``, or of a copick project
+        the picks ``copick:CONFIG.json/OBJECT:USER/SESSION``, or with ``@SPACING`` at its end the segmentations. A
+        tomogram's name
         is its file's, without endings and words such as ``_instances``, ``_labels``, ``_particles``; a file that has
         only such a word (``labels.mrc``) is named by its folder; `tomogram_base_name` says what else is left out.
         Where a volume and a list have one name, both count.
@@ -55,6 +59,8 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
     FileNotFoundError, ValueError
         If there is nothing, or two files claim one name.
     """
+    if is_copick(path):
+        return _from_copick(str(path))
     path = Path(path).expanduser()
     if path.is_dir() and not is_zarr(path):
         if (path / "dataset.json").is_file():
@@ -240,6 +246,22 @@ def _named_tomograms(path: Path) -> list[str]:
         warnings.simplefilter("ignore", ParticleListWarning)
         particles = read_particles(path, voxel_size=1.0, size_zyx=(1, 1, 1))
     return sorted({str(name) for name in particles.tomogram if name})
+
+
+def _from_copick(uri: str) -> dict[str, SideFiles]:
+    """Segmentations with the picks of the same words where there are some, or the picks alone; by run."""
+    picks = Path(uri.rpartition("@")[0] if is_segmentation_uri(uri) else uri)
+    picked = runs_with_picks(picks)
+    if is_segmentation_uri(uri):
+        sides = [
+            SideFiles(tomogram_base_name(run), one.path, *((picks, run) if run in picked else ()))
+            for run, one in segmentations(uri).items()
+        ]
+    else:
+        sides = [SideFiles(tomogram_base_name(run), None, picks, run) for run in picked]
+        if not sides:
+            read_particles(picks)  # says what there is
+    return _by_name(sides)
 
 
 def _from_datalist(path: Path) -> dict[str, SideFiles]:

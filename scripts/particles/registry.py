@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.copick_project import is_copick, read_picks_by_uri
 from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.coords_text import COORDS
 from scripts.particles.copick_json import COPICK
@@ -89,6 +90,7 @@ def read_particles(
     Parameters
     ----------
     path : path
+        A file, or the picks ``copick:CONFIG.json/OBJECT:USER/SESSION`` of all runs of a project.
     format : str, optional
         Name of the format; guessed from content and ending if None.
     context : TomogramContext, optional
@@ -106,6 +108,10 @@ def read_particles(
     FileNotFoundError, ValueError
         With the file, the format, the column and the row where one can be named.
     """
+    if is_copick(path):
+        if format not in (None, "copick"):
+            raise ValueError(f"{path}: these are copick picks, but the format {format} was asked for. Leave it out.")
+        return read_picks_by_uri(path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such particle list. Check the path.")

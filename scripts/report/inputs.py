@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.zarr_read import is_zarr, open_zarr
 from scripts.report.lookup import find_key
 
 __all__ = ["RunData", "load_run", "open_volume", "recorded_input", "run_prefix"]
@@ -78,8 +79,10 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
     return path / names[0]
 
 
-def open_volume(volume: VolumeLike, name: str) -> np.ndarray | None:
+def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None = None) -> np.ndarray | None:
     """Give an array (Z, Y, X) for an array or a path; plain MRC files are memory-mapped.
+
+    ``voxel_size_zyx`` (Å) chooses the level of a Zarr; None takes the finest.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def open_volume(volume: VolumeLike, name: str) -> np.ndarray | None:
     """
     if volume is None:
         return None
-    array = _read(Path(volume)) if isinstance(volume, (str, Path)) else np.asarray(volume)
+    array = _read(Path(volume), voxel_size_zyx) if isinstance(volume, (str, Path)) else np.asarray(volume)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 3:
@@ -96,7 +99,7 @@ def open_volume(volume: VolumeLike, name: str) -> np.ndarray | None:
     return array
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, voxel_size_zyx: np.ndarray | None) -> np.ndarray:
     from custom_transforms.mrc_header import read_mrc
     from custom_transforms.volume_checks import Notes
 
@@ -104,6 +107,8 @@ def _read(path: Path) -> np.ndarray:
         warnings.simplefilter("ignore", UserWarning)  # the run has recorded what is odd about the file
         if path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
             return read_mrc(path, None, Notes()).array
+        if is_zarr(path):
+            return np.asarray(open_zarr(path, voxel_size_zyx))
         from custom_transforms.io import read_tomogram  # seconds to import, because of MONAI
 
         return read_tomogram(path, voxel_size=1.5, fill_nonfinite=True)[0]
@@ -167,7 +172,7 @@ def _find_tomogram(given: VolumeLike, info: dict[str, Any], notes: list[str]) ->
     recorded = recorded_input(info)
     if recorded is None:
         notes.append("No tomogram was given, so the page shows the found particles only.")
-    elif not Path(recorded).is_file():
+    elif not (Path(recorded).is_file() or (is_zarr(recorded) and Path(recorded).is_dir())):
         notes.append(f"The tomogram {recorded} is not at hand any more, so the page shows the found particles only.")
     else:
         return recorded
@@ -215,7 +220,7 @@ def load_run(
         info=info,
         voxel_size_zyx=voxel_size,
         voxel_size_known=known,
-        tomogram=open_volume(_find_tomogram(tomogram, info, notes), "tomogram"),
+        tomogram=open_volume(_find_tomogram(tomogram, info, notes), "tomogram", voxel_size if known else None),
         instances=open_volume(instances, "label volume"),
         center_map=open_volume(center_map, "center map"),
         notes=notes,

@@ -1,0 +1,66 @@
+"""What a tomogram is called: the same name from its file, its folder, and the lists of other programs."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import PurePosixPath
+
+__all__ = ["PLAIN_NAMES", "tomogram_base_name", "tomogram_stem"]
+
+PLAIN_NAMES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")  # of files named by their folder
+
+_ENDING = r"\.(ome|zarr|mrcs?|rec|map|gz|bz2|st|ali|tiff?|nii|em|hdf|tomostar)"
+_ENDINGS = re.compile(rf"({_ENDING})+$", re.IGNORECASE)
+# Warp: TS_001_10.00Apx.mrc. IMOD: TS_001_rec.mrc, TS_001_full_rec.mrc. RELION: rec_TS_001.mrc
+_PROGRAM_ENDINGS = re.compile(rf"(_\d+(\.\d+)?Apx|_rec|_full|_SIRT|(?i:{_ENDING}))+$")
+_PROGRAM_BEGINNING = re.compile(r"^(rec_)+")
+_COPICK = re.compile(r"(?:^|/)ExperimentRuns/([^/]+)/VoxelSpacing[^/]+/[^/]+\.zarr(?:/.*)?$")
+
+
+def tomogram_stem(path: str | PathLike) -> str:
+    """Name a tomogram after its file, without folder and endings.
+
+    A Zarr, and a level inside one, are named after the Zarr; a tomogram of a copick project after its run; a file with
+    a name that any tomogram may have (`PLAIN_NAMES`) after its folder, if the path has one.
+
+    Examples
+    --------
+    >>> [tomogram_stem(one) for one in ("a/TS_001_10.00Apx.mrc.gz", "TS_01.ome.zarr/0", "vlp_006/tomogram.mrc")]
+    ['TS_001_10.00Apx', 'TS_01', 'vlp_006']
+    >>> tomogram_stem("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr"), tomogram_stem("tomogram.mrc")
+    ('TS_001', 'tomogram')
+    """
+    text = str(path).replace("\\", "/")
+    run = _COPICK.search(text)
+    if run:
+        return run.group(1)
+    parts = [part for part in PurePosixPath(text).parts if part != "/"]
+    inside = [number for number, part in enumerate(parts) if part.lower().endswith(".zarr")]
+    parts = parts[: inside[-1] + 1] if inside else parts
+    stems = [_ENDINGS.sub("", part) or part for part in parts[-2:]]
+    if len(stems) == 2 and stems[1].lower() in PLAIN_NAMES and stems[0] != "..":
+        return stems[0]
+    return stems[-1] if stems else ""
+
+
+def tomogram_base_name(path: str | PathLike) -> str:
+    """Name the tilt series a tomogram belongs to, as all programs share it; names are matched by this.
+
+    `tomogram_stem` without what programs add: RELION's ``rec_``, Warp's pixel size, IMOD's ``_rec``. The name of a
+    tomogram, the path of its file and the folder that detect gives it lead to the same.
+
+    Parameters
+    ----------
+    path : path
+        Of a tomogram, or just its name.
+
+    Examples
+    --------
+    >>> [tomogram_base_name(n) for n in ("rec_TS_001.mrc", "TS_001_10.00Apx.mrc", "a/TS_001.tomostar", "TS_001")]
+    ['TS_001', 'TS_001', 'TS_001', 'TS_001']
+    >>> [tomogram_base_name(n) for n in ("TS_001_rec.mrc", "TS_001_full.rec", "TS_001.ome.zarr/0", "TS_001/tomo.mrc")]
+    ['TS_001', 'TS_001', 'TS_001', 'TS_001']
+    """
+    stem = tomogram_stem(path)
+    return _PROGRAM_ENDINGS.sub("", _PROGRAM_BEGINNING.sub("", stem)) or stem

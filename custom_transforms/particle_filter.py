@@ -1,0 +1,137 @@
+"""What the filters of particles share: choosing rows of the table, flagging or dropping them, and the user's masks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from custom_transforms.io import read_tomogram
+from custom_transforms.naming import tomogram_base_name, tomogram_stem
+from custom_transforms.particle_table import filter_particles
+from custom_transforms.units import ParticleSizes
+
+__all__ = ["ACTIONS", "ParticleFilter", "check_action", "flag", "mask_path", "volume_of"]
+
+ACTIONS = ("keep", "drop", "flag")
+
+
+class ParticleFilter(MapTransform):
+    """What the filters share: particles are chosen, and flagged, dropped, or kept while all others are dropped.
+
+    A filter says which with `choose`, which volume of the user's it reads in ``mask``, and with ``active`` whether it
+    does anything at all.
+    """
+
+    action: str = "drop"
+    active: bool = True
+    mask: str | None = None
+
+    def __init__(
+        self, keys: str, particle_diameter: float, neighbor_distance: float | None, allow_missing_keys: bool
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sizes = ParticleSizes.from_diameter(particle_diameter, neighbor_distance=neighbor_distance)
+        self.neighbor_distance = sizes.neighbor_distance
+
+    def choose(
+        self, table: pd.DataFrame, labels: np.ndarray, meta: Mapping[str, Any]
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Give the table, perhaps with further columns, and the chosen rows by the word that is written for them."""
+        raise NotImplementedError
+
+    def check_files(self, tomogram: str | Path) -> None:
+        """Raise FileNotFoundError if the filter reads a volume, and there is none for this tomogram."""
+        if self.active and self.mask is not None:
+            mask_path(self.mask, tomogram)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d) if self.active else ():
+            labels = volume_of(d[key], key)
+            before, chosen = self.choose(d["particles"], labels, d[key].meta)
+            table = before
+            for word, rows in chosen.items():
+                table = self._mark(table, rows, word)
+            if not table["dropped_by"].equals(before["dropped_by"]):
+                table, labels = filter_particles(table, labels, neighbor_distance=self.neighbor_distance)
+                d[key] = _like(labels, d[key])
+            d["particles"] = table
+        return d
+
+    def _mark(self, table: pd.DataFrame, rows: np.ndarray, word: str) -> pd.DataFrame:
+        present = (table["dropped_by"] == "").to_numpy()
+        if self.action == "flag":
+            return flag(table, rows & present, word)
+        marked = table.copy()
+        marked.loc[present & (rows if self.action == "drop" else ~rows), "dropped_by"] = word
+        return marked
+
+    def _read_mask(self, meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+        path = mask_path(str(self.mask), str(meta.get("filename_or_obj", "")))
+        mask, _ = read_tomogram(path, voxel_size=np.asarray(meta["voxel_size_zyx"]), check="labels")
+        if mask.shape != tuple(shape):
+            raise ValueError(
+                f"{path}: expected a mask of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {mask.shape}. "
+                "Give one made on this tomogram, at the same binning."
+            )
+        return mask
+
+
+def flag(table: pd.DataFrame, rows: np.ndarray, word: str) -> pd.DataFrame:
+    """Add a word to the column ``flags`` of some rows of a copy of the table; the column is made if it is not there.
+
+    Examples
+    --------
+    >>> flag(pd.DataFrame({"label": [1, 2]}), np.array([False, True]), "gold")["flags"].tolist()
+    ['', 'gold']
+    """
+    flagged = table.copy()
+    words = table["flags"].astype(str).tolist() if "flags" in table else [""] * len(table)
+    flagged["flags"] = pd.Series(
+        [",".join(filter(None, [old, word])) if new else old for old, new in zip(words, rows, strict=True)],
+        index=table.index,
+        dtype=object,
+    )
+    return flagged
+
+
+def mask_path(pattern: str, tomogram: str | Path) -> Path:
+    """Where the volume that belongs to a tomogram is: ``{name}`` is its file's name, or the one all programs share."""
+    names = dict.fromkeys((tomogram_stem(tomogram), tomogram_base_name(tomogram)))
+    paths = list(dict.fromkeys(Path(pattern.replace("{name}", name)) for name in names))
+    for path in paths:
+        if path.exists():
+            return path
+    looked = " or ".join(map(str, paths))
+    raise FileNotFoundError(f"{looked}: no such file. Check the path; {{name}} in it stands for the tomogram's name.")
+
+
+def check_action(action: str) -> None:
+    """Raise ValueError unless an action is one of `ACTIONS`."""
+    if action not in ACTIONS:
+        raise ValueError(f"action: expected one of {', '.join(ACTIONS)}, got {action!r}.")
+
+
+def volume_of(value: Any, key: Hashable) -> np.ndarray:
+    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X) with metadata; no copy on the CPU."""
+    if "voxel_size_zyx" not in getattr(value, "meta", {}):
+        raise ValueError(
+            f"{key}: expected voxel_size_zyx (Å) in its metadata, found none. Load with custom_transforms.io."
+        )
+    array = value.as_tensor().detach().cpu().numpy()
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"{key}: expected (1, Z, Y, X) or (Z, Y, X), got {array.shape}. Pass one tomogram at a time.")
+    return array
+
+
+def _like(array: np.ndarray, source: MetaTensor) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(array if source.ndim == 3 else array[None]), meta=dict(source.meta))
