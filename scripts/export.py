@@ -93,6 +93,8 @@ def export(
     into_project = is_copick(target)
     if into_project and to_format not in (None, "copick"):
         raise ValueError(f"{target}: is a copick project, but --to_format {to_format} was given. Leave it out.")
+    if into_project and "*" in split_picks_uri(target)[2:]:
+        raise ValueError(f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session.")
     chosen = to_format or ("copick" if into_project else None)
     writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
     context = TomogramContext.from_options(
@@ -116,8 +118,6 @@ def export(
 
 def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> None:
     config, object_name, user, session = split_picks_uri(uri)
-    if "*" in (user, session):
-        raise ValueError(f"{uri}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, with user and session.")
     if len(particles) == 0:
         raise ValueError(f"{uri}: the list is empty, and picks without a particle have no run. Nothing was written.")
     size = context.voxel_size_zyx

@@ -11,18 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from scipy.spatial.transform import Rotation
 
-from custom_transforms.io import read_tomogram
+from custom_transforms.io import LoadTomogramd, read_tomogram
+from scripts.cli import main
 from scripts.copick_project import find_tomograms, list_tomograms, open_project, read_picks, read_picks_by_uri
 from scripts.copick_write import write_picks, write_segmentation
-from scripts.datalist import find_tomograms as find_items
-from scripts.detect import Detector
+from scripts.datalist import load_datalist
+from scripts.detect import expand
+from scripts.evaluate import evaluate
 from scripts.particles.context import tomogram_base_name
 from scripts.particles.particle_list import ParticleList
+from scripts.prepare import prepare
+from scripts.prepare_copick import project_radii
 from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, run_config
 from tests.test_detect import Blobs
 from tests.test_zarr import save_zarr
@@ -200,24 +205,137 @@ def test_configs_that_cannot_be_used_are_told(tmp_path):
             find_tomograms(uri)
 
 
-@pytest.mark.slow
-def test_a_project_is_trained_on_detected_and_gets_its_picks_back(tmp_path):
-    """Straight from the project: its tomogram and instance segmentation train, its tomogram is detected."""
-    folder, labels = tmp_path / "p", balls((24, 48, 56), seed=0)
-    run = folder / "ExperimentRuns" / "TS_001" / "VoxelSpacing10.000"
+def segment(project, run="TS_001", user="alice", session="1"):
+    """An instance segmentation of three balls, whose centers are the same picks' of that user and session."""
+    labels = np.zeros(SHAPE, np.int32)
+    centers = np.array([[4, 5, 6], [6, 12, 20], [8, 14, 8]])
+    for number, center in enumerate(centers, 1):
+        labels[((np.indices(SHAPE) - center.reshape(3, 1, 1, 1)) ** 2).sum(axis=0) <= 9] = number
+    write_segmentation(labels, 10.012, project, run, "ribosome", user, session)
+    return labels, centers[:, ::-1] * 10.012
+
+
+def test_prepare_takes_tomograms_picks_and_radii_from_a_project(project, tmp_path):
+    config = json.loads(project.read_text())
+    config["pickable_objects"][0]["radius"] = 25.0  # 120 Å would fill this tomogram
+    project.write_text(json.dumps(config))
+    uri = f"copick:{project}"
+    call = ["--particles", f"{uri}/ribosome:alice/1", "--output_dir", str(tmp_path / "data"), "--quiet"]
+    assert main(["prepare", f"{uri}/wbp@10.012", *call]) == 0
+    dataset = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (item,) = dataset["training"]
+    assert tomogram_base_name((tmp_path / "data" / item["image"]).resolve()) == "TS_001"
+    labels, _ = read_tomogram(tmp_path / "data" / item["label"], check="labels")
+    picks = read_picks(project, "ribosome", "alice", "1").centers_xyz_angstrom
+    assert [labels[tuple(np.rint(center[::-1] / 10.012).astype(int))] > 0 for center in picks] == [True] * 2
+    radius = project_radii(uri)["ribosome"]
+    inside = radius >= np.linalg.norm(np.indices(SHAPE).T[..., ::-1] * 10.012 - picks[0], axis=-1).T
+    assert (labels[inside] > 0).all()
+    assert load_datalist(tmp_path / "data", "training")[0]["voxel_size"] == pytest.approx(10.012)
+
+
+def test_prepare_takes_labels_from_a_project_and_training_takes_them_without_it(project, tmp_path):
+    known = {run: segment(project, run)[0] for run in ("TS_001", "TS_002")}
+    uri = f"copick:{project}"
+    prepare(f"{uri}/wbp@10.012", labels=f"{uri}/ribosome:alice/1@10.012", output_dir=str(tmp_path / "data"), quiet=True)
+    for section in ("training", "validation"):
+        (made,) = load_datalist(tmp_path / "data", section)
+        (item,) = load_datalist(f"{uri}/wbp@10.012/ribosome:alice/1", section)
+        data = LoadTomogramd(["image"], ["label"])(item)
+        run = tomogram_base_name(item["image"])
+        assert np.array_equal(np.asarray(data["label"])[0], known[run])
+        assert np.array_equal(read_tomogram(made["label"], check="labels")[0], known[run])
+    with pytest.raises(
+        ValueError, match=r"no instance segmentation ribosome:bob/1@10.012; the project has ribosome:al"
+    ):
+        load_datalist(f"{uri}/wbp@10.012/ribosome:bob/1", "training")
+    with pytest.raises(
+        ValueError, match=r"expected copick:CONFIG.json/TYPE@SPACING/OBJECT:USER/SESSION, tomograms and"
+    ):
+        load_datalist(f"{uri}/wbp@10.012", "training")
+
+
+def test_evaluate_compares_picks_and_segmentations_of_a_project(project, tmp_path):
+    uri = f"copick:{project}"
+    _, centers = segment(project, session="2")
+    found = ParticleList(centers[:2] + 5.0, "TS_001", "ribosome", [0.9, 0.8])
+    write_picks(found, project, user="detection")
+    scores = evaluate(f"{uri}/ribosome:detection/1", f"{uri}/ribosome:alice/2@10.012", bootstrap=0)
+    points = scores["pooled"]["points"]
+    assert (points["precision"], points["recall"]) == (1.0, pytest.approx(2 / 3))
+    picks = evaluate(f"{uri}/ribosome:detection/1", f"{uri}/ribosome:alice/1", bootstrap=0)["pooled"]["points"]
+    assert picks["recall"] < 1 and list(scores["tomograms"]) == ["TS_001"]
+    both = evaluate(f"{uri}/ribosome:alice/2@10.012", f"{uri}/ribosome:alice/2@10.012", bootstrap=0)["pooled"]
+    assert both["volume"]["f1"] == 1.0 and both["points"]["f1"] == 1.0
+    with pytest.raises(ValueError, match=r"no picks virus:\*/\*; the project has proteasome:alice/1"):
+        evaluate(f"{uri}/virus", f"{uri}/ribosome:alice/1")
+
+
+def test_export_reads_and_writes_the_picks_of_a_project(project, tmp_path, capsys):
+    uri = f"copick:{project}"
+    star = tmp_path / "picks.star"
+    call = ["export", f"{uri}/ribosome:alice/1", str(star), "--to_format", "relion5"]
+    assert main([*call, "--tomogram", f"{uri}/wbp@10.012", "--only_tomogram", "TS_001"]) == 0
+    assert (
+        main(["export", str(star), f"{uri}/ribosome:me/3", "--tomogram", f"{uri}/wbp", "--only_tomogram", "TS_001"])
+        == 0
+    )
+    back, known = read_picks(project, "ribosome", "me", "3"), read_picks(project, "ribosome", "alice", "1")
+    np.testing.assert_allclose(back.centers_xyz_angstrom, known.centers_xyz_angstrom, atol=0.01)
+    np.testing.assert_allclose((back.rotation * known.rotation.inv()).magnitude(), 0, atol=1e-4)
+    again = ["export", str(star), f"{uri}/ribosome:me/3", "--tomogram", f"{uri}/wbp", "--only_tomogram", "TS_001"]
+    assert main(again) == 1 and "these picks are there already" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
+    assert (
+        main(["export", str(star), f"{uri}/ribosome"]) == 1
+        and "with the user and the session" in capsys.readouterr().err
+    )
+    assert main([*call, "--overwrite", "--tomogram", f"{uri}/wbp"]) == 1
+    assert "expected one run, with --only_tomogram; it has TS_001, TS_002" in capsys.readouterr().err
+
+
+def test_a_link_in_a_project_keeps_the_name_of_its_run(project):
+    run = project.parent / "overlay" / "ExperimentRuns" / "TS_003" / "VoxelSpacing10.012"
     run.mkdir(parents=True)
-    noise = np.random.default_rng(0).normal(0, 0.2, labels.shape)
-    save_zarr(run / "wbp.zarr", (noise - (labels > 0)).astype(np.float32), VOXEL_SIZE)
+    (run / "wbp.zarr").symlink_to(find_tomograms(f"copick:{project}")[0].path)
+    items = expand([f"copick:{project}/wbp@10.012"])
+    assert [tomogram_base_name(one["image"]) for one in items] == ["TS_001", "TS_002", "TS_003"]
+    assert {one["voxel_size"] for one in items} == {10.012}
+
+
+def test_a_detection_of_nothing_replaces_earlier_picks_and_programs_names_lead_to_the_run(project):
+    write_picks(some_particles("rec_TS_001.mrc"), project)
+    assert len(read_picks(project, "ribosome", "detection")) == 5
+    nothing = ParticleList(np.zeros((0, 3)))
+    write_picks(nothing, project, "ribosome", overwrite=True, run="TS_001")
+    assert len(read_picks(project, "ribosome", "detection")) == 0
+    if COPICK_PYTHON:
+        assert read_by_copick(project)["picks"]["TS_001 ribosome:detection/1"]["points"] == []
+
+
+@pytest.mark.slow
+def test_a_project_is_trained_on_detected_and_gets_its_picks_back(tmp_path, monkeypatch, capsys):
+    """By the commands of a user, straight from the project: a step of training, detection, evaluation."""
+    folder = tmp_path / "p"
     objects = [{"name": "ribosome", "is_particle": True, "label": 1, "radius": DIAMETER / 2}]
     config = {"name": "t", "description": "", "version": "1.31.0", "pickable_objects": objects}
+    folder.mkdir()
     project = folder / "project.json"
     project.write_text(json.dumps({**config, "config_type": "filesystem", "overlay_root": str(folder)}))
-    truth = write_segmentation(labels, VOXEL_SIZE, project, "TS_001", "ribosome", "alice", "1")
-    (item,) = find_items(f"copick:{project}/wbp@10")
-    dataset = {"training": [{**item, "label": str(truth)}], "validation": [{**item, "label": str(truth)}]}
-    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
-    options = {**SMALL_TRAINING, "epochs": 1, "dataset_dir": str(tmp_path), "particle_diameter": DIAMETER}
-    run_config("train_center.json", "training", **options, output_dir=str(tmp_path / "run"))
+    for number, run in enumerate(("TS_001", "TS_002")):
+        labels = balls((24, 48, 56), seed=number)
+        place = folder / "ExperimentRuns" / run / "VoxelSpacing10.000"
+        place.mkdir(parents=True)
+        noise = np.random.default_rng(number).normal(0, 0.2, labels.shape)
+        save_zarr(place / "wbp.zarr", (noise - (labels > 0)).astype(np.float32), VOXEL_SIZE)
+        write_segmentation(labels, VOXEL_SIZE, project, run, "ribosome", "alice", "1")
+    uri = f"copick:{project}"
+    options = {**SMALL_TRAINING, "epochs": 1, "crops_per_tomogram": 2, "particle_diameter": DIAMETER}
+    run_config(
+        "train_center.json", "training", **options, dataset_dir=f"{uri}/wbp@10/ribosome:alice/1",
+        output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    assert (tmp_path / "run" / "model.pt").is_file()
 
     networks = {
         "_target_": "scripts.networks.MaskAndCenterNet",
@@ -225,23 +343,32 @@ def test_a_project_is_trained_on_detected_and_gets_its_picks_back(tmp_path):
         "center_network": SMALL_NETWORK,
     }
     torch.save(ConfigParser({"n": networks}).get_parsed_content("n").state_dict(), tmp_path / "model.pt")
-    detector = Detector(
-        {
-            "network_def": networks, "weights": str(tmp_path / "model.pt"), "tile": [32, 32, 32],
-            "particle_diameter": DIAMETER, "mask_threshold": 0.45, "center_threshold": 0.01, "min_size": 1.0,
-            "device": "cpu", "progress": False, "report": False, "output_dir": str(tmp_path / "out"),
-            "write#copick": f"copick:{project}/ribosome:detection/1",
-        }
-    )  # fmt: skip
-    detector.network = Blobs()
-    table = detector(item["image"])["particles"]
-    kept = table[table["label"] > 0]
-    assert len(kept) > 3 and (tmp_path / "out" / "TS_001" / "TS_001.json").is_file()
-    centers = kept[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy()
-    picks = read_picks(project, "ribosome", "detection", "1")
-    np.testing.assert_allclose(picks.centers_xyz_angstrom, centers, atol=0.01)
-    np.testing.assert_allclose(picks.score, kept["score"])
-    if COPICK_PYTHON:
-        found = read_by_copick(project)
-        np.testing.assert_allclose(found["picks"]["TS_001 ribosome:detection/1"]["points"], centers, atol=0.01)
-        assert np.max(found["segmentations"]["TS_001 instance ribosome:detection/1@10.0"]) == len(kept)
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path: Blobs())  # a step finds nothing yet
+    settings = {"tile": [32, 32, 32], "mask_threshold": 0.45, "center_threshold": 0.01, "min_size": 1.0}
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "network_def": networks, "report": False}))
+    call = ["detect", f"{uri}/wbp@10", "--config", str(tmp_path / "settings.json"), "--device", "cpu"]
+    call += ["--weights", str(tmp_path / "model.pt"), "--particle_diameter", str(DIAMETER)]
+    call += ["--output_dir", str(tmp_path / "out")]
+    assert main(call) == 0  # without picks in the project
+    assert main([*call, "--copick", f"{uri}/ribosome:detection/1"]) == 1
+    assert "detected before with other copick" in capsys.readouterr().err
+    assert main([*call, "--copick", f"{uri}/ribosome:detection/1", "--overwrite"]) == 0
+    assert main([*call, "--copick", f"{uri}/ribosome:alice/1", "--output_dir", str(tmp_path / "o")][:-2]) == 1
+    found = read_by_copick(project) if COPICK_PYTHON else None
+    for run in ("TS_001", "TS_002"):
+        table = pd.read_csv(tmp_path / "out" / run / f"{run}_particles.csv")
+        kept = table[table["label"] > 0]
+        assert len(kept) > 3
+        centers = kept[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy()
+        picks = read_picks(project, "ribosome", "detection", "1", [run])
+        np.testing.assert_allclose(picks.centers_xyz_angstrom, centers, atol=0.01)
+        np.testing.assert_allclose(picks.score, kept["score"], rtol=1e-5)
+        if found:
+            np.testing.assert_allclose(found["picks"][f"{run} ribosome:detection/1"]["points"], centers, atol=0.01)
+            instances = found["segmentations"][f"{run} instance ribosome:detection/1@10.0"]
+            labels, _ = read_tomogram(tmp_path / "out" / run / f"{run}_instances.mrc", check="labels")
+            assert np.array_equal(instances, labels)
+    assert main(["evaluate", f"{uri}/ribosome:detection/1@10", f"{uri}/ribosome:alice/1@10",
+                 "--output_dir", str(tmp_path / "scores"), "--bootstrap", "0"]) == 0  # fmt: skip
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert scores["pooled"]["points"]["recall"] > 0.5

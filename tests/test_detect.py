@@ -189,6 +189,85 @@ def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, c
     assert "expected an MRC volume, got a text file" in error and "1 of 3 tomograms failed" in error
 
 
+def test_filters_by_place_drop_particles_from_volume_and_table(setting, tmp_path, monkeypatch):
+    """Edge, excluded places and membrane as options: the table says why, the volume loses them, the rest stays."""
+    folder, options = setting
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path: Blobs())
+    whole = Detector({**options, "report": False, "output_dir": str(tmp_path / "whole")})(folder / "tomogram_0.mrc")
+    table = whole["particles"]
+    kept = table[table["label"] > 0]
+    mask = np.zeros(whole["instances"].shape[-3:], np.int8)
+    mask[:, :, 30:] = 1
+    write_mrc(tmp_path / "tomogram_0_mask.mrc", mask, VOXEL_SIZE)
+    masks = str(tmp_path / "{name}_mask.mrc")
+    config = tmp_path / "settings.json"
+    config.write_text(json.dumps({key: value for key, value in options.items() if key not in ("device", "weights")}))
+    common = ["--weights", options["weights"], "--config", str(config), "--report", "false", "--device", "cpu"]
+    for name, arguments, rule in (
+        ("neighbors", ["--neighbor_number", "3", "--neighbor_distance", "160"], third_neighbour(kept) > 160),
+        ("edge", ["--edge_margin", "80"], near_face(kept, mask.shape) < 80),
+        ("exclude", ["--exclude", masks], kept["x_vox"].round() >= 30),
+        ("membrane", ["--membrane", masks, "--membrane_max", "60"], (30 - kept["x_vox"]) * VOXEL_SIZE > 60),
+    ):
+        line = ["detect", str(folder / "tomogram_0.mrc"), *common, *arguments, "--output_dir", str(tmp_path / name)]
+        assert main(line) == 0
+        found = pd.read_csv(tmp_path / name / "tomogram_0" / "tomogram_0_particles.csv", keep_default_na=False)
+        dropped = found["dropped_by"] == name
+        assert 0 < dropped.sum() < len(kept) and list(found.loc[dropped, "particle_id"]) == list(
+            kept.loc[rule, "particle_id"]
+        )
+        labels, _ = read_tomogram(tmp_path / name / "tomogram_0" / "tomogram_0_instances.mrc", check="labels")
+        assert labels.max() == (found["label"] > 0).sum()
+        record = json.loads((tmp_path / name / "tomogram_0" / "tomogram_0.json").read_text())
+        assert record["particles"]["dropped"][name] == dropped.sum()
+        assert str(record["inputs"]["settings"][arguments[0].removeprefix("--")]).removesuffix(".0") == arguments[1]
+
+
+def third_neighbour(table):
+    """Å from each center to its third nearest neighbour."""
+    points = table[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy()
+    return np.sort(np.linalg.norm(points[:, None] - points, axis=2), axis=1)[:, 3]
+
+
+def near_face(table, shape):
+    """Å from each center to the nearest face of the volume."""
+    centers = table[["z_vox", "y_vox", "x_vox"]].to_numpy()
+    return ((np.minimum(centers + 0.5, np.array(shape) - 0.5 - centers)) * VOXEL_SIZE).min(axis=1)
+
+
+def test_a_missing_mask_is_an_error_before_the_networks_run(setting, command, tmp_path):
+    folder, _ = setting
+    code, _, error = command(folder / "tomogram_0.mrc", "--exclude", tmp_path / "{name}_carbon.mrc")
+    assert code == 1 and "tomogram_0_carbon.mrc: no such file" in error
+    assert command(folder / "tomogram_0.mrc", "--membrane", tmp_path / "m.mrc")[2].endswith(
+        "Give --membrane and --membrane_min or --membrane_max.\n"
+    )
+
+
+def test_a_tomogram_of_a_dataset_keeps_its_own_voxel_size_and_contrast(setting, command, tmp_path):
+    folder, options = setting
+    volume, _ = read_tomogram(folder / "tomogram_0.mrc")
+    write_mrc(tmp_path / "unsized.mrc", -volume, 1.0)  # 1 Å is what a header without a size says
+    item = {"image": "unsized.mrc", "label": "unsized.mrc", "voxel_size": VOXEL_SIZE, "contrast": "bright"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [item]}))
+    assert expand([str(tmp_path)]) == [
+        {"image": str(tmp_path / "unsized.mrc"), "voxel_size": VOXEL_SIZE, "contrast": "bright"}
+    ]
+    code, _, error = command(tmp_path)
+    assert code == 0 and "looks inverted" not in error
+    assert "done before, skipped" in command(tmp_path)[1]
+    record = json.loads((tmp_path / "2024_01" / "unsized" / "unsized.json").read_text())
+    assert record["tomogram"]["voxel_size_zyx_angstrom"] == [VOXEL_SIZE] * 3
+    assert record["inputs"]["tomogram"]["contrast"] == "bright"
+    settings = {key: value for key, value in options.items() if key not in ("device", "progress")}
+    settings |= {"center_threshold": 0.5, "report": False}
+    run_config(
+        "inference.json", "inference", dataset_dir=str(tmp_path), output_dir=str(tmp_path / "bundle"), **settings
+    )
+    other = json.loads((tmp_path / "bundle" / "unsized" / "unsized.json").read_text())
+    assert other["inputs"]["tomogram"] == record["inputs"]["tomogram"]
+
+
 def test_wrong_options_and_missing_things_are_clear_errors(setting, command, tmp_path):
     folder, options = setting
     assert "found nothing there" in command("nowhere/*.mrc")[2]

@@ -160,6 +160,39 @@ def test_gold_is_flagged_and_protein_is_not():
     check_agree(before, after)
     assert after["particles"]["flags"].tolist() == ["", "gold", "", "", ""]
     assert "flags" not in FlagGoldd(active=False)(before)["particles"]
+    by_slices = [Sliced(np.asarray(before[key])[0]) for key in ("image", "instances")]
+    flagged = FlagGoldd(diameters=(30, 150)).flagged(before["particles"], *by_slices, VOXEL)
+    pd.testing.assert_frame_equal(flagged, after["particles"])
+
+
+class Sliced:
+    """A volume that is only ever sliced, as one larger than memory."""
+
+    def __init__(self, volume):
+        self.volume, self.shape = volume, volume.shape
+
+    def __getitem__(self, index):
+        return self.volume[index]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "TS_001_10.00Apx.mrc",
+        "rec_TS_001.mrc",
+        "p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr",
+        "TS_001/tomogram.mrc",
+    ],
+)
+def test_a_mask_is_found_by_the_name_of_the_tomogram_however_a_program_spells_it(tmp_path, file):
+    write_mrc(tmp_path / "TS_001_mask.mrc", np.ones(SHAPE, np.int8), 10.0)
+    step = ExcludeParticlesd(particle_diameter=DIAMETER, mask=str(tmp_path / "{name}_mask.mrc"))
+    step.check_files(file)
+    before = detection()
+    before["instances"].meta["filename_or_obj"] = file
+    assert (step(before)["particles"]["dropped_by"] == "exclude").all()
+    with pytest.raises(FileNotFoundError, match="TS_002_mask.mrc: no such file. Check the path; {name} in it stands"):
+        step.check_files("TS_002.mrc")
 
 
 def test_zero_particles_pass_every_filter(membrane):
@@ -188,5 +221,7 @@ def test_masks_that_do_not_fit_are_told(tmp_path):
         FilterByDistanced(particle_diameter=DIAMETER, action="remove")
     with pytest.raises(ValueError, match="got a segmentation without a distance. Give --membrane and"):
         FilterByDistanced(particle_diameter=DIAMETER, segmentation="m.mrc")
+    with pytest.raises(ValueError, match="got a distance without a segmentation. Give --membrane and"):
+        FilterByDistanced(particle_diameter=DIAMETER, max_distance=50)
     with pytest.raises(ValueError, match="edge_margin: expected 0 Å"):
         ExcludeParticlesd(particle_diameter=DIAMETER, edge_margin=-1)

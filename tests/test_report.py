@@ -201,6 +201,29 @@ def test_run_folder_is_read_as_detect_wrote_it(tmp_path):
     assert loaded.voxel_size_zyx.tolist() == [10.0] * 3
 
 
+def test_a_zarr_tomogram_is_shown_at_the_level_that_was_detected(tmp_path):
+    pytest.importorskip("zarr")
+    from tests.test_zarr import save_zarr
+
+    run = make_run()
+    tomogram = run.pop("tomogram")
+    fine = tomogram.repeat(2, 0).repeat(2, 1).repeat(2, 2)  # save_zarr keeps every second voxel in the next level
+    path = save_zarr(tmp_path / "TS_01.zarr", fine, 5.0)
+    info = {**run["info"], "inputs": {"tomogram": {"path": str(path)}}}
+    loaded = load_run(tmp_path / "TS_01", **{**run, "info": info})
+    assert np.array_equal(loaded.tomogram, tomogram) and not loaded.notes
+    gone = load_run(
+        tmp_path / "TS_01", **{**run, "info": {**info, "inputs": {"tomogram": {"path": str(tmp_path / "gone.zarr")}}}}
+    )
+    assert gone.tomogram is None and "gone.zarr is not at hand any more" in gone.notes[0]
+    unsized = {
+        **run,
+        "info": {},
+        "particles": run["particles"].drop(columns=["z_angstrom", "y_angstrom", "x_angstrom"]),
+    }
+    assert np.array_equal(load_run(tmp_path / "TS_01", tomogram=path / "1", **unsized).tomogram, tomogram)
+
+
 def test_unusable_input_is_named(tmp_path):
     run = make_run()
     with pytest.raises(FileNotFoundError, match="expected the folder of one detection"):
@@ -267,6 +290,16 @@ def test_checks_speak_up_only_when_something_is_odd(tmp_path):
     assert warnings_of(tmp_path, particles=many, info=info | expected) == ["Scores are unlike those of the training"]
     assert warnings_of(tmp_path, particles=table.assign(dropped_by="size")) == ["Every candidate was dropped"]
     assert warnings_of(tmp_path, info=info | {"warnings": ["odd header"]}) == ["Noted while it ran"]
+
+
+def test_particles_with_gold_are_counted_among_what_deserves_a_look(tmp_path):
+    run = make_run()
+    run["particles"] = run["particles"].assign(flags=["gold", "", "membrane,gold", "gold"])  # the fourth was dropped
+    loaded = load_run(tmp_path / "TS_01", **run)
+    (check,) = [one for one in summary.checks(loaded) if "Gold" in one["title"]]
+    assert "2 particles of 3 hold what looks like a gold bead" in check["text"]
+    loaded.particles["flags"] = np.nan  # what a CSV without a flag is read as
+    assert not [one for one in summary.checks(loaded) if "Gold" in one["title"]]
 
 
 def test_gallery_shows_no_particle_twice_and_the_threshold_with_dropped_ones():

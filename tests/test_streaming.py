@@ -15,7 +15,6 @@ from scipy.ndimage import gaussian_filter
 
 from custom_transforms.blocks import Blocks
 from custom_transforms.blockwise import Job, detect_instances_blockwise
-from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
@@ -219,9 +218,10 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
     with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
         detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
-    detector.postprocessing.transforms = (*detector.postprocessing.transforms, FlagGoldd())
-    with pytest.raises(ValueError, match="larger than memory, and FlagGoldd needs all of it"):
-        detector.plan(folder / "scene.mrc")
+    filtered = Detector({**options, "output_dir": str(tmp_path), "edge_margin": 30.0}, stream=True)
+    told = r"larger than memory, and ExcludeParticlesd \(--exclude, --edge_margin\) needs all of it. Leave it out"
+    with pytest.raises(ValueError, match=told):
+        filtered.plan(folder / "scene.mrc")
     with pytest.raises(ValueError, match="NaN or Inf"):
         detector(folder / "nan.mrc", plan_of(detector))
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from custom_transforms.io import write_instances, write_mrc
+from custom_transforms.io import read_tomogram, write_instances, write_mrc
 from custom_transforms.particle_table import measure_particles
 from scripts.particles.registry import read_particles
+from scripts.prepare import prepare
 from scripts.report.inputs import load_run
 from scripts.view import add_layers, bind, curated_table, read_picks, save_picks, toggle_particle, view
 
@@ -119,6 +121,26 @@ def test_saved_picks_are_a_list_that_every_reader_takes_and_view_goes_on_with(op
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     with pytest.raises(ValueError, match="the column particle_id is missing"):
         read_picks(tmp_path / "bad.csv")
+
+
+def test_curated_picks_are_what_prepare_makes_labels_of(opened, tmp_path):
+    """Correction becomes training data: one center deleted, one added, and prepare paints exactly those left."""
+    _, run, layer = opened
+    place = np.array([10.0, 30.0, 10.0])
+    assert not toggle_particle(layer, CENTERS[0] * VOXEL) and toggle_particle(layer, place * VOXEL)
+    picks = save_picks(curated_table(layer, run), tmp_path / "TS_01_curated.csv")
+    prepare(
+        str(tmp_path / "TS_01.mrc"), particles=str(picks), radius=30.0, output_dir=str(tmp_path / "data"), quiet=True,
+        validation_fraction=0.0,
+    )  # fmt: skip
+    item = json.loads((tmp_path / "data" / "dataset.json").read_text())["training"][0]
+    labels, _ = read_tomogram(tmp_path / "data" / item["label"], check="labels")
+    assert labels.max() == 2
+    for center in (CENTERS[1], place):
+        label = labels[tuple(center.astype(int))]
+        assert label > 0
+        np.testing.assert_allclose(np.argwhere(labels == label).mean(axis=0), center, atol=0.3)
+    assert labels[tuple(CENTERS[0].astype(int))] == 0
 
 
 def test_a_detection_of_nothing_opens(opened, run_dir):

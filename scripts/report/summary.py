@@ -16,6 +16,9 @@ __all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
 _REASONS = {
     "size": "smaller than the minimum size",
     "neighbors": "with too few neighbours",
+    "exclude": "in an excluded place",
+    "edge": "near a face of the tomogram",
+    "membrane": "by the distance from the membrane",
     "no_mask": "peaks of the center map without a mask around them",
 }
 
@@ -110,6 +113,7 @@ def checks(run: RunData) -> list[dict[str, str]]:
         *_voxel_size(run),
         *_contrast(run),
         *_border(kept),
+        *_gold(kept),
         *_score_distribution(run, kept),
     ]
     recorded = find_key(run.info, "warnings") or []
@@ -192,6 +196,16 @@ def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
         "volumes are less exact."
     )
     return [_check("Many particles touch the border", text)]
+
+
+def _gold(kept: pd.DataFrame) -> list[dict[str, str]]:
+    if "flags" not in kept.columns:
+        return []
+    beads = int(kept["flags"].fillna("").astype(str).str.split(",").map(lambda words: "gold" in words).sum())
+    if not beads:
+        return []
+    text = f"{_count(beads, 'particle')} of {len(kept):,} hold what looks like a gold bead; search the table for gold."
+    return [_check("Gold beads among the particles", text)]
 
 
 def _score_distribution(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:

@@ -164,7 +164,7 @@ function describeSelected(row) {
   const box = $("selected");
   if (row < 0) { box.textContent = "No particle there. Click inside an outline or on a center."; return; }
   const facts = [["particle", "particle_id"], ["class", "class"], ["score", "score"], ["x", "x_vox"], ["y", "y_vox"], ["z", "z_vox"],
-    ["volume (nm³)", "volume_angstrom3"], ["neighbours", "neighbors"], ["touches border", "touches_border"], ["dropped by", "dropped_by"], ["outcome", "outcome"], ["because", "reason"]];
+    ["volume (nm³)", "volume_angstrom3"], ["neighbours", "neighbors"], ["touches border", "touches_border"], ["dropped by", "dropped_by"], ["flags", "flags"], ["outcome", "outcome"], ["because", "reason"]];
   box.replaceChildren(...facts.filter(([, c]) => particles.columns.includes(c) && particles.text[c][row] !== "").map(([name, c]) => {
     const part = document.createElement("span");
     const value = document.createElement("b");

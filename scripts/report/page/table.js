@@ -2,7 +2,7 @@
 
 const ROW_HEIGHT = 30;
 const PRINTED_ROWS = 40;
-const USUAL = ["particle_id", "class", "outcome", "score", "x_vox", "y_vox", "z_vox", "volume_angstrom3", "diameter_angstrom", "neighbors", "touches_border", "dropped_by"];
+const USUAL = ["particle_id", "class", "outcome", "score", "x_vox", "y_vox", "z_vox", "volume_angstrom3", "diameter_angstrom", "neighbors", "touches_border", "dropped_by", "flags"];
 const TITLES = { particle_id: "particle", x_vox: "x (voxel)", y_vox: "y (voxel)", z_vox: "z (voxel)", x_angstrom: "x (Å)", y_angstrom: "y (Å)", z_angstrom: "z (Å)",
   volume_vox: "volume (voxels)", volume_angstrom3: "volume (nm³)", diameter_angstrom: "diameter (Å)", touches_border: "touches border",
   neighbors: "neighbours", dropped_by: "dropped by" };
@@ -10,13 +10,13 @@ const list = { order: [], sortBy: "", down: false, columns: [], first: -1, last:
 
 function shownColumns() {
   if ($("all-columns").checked) return particles.columns;
-  const filled = (c) => !["class", "dropped_by"].includes(c) || (particles.text[c].some((t) => t !== "") && (c === "class" || $("which").value !== "kept"));
+  const filled = (c) => !["class", "dropped_by", "flags"].includes(c) || (particles.text[c].some((t) => t !== "") && (c !== "dropped_by" || $("which").value !== "kept"));
   return USUAL.filter((c) => particles.columns.includes(c) && filled(c));
 }
 
 function arrange() {
   const which = $("which").value, search = $("search").value.trim().toLowerCase();
-  const searched = ["particle_id", "class", "dropped_by", "outcome"].filter((c) => particles.columns.includes(c));
+  const searched = ["particle_id", "class", "dropped_by", "flags", "outcome"].filter((c) => particles.columns.includes(c));
   const rows = [];
   for (let row = 0; row < particles.n; row++) {
     if (which !== "all" && isDropped(row) !== (which === "dropped")) continue;
