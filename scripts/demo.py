@@ -29,6 +29,8 @@ def demo(output_dir: str = "runs/demo", seed: int = 1, shape: tuple[int, ...] = 
     Simulates one crowded tomogram (10 Å per voxel; proteins of 120 to 300 Å, vesicles, filaments, gold), detects,
     compares with the truth, and writes all outputs and the HTML report. About a minute on two CPU cores.
 
+    example: python -m scripts demo --output_dir runs/demo
+
     Parameters
     ----------
     output_dir : str

@@ -45,12 +45,15 @@ def describe_training(
     Returns
     -------
     dict
-        ``dataset`` (name, sha256 of its dataset.json, tomograms), ``voxel_size`` (a number, None where no file says
+        ``dataset`` (name, tomograms, sha256 of its dataset.json if it has one), ``voxel_size`` (a number, None where no file says
         it, or a list where tomograms differ), ``contrast``, and the settings.
     """
     items = load_datalist(dataset_dir, "training")
     path = Path(dataset_dir).expanduser() / "dataset.json"
-    name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.resolve().name
+    dataset: dict[str, Any] = {"name": str(dataset_dir), "tomograms": len(items)}
+    if path.is_file():  # a copick project has none
+        name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.resolve().name
+        dataset |= {"name": name, "sha256": file_digest(path)}
     sizes = [voxel_size] if voxel_size is not None else sorted({_voxel_size(item) for item in items} - {0.0})
     size = sizes[0] if len(sizes) == 1 else sizes or None
     contrasts = sorted({str(item.get("contrast", contrast)) for item in items})
@@ -62,7 +65,7 @@ def describe_training(
             pretrained, known, size, known,
         )  # fmt: skip
     return {
-        "dataset": {"name": name, "sha256": file_digest(path), "tomograms": len(items)},
+        "dataset": dataset,
         "voxel_size": size,
         "contrast": contrasts[0] if len(contrasts) == 1 else contrasts,
         "pretrained": None if pretrained is None else str(pretrained),

@@ -192,7 +192,7 @@ def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, c
 def test_filters_by_place_drop_particles_from_volume_and_table(setting, tmp_path, monkeypatch):
     """Edge, excluded places and membrane as options: the table says why, the volume loses them, the rest stays."""
     folder, options = setting
-    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path: Blobs())
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: Blobs())
     whole = Detector({**options, "report": False, "output_dir": str(tmp_path / "whole")})(folder / "tomogram_0.mrc")
     table = whole["particles"]
     kept = table[table["label"] > 0]
