@@ -21,6 +21,7 @@ from scripts.outputs import finished_record, recorded, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
+FLAGS = ("keep_voxel_size", "fill_nonfinite", "require_seed", "overwrite")  # not given: what a config says holds
 ITEM_KEYS = ("image", "voxel_size", "contrast")
 
 
@@ -160,6 +161,7 @@ def detect(
         for name, value in locals().items()
         if name not in ("tomograms", "bundle", "config", "formats", "tile", "memory", "stream", "scratch_dir")
         and value is not None
+        and not (name in FLAGS and value is False)
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]

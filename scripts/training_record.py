@@ -45,8 +45,8 @@ def describe_training(
     Returns
     -------
     dict
-        ``dataset`` (name, tomograms, sha256 of its dataset.json if it has one), ``voxel_size`` (a number, None where no file says
-        it, or a list where tomograms differ), ``contrast``, and the settings.
+        ``dataset`` (name, tomograms, sha256 of its dataset.json if it has one), ``voxel_size`` (a number, None where
+        no file says it, or a list where tomograms differ), ``contrast``, and the settings.
     """
     items = load_datalist(dataset_dir, "training")
     path = Path(dataset_dir).expanduser() / "dataset.json"

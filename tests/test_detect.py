@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
-from scripts.detect import Detector, check_device, expand
+from scripts.detect import Detector, check_device, detect, expand
 from scripts.networks import MaskAndCenterNet
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
@@ -290,3 +290,18 @@ def test_a_gpu_that_is_not_there_is_an_error():
         check_device("cuda:0")
     with pytest.raises(ValueError, match="expected cpu or cuda"):
         check_device("gpu")
+
+
+def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(given, overlays, **_):
+        raise Stop(sorted(name for name, value in given.items() if isinstance(value, bool)))
+
+    monkeypatch.setattr("scripts.detect.Detector", stop)
+    monkeypatch.setattr("scripts.detect.expand", lambda tomograms: [])
+    with pytest.raises(Stop, match=r"^\[\]$"):
+        detect("a.mrc", output_dir=str(tmp_path))
+    with pytest.raises(Stop, match=r"^\['report', 'require_seed'\]$"):
+        detect("a.mrc", output_dir=str(tmp_path), require_seed=True, report=False)
