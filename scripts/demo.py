@@ -17,8 +17,6 @@ from scripts.simulate.simulate import simulate
 
 __all__ = ["demo", "run_demo"]
 
-# None of the scene's random draws, which span from hardly visible to clean: what a good tomogram looks like.
-IMAGING = {"snr": 0.5, "defocus_um": 3.0}
 MARGIN, LARGEST, OVERLAP = 32, 144, 0.2  # few large tiles: little is computed twice
 BOOTSTRAP = 200  # draws of the intervals; more take time and change no digit that matters here
 
@@ -26,7 +24,7 @@ BOOTSTRAP = 200  # draws of the intervals; more take time and change no digit th
 def demo(output_dir: str = "runs/demo", seed: int = 1, shape: tuple[int, ...] = (128, 256, 256)) -> None:
     """Find the particles of a simulated tomogram with the weights that come along: see what the output looks like.
 
-    Simulates one crowded tomogram (10 Å per voxel; proteins of 120 to 300 Å, vesicles, filaments, gold), detects,
+    Simulates one crowded tomogram (10 Å per voxel; complexes of 140 to 320 Å, a vesicle, a filament, gold), detects,
     compares with the truth, and writes all outputs and the HTML report. About a minute on two CPU cores.
 
     example: python -m scripts demo --output_dir runs/demo
@@ -90,8 +88,8 @@ def run_demo(
     given |= {"output_dir": str(folder / "detections"), "overwrite": True, "report": False}
     given |= {"tile": [_tile(side) for side in sides], "overlap": OVERLAP}
     detector = Detector({**given, **settings})
-    scene = json.loads((ROOT / "configs" / "scene_cytosol.json").read_text(encoding="utf-8"))
-    scene = {**scene, "shape": sides, "imaging": {**scene["imaging"], **IMAGING}}
+    scene = json.loads((ROOT / "configs" / "scene_demo.json").read_text(encoding="utf-8"))
+    scene = {**scene, "shape": sides}
     _say("simulate")
     simulate(scene, folder / "simulated", seed=seed, validation=0, overwrite=True)
     truth = folder / "simulated" / f"{scene['name']}_000"
