@@ -52,8 +52,8 @@ def sample_class_indices(labels: np.ndarray, num_classes: int, max_samples_per_c
 
 
 def _sample(flat: np.ndarray, starts: range, wanted: int, most: int) -> np.ndarray:
-    counts = [np.count_nonzero(flat[a : a + PART] == wanted) for a in starts]
-    total = int(sum(counts))
+    counts = [int(np.count_nonzero(flat[a : a + PART] == wanted)) for a in starts]
+    total = sum(counts)
     # which of the class's voxels, counted from 0
     ranks = np.round(np.linspace(0, total - 1, most)).astype(np.int64) if total > most > 0 else np.arange(total)
     found, before = [np.zeros(0, np.int64)], 0

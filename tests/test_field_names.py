@@ -96,6 +96,7 @@ def no_network(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_detect_report_evaluate_and_export_never_touch_the_network(tmp_path, no_network, capsys):
     import torch
     from monai.bundle import ConfigParser
@@ -106,10 +107,10 @@ def test_detect_report_evaluate_and_export_never_touch_the_network(tmp_path, no_
     network = ConfigParser({"n": NETWORKS}).get_parsed_content("n")
     torch.save(network.state_dict(), tmp_path / "model.pt")
     ConfigParser.export_config_file(settings.config, str(tmp_path / "small.json"))
-    volume = np.random.default_rng(0).normal(size=(24, 32, 40)).astype(np.float32)
+    volume = np.random.default_rng(0).normal(size=(16, 30, 32)).astype(np.float32)
     write_mrc(tmp_path / "TS_01.mrc", volume, VOXEL)
     where = ["--output_dir", f"{tmp_path}/out", "--config", f"{tmp_path}/small.json", "--particle_diameter", "120"]
-    options = ["--weights", f"{tmp_path}/model.pt", "--tile", "16", "--device", "cpu", "--quiet"]
+    options = ["--weights", f"{tmp_path}/model.pt", "--tile", "32", "--device", "cpu", "--quiet"]
     assert cli.main(["detect", f"{tmp_path}/*.mrc", *where, *options]) == 0, capsys.readouterr().err
     run = tmp_path / "out" / "TS_01"
     assert cli.main(["report", str(run), "--quiet"]) == 0

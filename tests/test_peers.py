@@ -105,6 +105,7 @@ def test_a_template_is_round_on_the_grid_of_the_tomogram():
     assert template[0, 0, 0] == 0
 
 
+@pytest.mark.slow
 def test_a_finished_scene_is_kept_and_other_weights_are_refused(setting, tmp_path, capsys, monkeypatch):
     folder, options, _ = setting
     write_dataset(tmp_path)

@@ -257,6 +257,7 @@ def test_rounding_the_maps_to_half_precision_is_harmless(scene, tmp_path):
     np.testing.assert_allclose(half["score"], full["score"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_monai_bundle_run_rescales_as_detect_does(scene, tmp_path):
     folder, options = scene
     (tmp_path / "data").mkdir()

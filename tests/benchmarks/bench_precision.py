@@ -89,7 +89,7 @@ def main(given: argparse.Namespace) -> list[dict[str, Any]]:
                 size = found["image"].meta["voxel_size_zyx"]
                 sides = Side(np.asarray(found["instances"])[0], voxel_size_zyx=size), Side(labels, voxel_size_zyx=size)
                 pairs.setdefault(way, []).append((folder.name, *sides))
-                print(f"{folder.name}: {way}", flush=True)
+            print(f"after {folder.name}", *markdown(_rows(pairs)), sep="\n", flush=True)
     return _rows(pairs)
 
 
@@ -107,6 +107,16 @@ def _rows(pairs: dict[str, list]) -> list[dict[str, Any]]:
     return rows
 
 
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of a table."""
+    names = list(rows[0])[1:]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in rows:
+        cells = (f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True)
@@ -119,10 +129,5 @@ if __name__ == "__main__":
     parser.add_argument("--json", type=Path, help="also write the rows there")
     options = parser.parse_args()
     table = main(options)
-    names = list(table[0])[1:]
-    print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
-    for row in table:
-        cells = (f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names)
-        print("| " + " | ".join(cells) + " |")
     if options.json:
         options.json.write_text(json.dumps(table, indent=1) + "\n")

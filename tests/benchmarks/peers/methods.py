@@ -213,7 +213,7 @@ def all_methods(detector: Detector | None, templates: Sequence[Path]) -> dict[st
         ),
         "mean_shift": Method(
             find_mean_shift,
-            tuple({"mask_threshold": t, "bandwidth": b} for t in (0.5, 0.8) for b in (50.0, 70.0, 100.0)),
+            tuple({"mask_threshold": t, "bandwidth": b} for t in (0.5, 0.8) for b in (60.0, 90.0)),
             dust,
             share,
         ),
