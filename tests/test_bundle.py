@@ -103,7 +103,8 @@ def test_thresholds_and_voxel_size_become_the_defaults_of_the_bundle(tree, weigh
     ]
     record = json.loads(read_zip(made, "docs/provenance.json"))
     assert record["thresholds"] == overlay and record["voxel_size_angstrom"] == 8.5
-    assert record["detection"]["mask_threshold"] == 0.35 and record["detection"]["center_threshold"] == 0.5
+    assert record["detection"]["mask_threshold"] == 0.35
+    assert record["detection"]["center_threshold"] == json.loads(before)["center_threshold"]
     assert record["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
