@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ def test_tomograms_of_a_folder_keep_their_files_names_and_share_the_series_name(
     folder = write_folder(tmp_path / "tomograms", FOLDERS[program])
     (folder / "TS_001.tomostar").write_text("data_\n\nloop_\n_wrpMovieName\na.mrc\n")
     found = expand([str(folder)])
-    found = [getattr(one, "name", None) or one["image"].name for one in found]
+    found = [Path(item["image"]).name for item in found]
     assert found == sorted(FOLDERS[program])
     assert [tomogram_base_name(name) for name in found] == ["TS_001", "TS_002"]
     assert len({tomogram_name(name) for name in found}) == 2
