@@ -150,7 +150,7 @@ class BlendedSlab:
     def move(self, depth: int) -> None:
         """Drop the first ``depth`` planes and make room for as many."""
         kept = self.grid.tile[0] - depth
-        if kept > 0 and self.maps is not None:
+        if self.maps is not None:
             maps: Any = self.maps.numpy() if self.maps.device.type == "cpu" else self.maps
             for z in range(kept):  # plane by plane: source and target may overlap
                 maps[:, z] = maps[:, z + depth]
