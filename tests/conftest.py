@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ os.environ.setdefault("MONAI_FAIL_ON_DUPLICATE_CONFIG", "1")
 ROOT = Path(__file__).parents[1]
 VOXEL_SIZE = 10.0
 DIAMETER = 120.0
+
+
+def python_with(program: str) -> str:
+    """The Python that has another program's library, of the variable PROGRAM_PYTHON or this one; "" if none has."""
+    try:
+        version(program)  # not find_spec: a folder of that name among the tests is a package to it
+    except PackageNotFoundError:
+        return os.environ.get(f"{program.upper()}_PYTHON", "")
+    return os.environ.get(f"{program.upper()}_PYTHON") or sys.executable
 
 
 def balls(shape: tuple[int, int, int], seed: int, radius: float = 6.0) -> np.ndarray:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +25,7 @@ from scripts.particles.context import tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare import prepare
 from scripts.prepare_copick import project_radii
-from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, run_config
+from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, python_with, run_config
 from tests.test_detect import Blobs
 from tests.test_zarr import save_zarr
 
@@ -36,7 +33,7 @@ pytest.importorskip("zarr")
 
 HERE = Path(__file__).parent
 SHAPE = (12, 20, 28)
-COPICK_PYTHON = os.environ.get("COPICK_PYTHON") or (sys.executable if find_spec("copick") else "")
+COPICK_PYTHON = python_with("copick")
 needs_copick = pytest.mark.skipif(
     not COPICK_PYTHON, reason="COPICK_PYTHON names no Python with copick (it cannot be installed beside zarr 3)"
 )

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import FORMATS, read_particles, write_particles
+from tests.conftest import python_with
 
 HERE = Path(__file__).parent
 SIZE_ZYX, VOXEL = (11, 13, 16), 13.48
@@ -125,7 +123,7 @@ def write_folder(folder: Path, binning: int) -> ParticleList:
 
 
 def read_by(program: str, folder: Path) -> dict:
-    python = os.environ.get(f"{program.upper()}_PYTHON") or (sys.executable if find_spec(program) else "")
+    python = python_with(program)
     if not python:
         pytest.skip(f"{program.upper()}_PYTHON names no Python with {program}")
     command = [python, "-W", "ignore", str(HERE / "particle_lists_with_other_programs.py"), program, str(folder)]
