@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numba import njit
 from scipy import ndimage
 
 from custom_transforms.units import as_voxel_size_zyx
@@ -56,33 +57,36 @@ def gold_beads(
     if spread <= 0:
         return result
     reach = np.ceil(diameters[1] / sizes).astype(int)
-    boxes = _boxes(labels)
+    highest, where = _brightest(image, labels, int(table["label"].max()) if len(table) else 0)
     for row, label in enumerate(table["label"].to_numpy()):
-        if label not in boxes:
+        if label <= 0 or not highest[label] >= middle + deviations * spread:
             continue
-        box = boxes[label]
-        values = np.where(labels[box] == label, image[box], -np.inf)
-        if values.max() < middle + deviations * spread:
-            continue
-        peak = np.array(np.unravel_index(values.argmax(), values.shape)) + [one.start for one in box]
+        peak = np.array(np.unravel_index(where[label], image.shape))
         first = np.maximum(peak - reach, 0)
         window = tuple(slice(a, b) for a, b in zip(first, peak + reach + 1, strict=True))
         result[row] = _is_bead(image[window] - middle, tuple(peak - first), sizes, diameters, deviations * spread)
     return result
 
 
-def _boxes(labels: Any) -> dict[int, tuple[slice, ...]]:
-    """The box of every label, from one pass over the volume in slabs."""
-    bounds: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    depth = max(1, SLAB_VOXELS // (labels.shape[1] * labels.shape[2]))
+def _brightest(image: Any, labels: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The highest value of every label up to ``count`` and the flat index of its first voxel, in slabs."""
+    highest = np.full(count + 1, -np.inf, dtype=np.float32)
+    where = np.zeros(count + 1, dtype=np.int64)
+    plane = labels.shape[1] * labels.shape[2]
+    depth = max(1, SLAB_VOXELS // plane)
     for start in range(0, labels.shape[0], depth):
-        for label, box in enumerate(ndimage.find_objects(np.asarray(labels[start : start + depth])), start=1):
-            if box is not None:
-                low = np.array([one.start for one in box]) + (start, 0, 0)
-                high = np.array([one.stop for one in box]) + (start, 0, 0)
-                first, last = bounds.get(label, (low, high))
-                bounds[label] = np.minimum(first, low), np.maximum(last, high)
-    return {label: tuple(map(slice, low, high)) for label, (low, high) in bounds.items()}
+        part = np.asarray(labels[start : start + depth]).ravel()
+        _raise(highest, where, part, np.asarray(image[start : start + depth], dtype=np.float32).ravel(), start * plane)
+    return highest, where
+
+
+@njit(nogil=True, cache=True)
+def _raise(highest, where, labels, values, offset):
+    for at in range(labels.size):
+        label = labels[at]
+        if 0 < label < highest.size and values[at] > highest[label]:
+            highest[label] = values[at]
+            where[label] = offset + at
 
 
 def _is_bead(
