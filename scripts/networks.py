@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -74,7 +76,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(network: nn.Module, path: str | Path, voxel_size: float | None = None) -> nn.Module:
+def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Sequence[float] | None = None) -> nn.Module:
     """Load a weights file into a network, exactly.
 
     Parameters
@@ -83,7 +85,7 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | None 
         Changed in place.
     path : path
         A flat state dict.
-    voxel_size : float, optional
+    voxel_size : float or sequence of 3 floats, optional
         Å per voxel that tomograms will be rescaled to for the network; another size than the one the record beside
         the weights names is a warning.
 
@@ -99,9 +101,10 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | None 
     """
     state = read_state_dict(path)
     known = recorded_voxel_size(read_record(path))
-    if known is not None and voxel_size is not None and abs(voxel_size / known - 1) > TOLERANCE:
+    if known is not None and voxel_size is not None and np.abs(np.divide(voxel_size, known) - 1).max() > TOLERANCE:
+        given = ", ".join(f"{one:g}" for one in np.ravel(voxel_size))
         warnings.warn(
-            f"{path} was trained at {known:g} Å per voxel, but voxel_size_model is {voxel_size:g}: set it to {known:g}",
+            f"{path} was trained at {known:g} Å per voxel, but voxel_size_model is {given}: set it to {known:g}",
             UserWarning,
             stacklevel=2,
         )
