@@ -5,7 +5,7 @@
 
 ``--maps`` holds the density maps of PolNet (https://github.com/anmartinezs/polnet, Apache-2.0, 10 Å per voxel) as
 ``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. Finished tomograms are kept, so an
-interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (one tomogram of each scene is for
+interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (two tomograms of each scene are for
 validation); each test scene keeps its own.
 """
 
@@ -19,7 +19,7 @@ from scripts.simulate.simulate import simulate
 from scripts.simulate.write import write_json
 
 SCENES = Path(__file__).parent / "scenes"
-TRAIN = {"train_middle": 10, "train_small": 7, "train_clear": 7, "train_membranes": 8, "train_faint": 10}
+TRAIN = {"train_middle": 22, "train_small": 14, "train_clear": 14, "train_membranes": 20, "train_faint": 20}
 TEST = ("easy", "hard", "faint", "dense", "small", "mixed", "unseen", "membranes", "membranes_unseen")
 TRAIN_SEED, TEST_SEED = 1, 1001
 TEST_TOMOGRAMS = 2
@@ -30,7 +30,7 @@ def make_training_set(maps: Path, folder: Path) -> Path:
     """Simulate `TRAIN`, tomograms by scene, and join them; returns the folder of dataset.json."""
     joined: dict = {"name": "general", "voxel_size": 10.0, "training": [], "validation": []}
     for scene, count in TRAIN.items():
-        simulate(SCENES / f"{scene}.json", folder / scene, count, TRAIN_SEED, maps=maps, validation=1, test=0)
+        simulate(SCENES / f"{scene}.json", folder / scene, count, TRAIN_SEED, maps=maps, validation=2, test=0)
         part = json.loads((folder / scene / "dataset.json").read_text(encoding="utf-8"))
         for section in ("training", "validation"):
             for item in part[section]:
