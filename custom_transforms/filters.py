@@ -17,8 +17,9 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from custom_transforms.entries import volume_of, voxel_size_of
 from custom_transforms.gold import GOLD_DEVIATIONS, GOLD_DIAMETERS, gold_beads
-from custom_transforms.particle_filter import ParticleFilter, check_action, flag, volume_of
+from custom_transforms.particle_filter import ParticleFilter, check_action, flag
 from custom_transforms.slabs import slabs
 from custom_transforms.units import as_voxel_size_zyx
 
@@ -231,9 +232,9 @@ class FlagGoldd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d) if self.active else ():
-            image = volume_of(d[self.image_key], self.image_key)
-            sizes = d[self.image_key].meta["voxel_size_zyx"]
-            d["particles"] = self.flagged(d["particles"], image, volume_of(d[key], key), sizes)
+            image = volume_of(d, self.image_key)
+            sizes = voxel_size_of(d, self.image_key)
+            d["particles"] = self.flagged(d["particles"], image, volume_of(d, key), sizes)
         return d
 
     def flagged(self, table: pd.DataFrame, image: Any, labels: Any, voxel_size_zyx: np.ndarray) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from monai.transforms import MapTransform
 from custom_transforms.assign import METHODS, assign_instances
 from custom_transforms.chain import detect_instances, split_prediction
 from custom_transforms.components import mask_from_probability
+from custom_transforms.entries import volume_like, volume_of, voxel_size_of
 from custom_transforms.particle_table import (
     PARTICLE_COLUMNS,
     empty_particle_table,
@@ -40,7 +41,7 @@ from custom_transforms.particle_table import (
 )
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
+from custom_transforms.units import ParticleSizes
 
 __all__ = [
     "METHODS",
@@ -85,38 +86,6 @@ class Seeds:
     heights: np.ndarray
     threshold: float
     labels: np.ndarray | None = None
-
-
-def _volume(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
-    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X); no copy on the CPU."""
-    value = data[key]
-    if isinstance(value, MetaTensor):
-        value = value.as_tensor()
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3:
-        raise ValueError(f"{key}: expected (1, Z, Y, X) or (Z, Y, X), got {array.shape}. Pass one tomogram at a time.")
-    return array
-
-
-def _like(array: np.ndarray, source: Any) -> Any:
-    """Wrap a new volume like ``source``: its channel axis, and its metadata if it has any."""
-    shaped = array[None] if np.ndim(source) == 4 else array
-    if isinstance(source, MetaTensor):
-        return MetaTensor(torch.from_numpy(shaped), meta=dict(source.meta))
-    return torch.from_numpy(shaped) if isinstance(source, torch.Tensor) else shaped
-
-
-def _voxel_size(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
-    """Å per voxel of an entry, from its metadata."""
-    meta = getattr(data[key], "meta", {})
-    if "voxel_size_zyx" not in meta:
-        raise ValueError(
-            f"{key}: expected voxel_size_zyx (Å, in the order Z, Y, X) in its metadata, found none. "
-            "Load the tomogram with the readers of custom_transforms.io, which set it."
-        )
-    return as_voxel_size_zyx(meta["voxel_size_zyx"])
 
 
 class SplitPredictiond(MapTransform):
@@ -179,8 +148,9 @@ class MaskFromProbabilityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            min_size_voxels = self.min_size / _voxel_size(d, key).prod()
-            d["foreground"] = _like(mask_from_probability(_volume(d, key), self.threshold, min_size_voxels), d[key])
+            min_size_voxels = self.min_size / voxel_size_of(d, key).prod()
+            foreground = mask_from_probability(volume_of(d, key), self.threshold, min_size_voxels)
+            d["foreground"] = volume_like(foreground, d[key])
         return d
 
 
@@ -211,7 +181,7 @@ class FindSeedsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            center_map, voxel = _volume(d, key), _voxel_size(d, key)
+            center_map, voxel = volume_of(d, key), voxel_size_of(d, key)
             peaks, _ = find_seeds(center_map, self.threshold, self.min_distance, voxel)
             centers, heights = refine_seeds(center_map, peaks, self.radius, voxel)
             d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold))
@@ -251,13 +221,13 @@ class AssignInstancesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            voxel = _voxel_size(d, key)
+            voxel = voxel_size_of(d, key)
             labels, seed_labels = assign_instances(
-                _volume(d, "foreground"), _volume(d, key), d["seeds"].peaks_zyx, method=self.method,
+                volume_of(d, "foreground"), volume_of(d, key), d["seeds"].peaks_zyx, method=self.method,
                 radius_max=self.sizes.radius_max, voxel_size_zyx=voxel, require_seed=self.require_seed,
                 min_size_voxels=self.sizes.min_size / voxel.prod(),
             )  # fmt: skip
-            d["instances"] = _like(labels, d[key])
+            d["instances"] = volume_like(labels, d[key])
             d["seeds"] = replace(d["seeds"], labels=seed_labels)
         return d
 
@@ -290,8 +260,8 @@ class MeasureParticlesd(MapTransform):
             if seeds.labels is None:
                 raise ValueError("seeds: expected their labels, got none. Put AssignInstancesd before this transform.")
             d["particles"] = measure_particles(
-                _volume(d, key), _volume(d, "probability"), seeds.labels, seeds.centers_zyx_vox, seeds.heights,
-                voxel_size_zyx=_voxel_size(d, key), center_threshold=seeds.threshold,
+                volume_of(d, key), volume_of(d, "probability"), seeds.labels, seeds.centers_zyx_vox, seeds.heights,
+                voxel_size_zyx=voxel_size_of(d, key), center_threshold=seeds.threshold,
                 neighbor_distance=self.neighbor_distance,
             )  # fmt: skip
         return d
@@ -334,8 +304,8 @@ class FilterParticlesd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d["particles"], labels = filter_particles(
-                d["particles"], _volume(d, key), min_size=self.sizes.min_size, neighbor_number=self.neighbor_number,
+                d["particles"], volume_of(d, key), min_size=self.sizes.min_size, neighbor_number=self.neighbor_number,
                 neighbor_distance=self.sizes.neighbor_distance, in_place=self.in_place,
             )  # fmt: skip
-            d[key] = _like(labels, d[key])
+            d[key] = volume_like(labels, d[key])
         return d

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from custom_transforms.entries import volume_like, volume_of, voxel_size_of
 from custom_transforms.io import read_tomogram
 from custom_transforms.naming import tomogram_base_name, tomogram_stem
 from custom_transforms.particle_table import filter_particles
 from custom_transforms.units import ParticleSizes
 
-__all__ = ["ACTIONS", "ParticleFilter", "check_action", "flag", "mask_path", "volume_of"]
+__all__ = ["ACTIONS", "ParticleFilter", "check_action", "flag", "mask_path"]
 
 ACTIONS = ("keep", "drop", "flag")
 
@@ -54,11 +53,12 @@ class ParticleFilter(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d) if self.active else ():
-            labels = volume_of(d[key], key)
+            labels = volume_of(d, key)
+            voxel_size_of(d, key)  # an entry without metadata is refused here, in words
             table = self.marked(d["particles"], labels, d[key].meta)
             if not table["dropped_by"].equals(d["particles"]["dropped_by"]):
                 table, labels = filter_particles(table, labels, neighbor_distance=self.neighbor_distance)
-                d[key] = _like(labels, d[key])
+                d[key] = volume_like(labels, d[key])
             d["particles"] = table
         return d
 
@@ -121,21 +121,3 @@ def check_action(action: str) -> None:
     """Raise ValueError unless an action is one of `ACTIONS`."""
     if action not in ACTIONS:
         raise ValueError(f"action: expected one of {', '.join(ACTIONS)}, got {action!r}.")
-
-
-def volume_of(value: Any, key: Hashable) -> np.ndarray:
-    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X) with metadata; no copy on the CPU."""
-    if "voxel_size_zyx" not in getattr(value, "meta", {}):
-        raise ValueError(
-            f"{key}: expected voxel_size_zyx (Å) in its metadata, found none. Load with custom_transforms.io."
-        )
-    array = value.as_tensor().detach().cpu().numpy()
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3:
-        raise ValueError(f"{key}: expected (1, Z, Y, X) or (Z, Y, X), got {array.shape}. Pass one tomogram at a time.")
-    return array
-
-
-def _like(array: np.ndarray, source: MetaTensor) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(array if source.ndim == 3 else array[None]), meta=dict(source.meta))

@@ -21,6 +21,7 @@ from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 from scipy import ndimage
 
+from custom_transforms.entries import voxel_size_of
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = [
@@ -355,7 +356,7 @@ class CenterTargetd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key, target_key in self.key_iterator(d, self.target_key):
-            voxel_size_zyx = _voxel_size_of(d[key], key)
+            voxel_size_zyx = voxel_size_of(d, key)
             target = center_target(
                 d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom, self.sigma_max_voxels
             )
@@ -384,16 +385,6 @@ class CheckLabelsd(MapTransform):
                     "of its tomogram, make it with `python -m scripts prepare`, or take it out of the datalist."
                 )
         return d
-
-
-def _voxel_size_of(labels: torch.Tensor, key: Hashable) -> np.ndarray:
-    meta = labels.meta if isinstance(labels, MetaTensor) else {}
-    if "voxel_size_zyx" not in meta:
-        raise ValueError(
-            f"center target of {key!r}: expected a MetaTensor with 'voxel_size_zyx' (Å) in its metadata, got "
-            f"{type(labels).__name__} without. Load the labels with this bundle's reader."
-        )
-    return as_voxel_size_zyx(meta["voxel_size_zyx"])
 
 
 def _like(target: np.ndarray | torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -225,3 +225,12 @@ def test_masks_that_do_not_fit_are_told(tmp_path):
         FilterByDistanced(particle_diameter=DIAMETER, max_distance=50)
     with pytest.raises(ValueError, match="edge_margin: expected 0 Å"):
         ExcludeParticlesd(particle_diameter=DIAMETER, edge_margin=-1)
+
+
+def test_volumes_without_a_voxel_size_are_refused_in_words():
+    data = detection()
+    plain = {**data, "instances": data["instances"].as_tensor()}
+    with pytest.raises(ValueError, match="instances: expected voxel_size_zyx .* found none"):
+        FilterByDensityd(particle_diameter=DIAMETER, min_neighbors=1)(plain)
+    with pytest.raises(ValueError, match="image: expected voxel_size_zyx .* found none"):
+        FlagGoldd()({**data, "image": data["image"].as_tensor()})

@@ -279,7 +279,7 @@ def test_the_adapters_compute_both_targets_on_the_whole_volume_and_keep_the_meta
 
 
 def test_a_label_without_a_voxel_size_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match="expected a MetaTensor with 'voxel_size_zyx'"):
+    with pytest.raises(ValueError, match="label: expected voxel_size_zyx .* in its metadata, found none"):
         CenterTargetd()(_item(_scene(5)))
     with pytest.raises(ValueError, match="expected one of gaussian, distance, got 'peak'"):
         CenterTargetd(kind="peak")
