@@ -2,7 +2,7 @@
 
 fire alone runs a job before it notices a misspelt option, turns ``--output_dir 2024_01`` into the number 202401 and
 lets a bare flag swallow the file name after it. The wrapper reads the verb's signature first: unknown options are
-rejected before any work, text stays text, and booleans are bare flags.
+rejected before any work, text stays text, and booleans are flags.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ GLOBAL_FLAGS = {  # taken by every verb
     "json": "Print one JSON object instead of text: results, files written, counts, warnings, and the error if any.",
     "debug": "Show where an error arose.",
 }
+
+
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
+SWITCH = "true or false"  # an option that may be left out, which is neither
 
 
 class UsageError(ValueError):
@@ -158,8 +162,8 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
     verb : str
         For the messages.
     function : callable
-        Its annotations decide: ``bool`` is a bare flag, ``int``, ``float`` and tuples of them are parsed,
-        everything else is text.
+        Its annotations decide: ``bool`` is a bare flag, ``bool | None`` a flag that takes true or false if it
+        follows, ``int``, ``float`` and tuples of them are parsed, everything else is text.
     arguments : sequence of str
         As typed, without the verb.
 
@@ -204,7 +208,7 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
         if name in named:
             raise UsageError(f"--{name} is given twice. Nothing was done.")
         kind = _kind(hints.get(name))
-        if kind is bool and not equals:
+        if not equals and (kind is bool or (kind == SWITCH and not (queue and queue[0].lower() in TRUE + FALSE))):
             value = "true"
         elif not equals:
             if not queue or queue[0].startswith("--"):
@@ -231,10 +235,10 @@ def _check_positional(verb: str, parameters: Any, positional: list[str], named: 
 def _kind(hint: Any) -> Any:
     """Reduce an annotation to bool, int, float, (tuple, element) or str; ``X | None`` counts as X.
 
-    ``bool | None``, which has a third state, is no bare flag: it is "yes or no" and takes a value.
+    ``bool | None`` has a third state, not given, in which something else decides: it is a `SWITCH`.
     """
     if hint == bool | None:
-        return "yes or no"
+        return SWITCH
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hints = [one for one in typing.get_args(hint) if one is not type(None)]
         hint = next((one for one in hints if typing.get_origin(one) is tuple), hints[0])
@@ -248,10 +252,10 @@ def _convert(name: str, kind: Any, value: str) -> Any:
         parts = [part for part in value.strip("[]()").replace(",", " ").split() if part]
         numbers = [_convert(name, kind[1], part) for part in parts]
         return numbers[0] if len(numbers) == 1 else tuple(numbers)
-    if kind in (bool, "yes or no"):
-        if value.lower() in ("true", "yes", "1"):
+    if kind in (bool, SWITCH):
+        if value.lower() in TRUE:
             return True
-        if value.lower() in ("false", "no", "0"):
+        if value.lower() in FALSE:
             return False
         raise UsageError(f"--{name}: expected true or false, got {value!r}. Nothing was done.")
     if kind in (int, float):
@@ -292,9 +296,9 @@ def help_text(command: str, function: Callable) -> str:
             usage.append(name.upper())
             title = name.upper()
         else:
-            flag = _kind(hints.get(name)) is bool
-            shown = "" if flag or one.default is None else f" (default: {one.default})"
-            title = f"--{name}" if flag else f"--{name} VALUE{shown}"
+            kind = _kind(hints.get(name))
+            shown = "" if one.default is None else f" (default: {one.default})"
+            title = f"--{name}" + {bool: "", SWITCH: " [true|false]"}.get(kind, f" VALUE{shown}")
         lines.append(f"  {title}\n      {described.get(name, '')}")
     text = [parsed.summary or "", "", "usage: " + " ".join(usage) + " [options]", ""]
     if parsed.description:

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from scripts.cli_output import tell
 from scripts.detector import ROOT, Detector
 from scripts.evaluate import EvaluationWarning, evaluate
 from scripts.report.report import report
@@ -41,12 +42,16 @@ def demo(output_dir: str = "runs/demo", seed: int = 1, shape: tuple[int, ...] = 
     start = time.perf_counter()
     made = run_demo(output_dir, seed, shape)
     points, volume = (made["scores"][kind] for kind in ("points", "volume"))
-    print(
-        f"{points['n_true']} particles, {points['n_predicted']} detected in {time.perf_counter() - start:.0f} s: "
+    seconds = time.perf_counter() - start
+    tell(
+        f"{points['n_true']} particles, {points['n_predicted']} detected in {seconds:.0f} s: "
         f"F1 of centers {points['f1']:.3f} (within half a radius), of instances {volume['f1']:.3f}, "
-        f"merged {volume['merged_rate']:.1%}"
+        f"merged {volume['merged_rate']:.1%}",
+        written=[made["folder"]],
+        scores=made["scores"],
+        seconds=seconds,
     )
-    print(made["report"])
+    tell(str(made["report"]), written=[made["report"]])
 
 
 def run_demo(

@@ -21,7 +21,6 @@ from scripts.outputs import finished_record, recorded, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
-FLAGS = ("keep_voxel_size", "fill_nonfinite", "require_seed", "overwrite")  # not given: what a config says holds
 ITEM_KEYS = ("image", "voxel_size", "contrast")
 
 
@@ -34,8 +33,8 @@ def detect(
     config: str | None = None,
     contrast: str | None = None,
     voxel_size: float | tuple[float, ...] | None = None,
-    keep_voxel_size: bool = False,
-    fill_nonfinite: bool = False,
+    keep_voxel_size: bool | None = None,
+    fill_nonfinite: bool | None = None,
     signed: bool | None = None,
     mask_threshold: float | None = None,
     center_threshold: float | None = None,
@@ -43,7 +42,7 @@ def detect(
     min_size: float | None = None,
     radius_max: float | None = None,
     method: str | None = None,
-    require_seed: bool = False,
+    require_seed: bool | None = None,
     neighbor_number: int | None = None,
     neighbor_distance: float | None = None,
     exclude: str | None = None,
@@ -63,7 +62,7 @@ def detect(
     stream: bool | None = None,
     scratch_dir: str | None = None,
     device: str | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = None,
 ) -> None:
     """Find the particles of tomograms, separate them, and write labels and lists.
 
@@ -161,7 +160,6 @@ def detect(
         for name, value in locals().items()
         if name not in ("tomograms", "bundle", "config", "formats", "tile", "memory", "stream", "scratch_dir")
         and value is not None
-        and not (name in FLAGS and value is False)
     }
     if formats is not None:
         given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]

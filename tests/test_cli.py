@@ -58,6 +58,20 @@ def test_a_bare_flag_does_not_swallow_the_file_name_after_it(run):
     assert run("a.mrc", "--overwrite=False")[1][-1][2] is False
 
 
+def test_a_flag_with_a_third_state_takes_true_or_false_but_no_file_name():
+    def detect(*tomograms: str, report: bool | None = None, overwrite: bool | None = None) -> None: ...
+
+    for words, expected in (
+        (["--report", "a.mrc"], ["'a.mrc'", "--report=True"]),
+        (["--report", "False", "a.mrc"], ["'a.mrc'", "--report=False"]),
+        (["a.mrc", "--report=no", "--overwrite"], ["'a.mrc'", "--report=False", "--overwrite=True"]),
+        (["a.mrc"], ["'a.mrc'"]),
+    ):
+        assert cli.safe_arguments("detect", detect, words) == expected
+    with pytest.raises(cli.UsageError, match="--report: expected true or false, got 'maybe'"):
+        cli.safe_arguments("detect", detect, ["--report=maybe"])
+
+
 def test_numbers_are_parsed_and_anything_else_is_an_error(run):
     """Defect 5 of the original: it rejected ``-vs 13.5``."""
     assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
@@ -172,6 +186,20 @@ def test_the_flags_of_every_verb_need_no_verb_and_change_nothing_after_two_dashe
     assert cli.main(["--json", "--version"]) == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
     code, out, _ = run_work("work", "--", "--json")
     assert code == 2 and out == ""  # a name, of which `work` takes none
+
+
+def test_the_demo_tells_scores_and_files(monkeypatch, tmp_path, capsys):
+    scores = {
+        "points": {"n_true": 5, "n_predicted": 4, "f1": 0.75},
+        "volume": {"f1": 0.5, "merged_rate": float("nan")},
+    }
+    made = {"scores": scores, "report": tmp_path / "a" / "report.html", "folder": tmp_path / "a"}
+    monkeypatch.setattr("scripts.demo.run_demo", lambda *_: made)
+    assert cli.main(["demo", "--json", "--output_dir", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["results"][0]["scores"]["points"] == {"n_true": 5, "n_predicted": 4, "f1": 0.75}
+    assert found["results"][0]["text"].startswith("5 particles, 4 detected in 0 s: F1 of centers 0.750")
+    assert found["written"] == [str(tmp_path / "a"), str(tmp_path / "a" / "report.html")]
 
 
 def test_a_real_verb_tells_what_it_wrote(tmp_path, capsys):

@@ -292,7 +292,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
         check_device("gpu")
 
 
-def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path):
+def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path, capsys):
     class Stop(Exception):
         pass
 
@@ -305,3 +305,6 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path)
         detect("a.mrc", output_dir=str(tmp_path))
     with pytest.raises(Stop, match=r"^\['report', 'require_seed'\]$"):
         detect("a.mrc", output_dir=str(tmp_path), require_seed=True, report=False)
+    for words, given in (([], "[]"), (["--overwrite"], "['overwrite']"), (["--overwrite", "false"], "['overwrite']")):
+        assert main(["detect", *words, "a.mrc"]) == 1
+        assert f"Stop: {given} " in capsys.readouterr().err
