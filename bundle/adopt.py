@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bundle.build import ROOT, check_fit, read_overlay, with_settings
+from bundle.build import ROOT, THRESHOLDS, check_fit, with_settings
 from bundle.join import write_record
 from custom_transforms.atomic import atomic_path
+from scripts.cli_output import tell
+from scripts.json_file import read_object
 from scripts.weights_record import read_record, recorded_settings
 
 __all__ = ["adopt", "adopt_weights"]
@@ -30,7 +32,11 @@ def adopt(weights: str, thresholds: str | None = None, metrics: str | None = Non
         Measured figures (a JSON object), for the record.
     """
     changed = adopt_weights(ROOT, weights, thresholds, metrics)
-    print(f"models/model.pt: now {weights}; in configs/inference.json: {', '.join(changed) or 'nothing changed'}")
+    tell(
+        f"models/model.pt: now {weights}; in configs/inference.json: {', '.join(changed) or 'nothing changed'}",
+        written=[ROOT / "models" / "model.pt", ROOT / "models" / "model.json", ROOT / "configs" / "inference.json"],
+        changed=changed,
+    )
 
 
 def adopt_weights(
@@ -45,9 +51,9 @@ def adopt_weights(
     """
     source, target = Path(weights).expanduser(), root / "models" / "model.pt"
     record = {**(read_record(source) or {})}
-    overlay = {} if thresholds is None else read_overlay(thresholds)
+    overlay = {} if thresholds is None else read_object(thresholds, THRESHOLDS)
     if metrics is not None:
-        record["metrics"] = read_overlay(metrics)
+        record["metrics"] = read_object(metrics, "measured figures (JSON)")
     if "_desc_" in overlay:
         record["thresholds"] = overlay["_desc_"]
     settings = recorded_settings({"settings": {**recorded_settings(record), **overlay}})

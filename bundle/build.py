@@ -15,6 +15,8 @@ from monai.bundle import ConfigParser
 
 from bundle.archive import write_zip
 from bundle.provenance import provenance
+from scripts.cli_output import tell
+from scripts.json_file import read_object
 from scripts.networks import load_weights, read_state_dict
 from scripts.weights_record import read_record, recorded_settings
 
@@ -32,6 +34,7 @@ PARTS = {
 }
 
 SUFFIXES = ("", ".conf", ".css", ".j2", ".js", ".json", ".md", ".png", ".py", ".txt")
+THRESHOLDS = "thresholds (JSON, from `python -m scripts calibrate`)"
 NEEDED = {"LICENSE", "configs/inference.json", "configs/metadata.json", "docs/README.md"}
 
 
@@ -60,7 +63,8 @@ def build(
         differ are rescaled for them.
     """
     made = build_bundle(ROOT, weights, output, thresholds, voxel_size)
-    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB. Check it: python -m bundle verify {made}")
+    size = made.stat().st_size
+    tell(f"{made}: {size / 1e6:.1f} MB. Check it: python -m bundle verify {made}", written=[made], bytes=size)
 
 
 def build_bundle(
@@ -95,7 +99,7 @@ def build_bundle(
         raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
     files = bundle_files(root)
     record = read_record(weights) or {}
-    overlay = None if thresholds is None else read_overlay(thresholds)
+    overlay = None if thresholds is None else read_object(thresholds, THRESHOLDS)
     settings = recorded_settings({"settings": {**recorded_settings(record), **(overlay or {})}})
     if voxel_size is not None:
         settings["voxel_size_model"] = voxel_size
@@ -214,26 +218,6 @@ def with_settings(text: str, settings: Mapping[str, Any], source: str = "setting
             "Edit configs/inference.json for anything else."
         )
     return text
-
-
-def read_overlay(path: str | Path) -> dict[str, Any]:
-    """Read the settings that ``calibrate`` wrote.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there are none, or they are not a JSON object.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected thresholds (JSON, from `python -m scripts calibrate`), found none.")
-    try:
-        overlay = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    if not isinstance(overlay, dict):
-        raise ValueError(f"{path}: expected a JSON object of settings, got a {type(overlay).__name__}.")
-    return overlay
 
 
 def check_fit(config: Mapping[str, Any], weights: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from custom_transforms.atomic import atomic_path
 from custom_transforms.rescale import TOLERANCE
+from scripts.cli_output import tell
 from scripts.networks import join_state_dicts, read_state_dict
 from scripts.weights_record import file_digest, read_record, recorded_voxel_size
 
@@ -48,7 +49,8 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
         "center": {"sha256": file_digest(center), "run": runs["center"]},
     }
     write_record(target, record)
-    print(f"{target}: {sum(value.numel() for value in state.values()):,} numbers of both networks")
+    count = sum(value.numel() for value in state.values())
+    tell(f"{target}: {count:,} numbers of both networks", written=[target, target.with_suffix(".json")], numbers=count)
 
 
 def write_record(weights: Path, record: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts.cli_output import tell
 from scripts.unpack import extract
 
 __all__ = ["newest_zip", "verify", "verify_zip"]
@@ -35,7 +36,7 @@ def verify(*zip: str, schema: str | None = None) -> None:
         failed = verify_zip(path, schema)
         if failed:
             raise ValueError(f"{path}: {failed} of the checks above failed.")
-        print(f"{path}: all checks passed")
+        tell(f"{path}: all checks passed")
 
 
 def newest_zip(folder: Path) -> Path:
@@ -85,10 +86,12 @@ def verify_zip(path: str | Path, schema: str | Path | None = None) -> int:
         arguments = [path.resolve(), root, folder / "elsewhere", folder / "failed"]
         arguments += [Path(schema).resolve()] if schema is not None else []
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "kit"), str(root)])}
-        sys.stdout.flush()
-        done = subprocess.run(
-            [sys.executable, "-m", "checks", *map(str, arguments)], cwd=folder / "elsewhere", env=environment
-        )
+        command = [sys.executable, "-m", "checks", *map(str, arguments)]
+        with subprocess.Popen(
+            command, cwd=folder / "elsewhere", env=environment, stdout=subprocess.PIPE, text=True
+        ) as done:
+            for line in done.stdout or ():  # by way of this process, which may have another use for its stdout
+                print(line, end="", flush=True)
         if not (folder / "failed").is_file():
             raise ValueError(f"{path}: the checks stopped with exit code {done.returncode}; see above.")
         return int((folder / "failed").read_text())

@@ -13,6 +13,7 @@ from custom_transforms.zarr_read import is_zarr
 from scripts.copick_labels import labelled_tomograms
 from scripts.copick_project import find_tomograms as find_copick_tomograms
 from scripts.copick_project import is_copick
+from scripts.json_file import read_json
 
 __all__ = ["find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
 
@@ -86,12 +87,7 @@ def _read_datalist(path: Path) -> dict[str, Any]:
             f"{path}: expected a datalist, found none. Make one with `python -m scripts prepare` or "
             "`python -m scripts simulate`, or name its folder with --dataset_dir."
         )
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not. Save it as UTF-8.") from error
+    datalist = read_json(path)
     if not isinstance(datalist, dict):
         raise ValueError(
             f"{path}: expected an object with lists of tomograms, {{'training': [...], 'validation': [...]}}, "

@@ -18,6 +18,7 @@ from skimage.segmentation import find_boundaries
 
 from custom_transforms.atomic import atomic_path
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
+from scripts.cli_output import tell
 from scripts.commands import calibrate
 from scripts.detect import Detector
 from scripts.evaluation.points import match_points
@@ -83,17 +84,23 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
     found = detector(tomogram)
     say("6/6 compare with the annotated particles", start)
     table = compare(found["particles"], annotated_particles(annotation))
-    print(table.to_string(index=False, float_format="{:.2f}".format))
+    tell(table.to_string(index=False, float_format="{:.2f}".format), matches=table.to_dict("records"))
     kept = int((found["particles"]["label"] > 0).sum())
     offsets = table[["dz_vox", "dy_vox", "dx_vox"]].mean()
-    print(
-        f"{int(table['distance_vox'].notna().sum())} of {len(table)} annotated particles found within "
+    found_again = int(table["distance_vox"].notna().sum())
+    tell(
+        f"{found_again} of {len(table)} annotated particles found within "
         f"{MATCH_DISTANCE / VOXEL_SIZE:g} voxels, among {kept} detections (the annotation is incomplete); "
-        f"mean offset z {offsets.iloc[0]:+.2f}, y {offsets.iloc[1]:+.2f}, x {offsets.iloc[2]:+.2f} voxels"
+        f"mean offset z {offsets.iloc[0]:+.2f}, y {offsets.iloc[1]:+.2f}, x {offsets.iloc[2]:+.2f} voxels",
+        annotated_found=found_again,
+        annotated=len(table),
+        detected=kept,
+        mean_offset_zyx_vox=offsets.to_numpy(),
     )
     picture = folder / "demo_real.png"
     draw(found, picture, annotated_particles(annotation))
-    print(f"{picture}\n{found['output_files']['record'].parent}")
+    for path in (picture, found["output_files"]["record"].parent):
+        tell(str(path), written=[path])
     say("done", start)
 
 
@@ -122,7 +129,7 @@ def train(name: str, data: Path, folder: Path, seed: int) -> None:
     for key, value in values.items():
         command += [f"--{key}", str(value)]
     print(" ".join(command), file=sys.stderr)
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)  # stdout is for results
     (folder / "finished").touch()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,14 @@ from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 from custom_transforms.zarr_read import import_zarr
+from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
 from scripts.streaming import SETTINGS, detect_streamed
 from scripts.unpack import unpacked
 from scripts.weights_record import read_record, recorded_settings
 
-__all__ = ["Detector", "check_device", "read_overlay"]
+__all__ = ["Detector", "check_device"]
 
 ROOT = Path(__file__).parents[1]
 LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # null follows from particle_diameter
@@ -94,7 +94,7 @@ class Detector:
         self.parser.read_config([str(self.root / "configs" / "inference.json")])
         asked: dict[str, Any] = {"bundle_root": str(self.root)}
         for path in config:
-            asked.update(self._known(read_overlay(path), str(path)))
+            asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
         asked.update(self._known(overrides or {}, "options"))
         diameter = self.parser["particle_diameter"]
         self._set(asked)
@@ -249,26 +249,6 @@ class Detector:
             scratch_dir=self.scratch_dir,
             progress=self.parser["progress"],
         )
-
-
-def read_overlay(path: str | Path) -> dict[str, Any]:
-    """Read a config overlay.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If it is missing, or not a JSON object.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a config file (JSON), found none.")
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object of settings, got a {type(values).__name__}.")
-    return values
 
 
 def check_device(device: str | torch.device) -> None:

@@ -14,8 +14,10 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from custom_transforms.atomic import atomic_path
+from scripts.cli_output import tell
 from scripts.detect import tile_of
-from scripts.detector import ROOT, read_overlay
+from scripts.detector import ROOT
+from scripts.json_file import read_object
 from scripts.networks import load_weights
 from scripts.unpack import unpacked
 from scripts.weights_record import read_record, recorded_settings
@@ -58,15 +60,17 @@ def export_onnx(
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
     root = ROOT if bundle is None else unpacked(bundle)
     values = json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8"))
-    values.update(read_overlay(config) if config is not None else {})
+    values.update(read_object(config, "a config file (JSON)") if config is not None else {})
     path = root / "models" / "model.pt" if weights is None else Path(weights)
     network = ConfigParser(values).get_parsed_content("network_def")
     load_weights(network, path)
     voxel_size = recorded_settings(read_record(path)).get("voxel_size_model")
     sides = tile_of(tile)
     difference = write_onnx(network, output, sides, {"voxel_size_angstrom": voxel_size, "contrast": "protein bright"})
-    print(
-        f"{output}: tiles of {' x '.join(map(str, sides))}; PyTorch's output to {difference:.1g} of its largest value"
+    tell(
+        f"{output}: tiles of {' x '.join(map(str, sides))}; PyTorch's output to {difference:.1g} of its largest value",
+        written=[output],
+        difference=difference,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from scripts.json_file import read_object
 
 __all__ = ["file_digest", "read_record", "recorded_settings", "recorded_voxel_size"]
 
@@ -26,15 +27,11 @@ def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any
     ValueError
         If it is not a JSON object, or names the sha256 of other weights.
     """
-    path = Path(weights).with_suffix(".json")
+    weights = Path(weights).expanduser()
+    path = weights.with_suffix(".json")
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(record).__name__}.")
+    record = read_object(path, "the record of weights")
     if "sha256" in record:
         found = digest or file_digest(weights)
         if record["sha256"] != found:

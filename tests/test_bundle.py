@@ -285,6 +285,16 @@ def test_verify_of_a_file_that_is_not_there_exits_with_1(tmp_path, capsys):
     assert "expected the zip of a bundle, found none. Make it: python -m bundle build" in capsys.readouterr().err
 
 
+def test_with_json_the_lines_of_the_checks_are_part_of_the_object(archive, tmp_path, monkeypatch, capfd):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho ' 1. weights  ok'\nprintf 0 > \"$6\"\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("bundle.verify.sys.executable", str(python))
+    assert main(["verify", str(archive), "--json"], VERBS) == 0
+    told = json.loads(capfd.readouterr().out)["results"]
+    assert [one["text"] for one in told] == [" 1. weights  ok", f"{archive}: all checks passed"]
+
+
 @pytest.mark.slow
 def test_the_built_zip_passes_every_check_in_an_empty_folder(archive, capfd):
     failed = verify_zip(archive)

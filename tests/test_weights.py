@@ -63,6 +63,21 @@ def test_a_record_of_other_weights_is_an_error(files, tmp_path):
         Detector({**OPTIONS, "weights": str(tmp_path / "model.pt")})
 
 
+def test_settings_and_records_that_are_no_json_name_the_file(files, tmp_path):
+    for content, message in ((b"PK\x93\x04", "JSON in UTF-8, but byte 2"), (b"[]", "a JSON object, got a list")):
+        (tmp_path / "settings.json").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"settings\.json: expected .*{message}"):
+            Detector({**OPTIONS, "weights": str(files / "model.pt")}, config=[tmp_path / "settings.json"])
+    (tmp_path / "model.json").write_text("{,")
+    with pytest.raises(ValueError, match=r"model\.json: expected JSON, but line 1 is not"):
+        read_record(tmp_path / "model.pt")
+
+
+def test_the_record_beside_weights_in_the_home_folder_is_found(files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files))
+    assert recorded_voxel_size(read_record("~/model.pt")) == 8.0
+
+
 def test_other_weights_bring_their_settings_and_options_win(files, tmp_path):
     record = json.loads((files / "model.json").read_text())
     record["settings"] |= {"particle_diameter": 80.0, "mask_threshold": 0.3, "min_size": 9000.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from custom_transforms.io import VOLUME_SUFFIXES
 from custom_transforms.zarr_read import is_zarr
 from scripts.copick_labels import is_segmentation_uri, segmentations
 from scripts.copick_project import is_copick, runs_with_picks
+from scripts.json_file import read_object
 from scripts.particles.context import PLAIN_NAMES, ParticleListWarning, tomogram_base_name, tomogram_stem
 from scripts.particles.registry import FORMATS, read_particles
 
@@ -265,10 +265,7 @@ def _from_copick(uri: str) -> dict[str, SideFiles]:
 
 
 def _from_datalist(path: Path) -> dict[str, SideFiles]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    content = read_object(path, "a datalist")
     sides = []
     for section in ("training", "validation", "test"):
         for item in content.get(section, []):

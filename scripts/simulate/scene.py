@@ -6,11 +6,12 @@ number, or [low, high] from which every tomogram (or every particle, for a parti
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.json_file import read_json
 
 __all__ = ["BODIES", "SCENE", "Setting", "load_scene", "validate_scene"]
 
@@ -213,10 +214,7 @@ def load_scene(source: str | Path | dict, maps: str | Path | None = None) -> dic
         if not shipped.is_file():
             raise FileNotFoundError(f"scene: expected a JSON file, found none at {path}. Try configs/scene_vlp.json.")
         path = shipped
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, got an error at line {error.lineno}: {error.msg}.") from error
+    content = read_json(path)
     try:
         return {**validate_scene(content), "folders": (*first, str(path.parent))}
     except ValueError as error:
