@@ -185,7 +185,7 @@ def import_zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise ImportError("OME-Zarr files need the optional package zarr: pip install 'zarr>=3'.") from error
+        raise ImportError("OME-Zarr files need the optional package zarr: pip install 'zarr>=3.1'.") from error
     return zarr
 
 

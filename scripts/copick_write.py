@@ -15,7 +15,7 @@ from scripts.particles import copick_json
 from scripts.particles.context import TomogramContext
 from scripts.particles.particle_list import ParticleList
 
-__all__ = ["check_target", "run_of", "write_picks", "write_segmentation"]
+__all__ = ["check_segmentation", "check_target", "run_of", "write_picks", "write_segmentation"]
 
 SEGMENTATION_FOLDERS = {"instance": "InstanceSegmentations", "binary": "Segmentations"}
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s_]')  # copick's own rule: names are parts of file names
@@ -110,20 +110,11 @@ def write_segmentation(
     ValueError
         As `write_picks`; also for voxels that are not cubes.
     """
-    project = config if isinstance(config, CopickProject) else open_project(config)
-    _check_words(project, run, object_name, user, session)
-    if kind not in SEGMENTATION_FOLDERS:
-        raise ValueError(f"kind: expected {' or '.join(SEGMENTATION_FOLDERS)}, got {kind!r}.")
-    size = as_voxel_size_zyx(voxel_size_zyx)
-    if np.ptp(size) > 1e-3:
-        raise ValueError(f"copick: expected cubic voxels, got {size.tolist()} Å (Z, Y, X). Resample the tomogram.")
-    name = f"{size[0]:.3f}_{user}_{session}_{object_name}.zarr"
-    path = _run_folder(project, run) / SEGMENTATION_FOLDERS[kind] / name
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path}: this segmentation is there already. Choose another session, or --overwrite.")
+    path = check_segmentation(config, run, object_name, user, session, voxel_size_zyx, overwrite, kind)
+    size = float(as_voxel_size_zyx(voxel_size_zyx)[0])
     particle = np.asarray(labels) > 0
     values = particle.astype(np.uint8) if kind == "binary" else np.where(particle, labels, 0)
-    write_labels_zarr(path, values, float(size[0]), name=object_name, downsampling="nearest")
+    write_labels_zarr(path, values, size, name=object_name, downsampling="nearest")
     return path
 
 
@@ -150,6 +141,38 @@ def check_target(
     path = _run_folder(project, run) / "Picks" / f"{user}_{session}_{object_name}.json"
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: these picks are there already. Choose another session, or --overwrite.")
+    return path
+
+
+def check_segmentation(
+    config: str | Path | CopickProject,
+    tomogram: str,
+    object_name: str,
+    user: str,
+    session: str,
+    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
+    overwrite: bool,
+    kind: str = "instance",
+) -> Path:
+    """The folder that a segmentation of a tomogram goes to.
+
+    Raises
+    ------
+    ValueError
+        As `check_target`; also for voxels that are not cubes.
+    """
+    project = config if isinstance(config, CopickProject) else open_project(config)
+    run = run_of(project, tomogram)
+    _check_words(project, run, object_name, user, session)
+    if kind not in SEGMENTATION_FOLDERS:
+        raise ValueError(f"kind: expected {' or '.join(SEGMENTATION_FOLDERS)}, got {kind!r}.")
+    size = as_voxel_size_zyx(voxel_size_zyx)
+    if np.ptp(size) > 1e-3:
+        raise ValueError(f"copick: expected cubic voxels, got {size.tolist()} Å (Z, Y, X). Resample the tomogram.")
+    name = f"{size[0]:.3f}_{user}_{session}_{object_name}.zarr"
+    path = _run_folder(project, run) / SEGMENTATION_FOLDERS[kind] / name
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: this segmentation is there already. Choose another session, or --overwrite.")
     return path
 
 

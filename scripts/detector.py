@@ -145,11 +145,10 @@ class Detector:
         geometry = mrc_geometry(item["image"])
         if geometry is None:
             return None
-        shape, voxel_size_zyx = geometry
-        if item["voxel_size"] is not None:
-            voxel_size_zyx = as_voxel_size_zyx(item["voxel_size"])
+        shape, _ = geometry
+        voxel_size_zyx = self._voxel_size(item)
         seen = shape
-        if (voxel_size_zyx > 0).all() and not self.parser["keep_voxel_size"]:
+        if voxel_size_zyx is not None and not self.parser["keep_voxel_size"]:
             seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
         plan = make_plan(
             shape,
@@ -175,24 +174,31 @@ class Detector:
         own = {name: value for name, value in given.items() if value is not None}
         return {**{name: self.parser[name] for name in ("voxel_size", "contrast")}, **own}
 
-    def _check_files(self, tomogram: str | Path) -> None:
+    def _voxel_size(self, item: Mapping[str, Any]) -> np.ndarray | None:
+        """Å along Z, Y, X, given or in an MRC file's header; None if that takes reading the file, or nobody knows."""
+        if item["voxel_size"] is not None:
+            return as_voxel_size_zyx(item["voxel_size"])
+        geometry = mrc_geometry(item["image"])
+        return None if geometry is None or not (geometry[1] > 0).all() else geometry[1]
+
+    def _check_files(self, item: Mapping[str, Any], streamed: bool) -> None:
         """Refuse what post-processing would stumble over, before any work: missing masks, picks that are there."""
         for step in self.postprocessing.transforms:
             if isinstance(step, ParticleFilter):
-                step.check_files(tomogram)
-        self.save.check(tomogram)
+                step.check_files(item["image"])
+        self.save.check(item["image"], None if streamed else self._voxel_size(item))
 
-    def _reach(self, voxel_size_zyx: np.ndarray) -> int:
+    def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
         """R_max in voxels; 0 if the voxel size is not known."""
         sizes = ParticleSizes.from_diameter(self.parser["particle_diameter"], radius_max=self.parser["radius_max"])
-        return int(np.ceil(sizes.radius_max / voxel_size_zyx.min())) if (voxel_size_zyx > 0).all() else 0
+        return 0 if voxel_size_zyx is None else int(np.ceil(sizes.radius_max / voxel_size_zyx.min()))
 
     def _check_streamable(self) -> None:
         """Refuse steps of post-processing that need the whole volume, and a missing package, before any work."""
         try:
             import_zarr()
         except ImportError as error:
-            raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3'.") from error
+            raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'.") from error
         active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
         whole = [one for one in active if getattr(one, "mask", None) is not None or not isinstance(one, ParticleFilter)]
         unknown = [type(step).__name__ for step in whole if type(step) not in STREAMABLE]
@@ -230,10 +236,10 @@ class Detector:
         """
         given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
         given["image"] = str(given["image"])
-        self._check_files(given["image"])
-        if plan is None or plan.path == "memory":
+        item, streamed = self._item(given), plan is not None and plan.path == "streamed"
+        self._check_files(item, streamed)
+        if plan is None or not streamed:
             return self.postprocessing(self.predict(given))
-        item = self._item(given)
         filters = [one for one in self.postprocessing.transforms if isinstance(one, (FlagGoldd, ParticleFilter))]
         return detect_streamed(
             given,

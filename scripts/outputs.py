@@ -22,8 +22,9 @@ from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.zarr_read import import_zarr
 from scripts.copick_project import split_picks_uri
-from scripts.copick_write import check_target, run_of, write_picks, write_segmentation
+from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
@@ -121,11 +122,23 @@ class SaveDetectiond(Transform):
         """Where the files of a tomogram go."""
         return self.output_dir / tomogram_name(tomogram)
 
-    def check(self, tomogram: str | Path) -> None:
-        """Raise ValueError if the copick project cannot take, or has already, what would be written of a tomogram."""
+    def check(self, tomogram: str | Path, voxel_size_zyx: np.ndarray | None = None) -> None:
+        """Refuse a tomogram whose picks, or segmentation where a voxel size (Å) is given, cannot go where they should.
+
+        Raises
+        ------
+        ValueError
+            If the copick project cannot take them, or has them already.
+        ImportError
+            If the package is missing that writes segmentations.
+        """
         if self.copick is not None:
             config, wanted, user, session = split_picks_uri(self.copick)
-            check_target(config, tomogram_name(tomogram), wanted, user, session, self.overwrite)
+            name = tomogram_name(tomogram)
+            check_target(config, name, wanted, user, session, self.overwrite)
+            if voxel_size_zyx is not None:
+                import_zarr()
+                check_segmentation(config, name, wanted, user, session, voxel_size_zyx, self.overwrite)
 
     def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         """What a detection depends on; two detections with the same are the same.

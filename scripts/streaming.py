@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
 from custom_transforms.filters import FlagGoldd
+from custom_transforms.io import add_warning
 from custom_transforms.mrc_write import instance_dtype, new_header, write_volume
 from custom_transforms.normalize import warn_if_inverted
 from custom_transforms.particle_filter import ParticleFilter
@@ -122,6 +123,12 @@ def detect_streamed(
     volume, meta = open_tomogram(path, **reading)
     image = NormalizedVolume(volume, contrast)
     warn_if_inverted(image, contrast, meta)
+    if save.copick is not None:
+        text = (
+            f"{path}: streamed, so the copick project gets its picks alone, no instance segmentation (an older one "
+            "there is left as it is); the labels are in the MRC file"
+        )
+        add_warning(meta, text)
     own = volume.shape
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None

@@ -220,6 +220,47 @@ def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     assert list((tmp_path / "broken" / "scene").iterdir()) == []
 
 
+@pytest.fixture
+def project(tmp_path):
+    """A copick project with the run that is called as the tomogram is."""
+    (tmp_path / "ExperimentRuns" / "scene").mkdir(parents=True)
+    objects = [{"name": "ball", "is_particle": True, "label": 1, "radius": 60.0}]
+    config = {"pickable_objects": objects, "config_type": "filesystem", "overlay_root": str(tmp_path)}
+    (tmp_path / "project.json").write_text(json.dumps(config))
+    return f"copick:{tmp_path}/project.json/ball:detection/1", tmp_path / "ExperimentRuns" / "scene"
+
+
+def test_a_streamed_tomogram_gives_a_copick_project_picks_alone_and_says_so(scene, project, tmp_path):
+    folder, options = scene
+    uri, run = project
+    told = "copick project gets its picks alone, no instance segmentation"
+    for stream, made in ((True, ["Picks"]), (False, ["InstanceSegmentations", "Picks"])):
+        settings = {**options, "output_dir": str(tmp_path / "out"), "copick": uri, "overwrite": True}
+        detector = Detector(settings, stream=stream)
+        detector.network = Blobs()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = detector(folder / "scene.mrc", detector.plan(folder / "scene.mrc"))
+        record = json.loads(found["output_files"]["record"].read_text())
+        for texts in ([str(one.message) for one in caught], record["warnings"]):
+            assert any(told in text for text in texts) == stream
+        assert sorted(one.name for one in run.iterdir()) == made
+
+
+@pytest.mark.parametrize(
+    "more,message", [({}, "segmentation is there already"), ({"voxel_size": [10.0, 10.0, 12.0]}, "expected cubic")]
+)
+def test_a_segmentation_that_copick_cannot_take_is_an_error_before_any_work(scene, project, tmp_path, more, message):
+    folder, options = scene
+    uri, run = project
+    (run / "InstanceSegmentations" / "10.000_detection_1_ball.zarr").mkdir(parents=True)
+    detector = Detector({**options, **more, "output_dir": str(tmp_path / "out"), "copick": uri})
+    detector.network = None  # never asked
+    with pytest.raises(ValueError, match=message):
+        detector(folder / "scene.mrc")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     folder, options = scene
     volume, _ = read_tomogram(folder / "scene.mrc")

@@ -200,5 +200,5 @@ def test_a_failed_or_refused_writing_leaves_the_older_file(tmp_path, monkeypatch
 def test_without_zarr_the_message_names_the_package(tmp_path, monkeypatch):
     path = save_zarr(tmp_path / "a.zarr", phantom())
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
-    with pytest.raises(ImportError, match="OME-Zarr files need the optional package zarr: pip install 'zarr>=3'"):
+    with pytest.raises(ImportError, match="OME-Zarr files need the optional package zarr: pip install 'zarr>=3.1'"):
         read_tomogram(path)
