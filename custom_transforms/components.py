@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from custom_transforms.kernels import join_sets
 from custom_transforms.parallel import as_float_volume, run_parallel, slab_bounds
 
 __all__ = ["Runs", "find_components", "mask_from_probability", "paint_runs"]
@@ -167,24 +168,12 @@ def _fill_runs(rows, first, last, row_first, start, stop):
 
 
 @njit(nogil=True, cache=True)
-def _root(parent, run):
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
-
-
-@njit(nogil=True, cache=True)
 def _join_two_rows(row_first, start, stop, parent, row, other):
     a, a_end = row_first[row], row_first[row + 1]
     b, b_end = row_first[other], row_first[other + 1]
     while a < a_end and b < b_end:
         if start[a] < stop[b] and start[b] < stop[a]:
-            root_a, root_b = _root(parent, a), _root(parent, b)
-            if root_a < root_b:
-                parent[root_b] = root_a
-            else:
-                parent[root_a] = root_b
+            join_sets(parent, a, b)
         if stop[a] <= stop[b]:
             a += 1
         else:

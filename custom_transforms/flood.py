@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from custom_transforms.components import Runs
+from custom_transforms.kernels import first_above
 from custom_transforms.parallel import run_parallel
 
 __all__ = ["INTERIOR_FRACTION", "Ball", "flood_all", "levels_of", "nearest_all", "seed_rounds", "touched_components"]
@@ -257,18 +258,6 @@ def _is_nearer(peaks, seed, rival, z, y, x, weights):
 
 
 @njit(nogil=True, cache=True)
-def _first_run_behind(stop, first, last, x):
-    """First run of a row that ends behind ``x``."""
-    while first < last:
-        middle = (first + last) // 2
-        if stop[middle] <= x:
-            first = middle + 1
-        else:
-            last = middle
-    return first
-
-
-@njit(nogil=True, cache=True)
 def _nearest_group(
     row_first, start, stop, component, peaks, group, allowed_first, allowed, rows, reach, weights, owner
 ):
@@ -281,7 +270,7 @@ def _nearest_group(
                 half = rows[z - pz + reach[0], y - py + reach[1]]
                 x_end = min(px + half + 1, nx) if half >= 0 else 0
                 run_end = row_first[z * ny + y + 1]
-                run = _first_run_behind(stop, row_first[z * ny + y], run_end, px - half)
+                run = first_above(stop, row_first[z * ny + y], run_end, px - half)  # ends behind the ball's first X
                 while run < run_end and start[run] < x_end:
                     if _contains(mine, component[run]):
                         for x in range(max(start[run], px - half, 0), min(stop[run], x_end)):
@@ -320,7 +309,7 @@ def _touched(mask, center_map, row_first, start, stop, component, peak, rows, re
             y = peak[1] + cell % step_z // step_y - reach[1] - 1
             x = peak[2] + cell % step_y - reach[2] - 1
             row = z * mask.shape[1] + y
-            touched[count] = component[_first_run_behind(stop, row_first[row], row_first[row + 1], x)]
+            touched[count] = component[first_above(stop, row_first[row], row_first[row + 1], x)]
             count += 1
             continue
         for side in range(6):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from custom_transforms.kernels import first_above, join_sets
 from custom_transforms.parallel import run_parallel, slab_bounds
 
 __all__ = ["PeakRuns", "find_peak_runs", "one_peak_per_plateau", "reaches_a_face"]
@@ -204,7 +205,7 @@ def _join_runs(start, length, height, ties, shape):
                 continue
             first = (k * ny + j) * nx
             low, high = first + max(x - 1, 0), first + min(x + length[a] + 1, nx)
-            b = max(_last_not_behind(start, a, low), 0)
+            b = max(first_above(start, 0, a, low) - 1, 0)  # the last run that may reach the row's part
             while b < a and start[b] < high:
                 if start[b] + length[b] > low and height[b] == height[a]:
                     _pair(parent, found, a, b, _touching(x, length[a], start[b] - first, length[b]))
@@ -212,19 +213,6 @@ def _join_runs(start, length, height, ties, shape):
     for a in range(start.size):
         parent[a] = parent[parent[a]]  # a parent comes before its children, so it is flat already
     return parent, found
-
-
-@njit(nogil=True, cache=True)
-def _last_not_behind(start, stop, flat):
-    """The last of the first ``stop`` runs that starts at or before ``flat``; -1 if there is none."""
-    first, last = 0, stop
-    while first < last:
-        middle = (first + last) // 2
-        if start[middle] <= flat:
-            first = middle + 1
-        else:
-            last = middle
-    return first - 1
 
 
 @njit(nogil=True, cache=True)
@@ -240,13 +228,7 @@ def _touching(x, length, other, other_length):
 def _pair(parent, found, a, b, pairs):
     found[a] += pairs
     found[b] += pairs
-    while parent[a] != a:
-        parent[a] = parent[parent[a]]
-        a = parent[a]
-    while parent[b] != b:
-        parent[b] = parent[parent[b]]
-        b = parent[b]
-    parent[max(a, b)] = min(a, b)
+    join_sets(parent, a, b)
 
 
 @njit(nogil=True, cache=True)

@@ -198,7 +198,9 @@ class Detector:
         try:
             import_zarr()
         except ImportError as error:
-            raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'.") from error
+            raise ImportError(
+                "a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'."
+            ) from error
         active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
         whole = [one for one in active if getattr(one, "mask", None) is not None or not isinstance(one, ParticleFilter)]
         unknown = [type(step).__name__ for step in whole if type(step) not in STREAMABLE]
