@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bundle.build import ROOT, THRESHOLDS, check_fit, with_settings
+from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
 from bundle.join import write_record
 from custom_transforms.atomic import atomic_path
 from scripts.cli_output import tell
 from scripts.json_file import read_object
-from scripts.weights_record import read_record, recorded_settings
+from scripts.weights_record import read_record
 
 __all__ = ["adopt", "adopt_weights"]
 
@@ -56,7 +56,7 @@ def adopt_weights(
         record["metrics"] = read_object(metrics, "measured figures (JSON)")
     if "_desc_" in overlay:
         record["thresholds"] = overlay["_desc_"]
-    settings = recorded_settings({"settings": {**recorded_settings(record), **overlay}})
+    settings = settings_of(root, source, record, overlay)
     config = root / "configs" / "inference.json"
     before = json.loads(config.read_text(encoding="utf-8"))
     text = with_settings(config.read_text(encoding="utf-8"), settings, str(thresholds or source))

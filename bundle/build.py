@@ -18,9 +18,9 @@ from bundle.provenance import provenance
 from scripts.cli_output import tell
 from scripts.json_file import read_object
 from scripts.networks import load_weights, read_state_dict
-from scripts.weights_record import read_record, recorded_settings
+from scripts.weights_record import read_record, recorded_settings, recorded_voxel_size
 
-__all__ = ["build", "build_bundle", "bundle_files", "with_settings"]
+__all__ = ["build", "build_bundle", "bundle_files", "settings_of", "with_settings"]
 
 ROOT = Path(__file__).parents[1]
 # folder or file of the repository: where it goes in the bundle
@@ -95,14 +95,10 @@ def build_bundle(
     """
     root, weights = Path(root), Path(weights).expanduser()
     state = read_state_dict(weights)
-    if voxel_size is not None and not voxel_size > 0:
-        raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
     files = bundle_files(root)
     record = read_record(weights) or {}
     overlay = None if thresholds is None else read_object(thresholds, THRESHOLDS)
-    settings = recorded_settings({"settings": {**recorded_settings(record), **(overlay or {})}})
-    if voxel_size is not None:
-        settings["voxel_size_model"] = voxel_size
+    settings = settings_of(root, weights, record, overlay or {}, voxel_size)
     text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
     files["configs/inference.json"] = text.encode()
     metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
@@ -115,6 +111,40 @@ def build_bundle(
     name = metadata["name"]
     target = Path(output).expanduser() / f"{name}_v{metadata['version']}.zip"
     return write_zip(target, {f"{name}/{path}": content for path, content in files.items()})
+
+
+def settings_of(
+    root: Path, weights: Path, record: Mapping[str, Any], overlay: Mapping[str, Any], voxel_size: float | None = None
+) -> dict[str, Any]:
+    """Ids of ``configs/inference.json`` whose values weights bring along.
+
+    Parameters
+    ----------
+    root : Path
+        The repository. Its config's voxel size is that of its own weights: for others it is unknown (null), as it is
+        for ``detect --weights``, unless the record or ``voxel_size`` says it.
+    weights : Path
+    record, overlay : mapping
+        The record beside the weights, and the settings laid over it.
+    voxel_size : float, optional
+        Å, where the record does not say it.
+
+    Raises
+    ------
+    ValueError
+        If the voxel size cannot be, or the record says another one.
+    """
+    known = recorded_voxel_size(record)
+    if voxel_size is not None and not voxel_size > 0:
+        raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
+    if voxel_size is not None and known not in (None, voxel_size):
+        raise ValueError(f"--voxel_size: {weights.with_suffix('.json')} says {known:g} Å, got {voxel_size:g}.")
+    settings = recorded_settings({"settings": {**recorded_settings(record), **overlay}})
+    if voxel_size is not None:
+        settings["voxel_size_model"] = voxel_size
+    elif weights.resolve() != (root / "models" / "model.pt").resolve():
+        settings.setdefault("voxel_size_model", None)
+    return settings
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

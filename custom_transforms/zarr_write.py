@@ -176,7 +176,12 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = True) -> Iterator[P
         yield temporary
         if target.exists():
             os.replace(target, older)  # a folder that is not empty cannot be replaced in one step
-        os.replace(temporary, target)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            if older.exists():
+                os.replace(older, target)
+            raise
     finally:
         for folder in (temporary, older):
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ from scripts import evaluate as evaluation
 from scripts.cli_output import tell
 from scripts.datalist import load_datalist
 from scripts.detect import Detector, tile_of
+from scripts.detector import ROOT
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 
@@ -102,6 +103,9 @@ def calibrate(
     device : str
         cpu, cuda, cuda:1 ...; the first GPU if there is one.
     """
+    record = (ROOT / "models" / "model.pt" if weights is None else Path(weights).expanduser()).with_suffix(".json")
+    if Path(output).expanduser().resolve() == record.resolve():
+        raise ValueError(f"--output {output}: this is the name of the record of the weights. Give another one.")
     options = {"weights": weights, "device": device, "particle_diameter": particle_diameter, "method": method}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if tile is not None:

@@ -122,7 +122,8 @@ def run_of(config: str | Path | CopickProject, tomogram: str) -> str:
     """The run a tomogram belongs to, by its name as it is or as all programs share it; the name itself if none."""
     project = config if isinstance(config, CopickProject) else open_project(config)
     runs = set(project.runs())
-    return next((name for name in (tomogram_stem(tomogram), tomogram_base_name(tomogram)) if name in runs), tomogram)
+    names = (tomogram, tomogram_stem(tomogram), tomogram_base_name(tomogram))
+    return next((name for name in names if name in runs), tomogram)
 
 
 def check_target(

@@ -143,7 +143,8 @@ class Detector:
         """
         item = self._item(tomogram)
         geometry = mrc_geometry(item["image"])
-        if geometry is None:
+        if geometry is None:  # the plan of the tomogram before must not stay
+            self.inferer.roi_size, self.inferer.batch = tuple(self.parser["tile"]), self.parser["batch_size"]
             return None
         shape, _ = geometry
         voxel_size_zyx = self._voxel_size(item)

@@ -149,8 +149,8 @@ class PlaneCache(LazyVolume):
     def __getitem__(self, index: Any) -> np.ndarray:
         z, *rest = index if isinstance(index, tuple) else (index,)
         if isinstance(z, slice):
-            first, last, _ = z.indices(len(self))
-            if last - first <= CACHED_PLANES and first // CACHED_PLANES == (last - 1) // CACHED_PLANES:
+            first, last, step = z.indices(len(self))
+            if step == 1 and last - first <= CACHED_PLANES and first // CACHED_PLANES == (last - 1) // CACHED_PLANES:
                 return self._cached(first)[(slice(first - self.first, last - self.first), *rest)]
             return np.asarray(self.volume[index], dtype=self.dtype)
         if not 0 <= z < len(self):

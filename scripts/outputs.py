@@ -219,11 +219,12 @@ class SaveDetectiond(Transform):
         files = {"instances": folder / INSTANCES.format(name=name)}
         files.update(self._write_lists(folder, name, table, labels.shape, as_voxel_size_zyx(meta["voxel_size_zyx"])))
         made = self._record(data, table, labels.shape, files)
-        text = json.dumps(made, indent=2, default=_plain)
         if self.report:
             files["report"] = make_report(
                 folder / name, tomogram=tomogram, instances=labels, center_map=center_map, particles=table, info=made
             )
+            made["files"]["report"] = files["report"].name
+        text = json.dumps(made, indent=2, default=_plain)
         record = folder / f"{name}.json"
         with atomic_path(record) as temporary:
             Path(temporary).write_text(text + "\n")

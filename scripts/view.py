@@ -59,11 +59,12 @@ def view(
         print(f"note: {note}", file=sys.stderr)
     viewer = napari.Viewer(title=f"{run.name}: double-click adds or deletes a center, W saves")
     layer = add_layers(viewer, run, read_picks(target) if target.exists() and not restart else None)
-    before = curated_table(layer, run)
+    before, content = curated_table(layer, run), _content(target)
     bind(viewer, layer, run, target)
     napari.run()
     after = curated_table(layer, run)
-    if not after.equals(before) and (not target.exists() or not _same_file(target, after)):
+    changed = not after.equals(before) or _content(target) != content  # W saved what may have been taken back since
+    if changed and _content(target) != after.to_csv(index=False, lineterminator="\n"):
         save_picks(after, target)
     saved = [target] if target.exists() else []
     tell(str(target) if saved else f"{run.name}: nothing was changed", written=saved)
@@ -245,8 +246,8 @@ def _contrast(volume: np.ndarray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _same_file(path: Path, table: pd.DataFrame) -> bool:
-    return path.read_text() == table.to_csv(index=False, lineterminator="\n")
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _import_napari() -> Any:

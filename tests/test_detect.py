@@ -72,6 +72,8 @@ def test_two_runs_write_identical_bytes_but_for_the_timings(setting, tmp_path):
     pages = [one.pop("tomogram_0_report.html") for one in (first, second)]  # shows the timings
     assert all(len(page) > 10_000 for page in pages)
     assert first == second and records[0] == records[1]
+    names = set(files_of(tmp_path / "a")) - {"tomogram_0.json"}
+    assert set(records[0]["files"].values()) == names and "tomogram_0_report.html" in names
     assert set(first) == {
         "tomogram_0_instances.mrc",
         "tomogram_0_particles.csv",
@@ -281,6 +283,14 @@ def test_wrong_options_and_missing_things_are_clear_errors(setting, command, tmp
     (other / "tomogram_0.mrc").write_bytes(b"x")
     with pytest.raises(ValueError, match="would both be written to tomogram_0/"):
         expand([str(folder / "tomogram_0.mrc"), str(other / "tomogram_0.mrc")])
+
+
+def test_a_tile_that_shrank_for_one_tomogram_is_whole_again_for_the_next(setting, tmp_path):
+    folder, options = setting
+    detector = Detector({**options, "output_dir": str(tmp_path)})
+    detector.inferer.roi_size, detector.inferer.batch = (16, 16, 16), 7
+    assert detector.plan(tmp_path / "a.tif") is None
+    assert (detector.inferer.roi_size, detector.inferer.batch) == ((32, 32, 32), 1)
 
 
 def test_a_gpu_that_is_not_there_is_an_error():

@@ -20,6 +20,7 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
+from scripts.lazy_volumes import PlaneCache
 from scripts.plan import make_plan
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
@@ -259,6 +260,12 @@ def test_a_segmentation_that_copick_cannot_take_is_an_error_before_any_work(scen
     with pytest.raises(ValueError, match=message):
         detector(folder / "scene.mrc")
     assert not (tmp_path / "out").exists()
+
+
+def test_slices_with_a_step_are_the_volume_s_own():
+    volume = np.arange(40 * 2 * 3, dtype=np.float32).reshape(40, 2, 3)
+    for index in (np.s_[3:9:2], np.s_[0:40:7, :, 1], np.s_[4:8], np.s_[30:34], np.s_[5:5]):
+        np.testing.assert_array_equal(PlaneCache(volume)[index], volume[index])
 
 
 def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):

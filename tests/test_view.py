@@ -158,6 +158,28 @@ def test_without_napari_the_message_names_it_and_the_way_without(run_dir, monkey
         view(str(run_dir))
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_closing_saves_what_is_shown_even_if_it_is_what_was_opened(run_dir, monkeypatch, capsys, saved):
+    """A change that was saved with W and then taken back must not stay in the file."""
+    tables = iter([pd.DataFrame({"x": [1.0]}), pd.DataFrame({"x": [1.0]})])
+    target = run_dir / "TS_01_curated.csv"
+
+    class Napari:
+        Viewer = staticmethod(lambda title: None)
+
+        @staticmethod
+        def run():
+            if saved:
+                save_picks(pd.DataFrame({"x": [2.0]}), target)
+
+    monkeypatch.setattr("scripts.view._import_napari", lambda: Napari)
+    monkeypatch.setattr("scripts.view.add_layers", lambda *_: None)
+    monkeypatch.setattr("scripts.view.bind", lambda *_: None)
+    monkeypatch.setattr("scripts.view.curated_table", lambda *_: next(tables))
+    view(str(run_dir))
+    assert target.exists() == saved and (not saved or target.read_text() == "x\n1.0\n")
+
+
 def test_scripts_of_other_programs_hold_the_kept_particles(run_dir, capsys):
     view(str(run_dir), tomogram=str(run_dir.parent / "TS_01.mrc"), files=True)
     assert "TS_01_chimerax.cxc" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.adopt import adopt_weights
+from bundle.build import settings_of
 from bundle.join import join
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
@@ -165,6 +166,26 @@ def test_adopted_weights_and_thresholds_become_the_defaults(files, tmp_path):
     with pytest.raises(ValueError, match="do not fit the network of the config"):
         adopt_weights(tmp_path, tmp_path / "other.pt")
     assert read_record(tmp_path / "models" / "model.pt") == record
+
+
+def test_nobody_knows_the_voxel_size_of_other_weights_without_a_record(tmp_path):
+    own, other = tmp_path / "models" / "model.pt", tmp_path / "other.pt"
+    assert settings_of(tmp_path, own, {}, {"min_size": 9.0}) == {"min_size": 9.0}  # the config's holds
+    assert settings_of(tmp_path, other, {}, {}) == {"voxel_size_model": None}
+    record = {"settings": {"voxel_size_model": 8.0}}
+    assert (
+        settings_of(tmp_path, other, record, {}, 8.0) == settings_of(tmp_path, other, record, {}) == record["settings"]
+    )
+    with pytest.raises(ValueError, match=r"--voxel_size: .*other\.json says 8 Å, got 10"):
+        settings_of(tmp_path, other, record, {}, 10.0)
+
+
+def test_calibrate_never_writes_over_the_record_of_the_weights(tmp_path, capsys):
+    (tmp_path / "vlp.json").write_text("{}")
+    call = ["calibrate", str(tmp_path), "--weights", str(tmp_path / "vlp.pt"), "--output", str(tmp_path / "vlp.json")]
+    assert main(call) == 1 and "the name of the record of the weights" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path), "--output", str(ROOT / "models" / "model.json")]) == 1
+    assert "the name of the record of the weights" in capsys.readouterr().err
 
 
 def test_the_shipped_thresholds_are_those_of_the_record_beside_the_weights():

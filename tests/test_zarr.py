@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from monai.transforms import LoadImaged
 
 from custom_transforms.io import LoadTomogramd, TomogramReader, read_tomogram, write_mrc
 from custom_transforms.zarr_read import open_zarr
-from custom_transforms.zarr_write import halve_labels, write_labels_zarr
+from custom_transforms.zarr_write import atomic_folder, halve_labels, write_labels_zarr
 from tests.volume_files import SHAPE, phantom, refusal, warned
 
 zarr = pytest.importorskip("zarr")
@@ -32,6 +34,21 @@ def save_zarr(path, volume, scale=10.0, version="0.4", axes=SPACE, levels=2, shi
     multiscale = {"axes": list(axes), "datasets": datasets, **({"coordinateTransformations": whole} if whole else {})}
     group.attrs.update({"multiscales": [multiscale]} if version == "0.4" else {"ome": {"multiscales": [multiscale]}})
     return path
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "older").touch()
+
+    def replace(source, target):
+        if Path(target).name == "a.zarr" and not (Path(source) / "older").exists():
+            raise OSError("disk full")
+        os.rename(source, target)
+
+    monkeypatch.setattr("custom_transforms.zarr_write.os.replace", replace)
+    with pytest.raises(OSError, match="disk full"), atomic_folder(tmp_path / "a.zarr"):
+        pass
+    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == ["a.zarr", "a.zarr/older"]
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
