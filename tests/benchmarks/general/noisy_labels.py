@@ -5,7 +5,7 @@
 The training tomograms of ``data.py`` get labels as people draw them: balls, some of them wrong. ``jitter`` moves every
 center by up to 3 voxels (uniform in a ball), ``missing`` leaves 20 % of the particles out, ``radii`` scales every
 radius by 0.75 to 1.25, ``all`` does the three. Every network is trained alike (`compare`) and scored on the clean
-validation tomograms. Remedies, on ``all``: ``robust`` is the smooth L1 loss; ``second_round`` trains anew on labels that
+validation tomograms. Remedies, on ``all``: ``robust loss`` is smooth L1; ``second round`` trains anew on labels that
 the first network corrected: a confident peak moves the label near it, and becomes a particle where there is none.
 """
 
@@ -32,12 +32,13 @@ from tests.benchmarks.general.compare import MIN_DISTANCE, PARTICLE_DIAMETER, ma
 JITTER, MISSING, RADII = 3.0, 0.2, 0.25
 CONFIDENT = 0.7  # of the largest peak height that is common in a map (its 95th percentile over the labels)
 KINDS = {
-    "spheres": (0.0, 0.0, 0.0),
-    "jitter": (JITTER, 0.0, 0.0),
-    "missing": (0.0, MISSING, 0.0),
-    "radii": (0.0, 0.0, RADII),
     "all": (JITTER, MISSING, RADII),
+    "spheres": (0.0, 0.0, 0.0),
+    "missing": (0.0, MISSING, 0.0),
+    "jitter": (JITTER, 0.0, 0.0),
+    "radii": (0.0, 0.0, RADII),
 }
+VARIANT, ROBUST = "sigma2", "sigma2_smooth_l1"  # of `compare`
 
 
 def spheres(centers_zyx: np.ndarray, radii: np.ndarray, shape: tuple[int, ...], size: np.ndarray) -> np.ndarray:
@@ -99,38 +100,41 @@ def main(folder: Path, output: Path, steps: int, seed: int) -> None:
     """Train and score what ``output`` lacks; print the table."""
     rows: dict[str, Any] = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     work = output.with_suffix("")
-    truth, images, size = {}, {}, np.full(3, 10.0)
+    truth, size = {}, np.full(3, 10.0)
     for item in json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["training"]:
         labels, meta = read_tomogram(folder / item["label"], check="labels")
         size = np.asarray(meta["voxel_size_zyx"], float)
         _, centers, diameters = instance_centers(np.asarray(labels).astype(np.int32), size)
-        name = Path(item["image"]).parent.name
-        truth[name], images[name] = (centers, diameters / 2), item
+        truth[Path(item["image"]).parent.name] = (centers, diameters / 2)
 
-    def run(kind: str, points: dict | None, variant: str = "base") -> Path:
+    def run(kind: str, points: dict | None, variant: str = VARIANT) -> Path:
         """Train on these points (None: the true labels) and score."""
-        weights = work / kind / "run" / "model.pt"
+        weights = work / kind.replace(", ", "_") / "run" / "model.pt"
         if kind not in rows:
-            data = folder if points is None else write_dataset(folder, work / kind / "data", points, size)
-            train(variant, data.resolve(), work / kind / "run", steps, seed)
+            data = folder if points is None else write_dataset(folder, weights.parents[1] / "data", points, size)
+            train(variant, data.resolve(), weights.parent, steps, seed)
             rows[kind] = score(maps(network_of(variant, weights), folder))
             write_json(output, rows)
             print(kind, json.dumps(rows[kind]), flush=True)
         return weights
 
-    run("exact", None)
-    for kind, errors in KINDS.items():
+    def degraded(kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng([seed, *map(ord, kind)])
-        points = {name: degrade(*one, errors, rng) for name, one in truth.items()}
-        first = run(kind, points)
-    run("all, robust", points, "smooth_l1")
-    if "all, second_round" not in rows:
-        found = maps(network_of("base", first), folder, section="training")
-        points = {
+        return {name: degrade(*one, KINDS[kind], rng) for name, one in truth.items()}
+
+    run("exact", None)
+    points = degraded("all")
+    first = run("all", points)
+    if "all, second round" not in rows:
+        found = maps(network_of(VARIANT, first), folder, section="training")
+        better = {
             name: corrected(*points[name], one.center_map, one.voxel_size_zyx)
-            for (_, one), name in zip(found, images, strict=True)
+            for (_, one), name in zip(found, truth, strict=True)
         }
-    run("all, second_round", points)
+        run("all, second round", better)
+    run("all, robust loss", points, ROBUST)
+    for kind in KINDS:
+        run(kind, degraded(kind))
     print("| labels | F1 | loss |\n|---|---|---|")
     for kind, row in rows.items():
         print(f"| {kind} | {row['f1']:.3f} | {rows['exact']['f1'] - row['f1']:.3f} |")
