@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
 from custom_transforms.rescale import TOLERANCE
@@ -20,6 +21,7 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "read_state_dict",
+    "spare_padding",
     "weights_file",
 ]
 
@@ -108,7 +110,7 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
             UserWarning,
             stacklevel=2,
         )
-    return _load_exactly(network, state, path)
+    return spare_padding(_load_exactly(network, state, path))
 
 
 def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str) -> nn.Module:
@@ -135,6 +137,7 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
     """
     if part not in PARTS:
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")
+    spare_padding(network)
     if pretrained is None:
         return network
     state = read_state_dict(weights_file(pretrained))
@@ -164,6 +167,37 @@ def _load_exactly(network: nn.Module, state: dict[str, torch.Tensor], path: str 
         )
     network.load_state_dict(state)
     return network
+
+
+def spare_padding(network: nn.Module) -> nn.Module:
+    """Let every BasicUNet inside pad only where a side is odd; the output stays the same, bit by bit.
+
+    MONAI's BasicUNet (1.6) calls the replicating padding at every level, mostly by nothing, and CPU autocast computes
+    that in float32, and so all that follows up to the next convolution. Without it a 96^3 tile takes half the time
+    in bfloat16, and a training step three fifths.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network; gets hooks where it holds a BasicUNet, once.
+
+    Returns
+    -------
+    nn.Module
+        The same network.
+    """
+    for module in network.modules():
+        if isinstance(module, UpCat) and _pad_odd_sides not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_pad_odd_sides)
+    return network
+
+
+def _pad_odd_sides(module: nn.Module, inputs: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    """Set ``is_pad`` of an UpCat: whether doubling the coarse sides misses the fine ones."""
+    coarse, fine = inputs
+    odd = fine is not None and any(2 * a != b for a, b in zip(coarse.shape[2:], fine.shape[2:], strict=True))
+    if module.is_pad != odd:
+        module.is_pad = odd
 
 
 def join_state_dicts(mask: dict[str, torch.Tensor], center: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,12 +1,15 @@
 """Networks: an architecture is an edit of network_def alone; weights load exactly or not at all."""
 
+import copy
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
 from scripts.inferer import TomogramInferer, reflect_to_length
-from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights
+from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights, spare_padding
 from tests.conftest import ROOT, SMALL_NETWORK, SMALL_TRAINING, run_config
 
 COMMON = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
@@ -94,3 +97,29 @@ def test_one_tile_and_many_tiles_agree_for_a_network_of_small_reach():
         tiled = TomogramInferer((20, 24, 24), amp=False, overlap=0.5, mode="gaussian")(image, network)
     # a voxel at the border of a tile sees reflection instead of its neighbour: gaussian weights make that small
     assert (whole - tiled).abs().mean() < 0.05 * whole.abs().mean()
+
+
+@pytest.mark.parametrize("shape", [(16, 32, 48), (17, 40, 23)], ids=["even", "odd"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sparing_the_padding_changes_no_bit_of_output_and_gradient(shape, dtype):
+    plain = ConfigParser({"n": SMALL_NETWORK}).get_parsed_content("n").train()
+    spared = spare_padding(spare_padding(copy.deepcopy(plain)))
+    image = torch.randn(2, 1, *shape)
+    padded = []
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32), count_padding(padded):
+        outputs = [plain(image), spared(image)]
+    for output in outputs:
+        output.float().square().mean().backward()
+    assert torch.equal(*outputs)
+    gradients = [[p.grad for p in network.parameters()] for network in (plain, spared)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert len(padded) == 4 + (0 if shape == (16, 32, 48) else 4)
+
+
+@contextmanager
+def count_padding(calls):
+    """Note every call of the padding that `spare_padding` is about."""
+    pad = torch.nn.functional.pad
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "pad", lambda *given: calls.append(given[1]) or pad(*given))
+        yield
