@@ -14,7 +14,7 @@ from bundle.join import join
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detector import Detector
-from scripts.networks import join_state_dicts, load_pretrained, load_weights
+from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size
 from tests.conftest import DIAMETER, ROOT, SMALL_NETWORK, balls
@@ -160,6 +160,9 @@ def test_adopted_weights_and_thresholds_become_the_defaults(files, tmp_path):
     assert config["center_threshold"] == 0.35 and config["voxel_size_model"] == 8.0
     assert record["metrics"] == {"easy": 0.985} and record["thresholds"] == "chosen on 2 tomograms"
     assert record["mask"]["run"]["metric"] == "mask"
+    small, full = (read_state_dict(path) for path in (tmp_path / "models" / "model.pt", files / "model.pt"))
+    assert {value.dtype for value in small.values() if value.ndim > 1} == {torch.float16}
+    assert all(torch.allclose(value.float(), full[name].float(), rtol=5e-4, atol=1e-7) for name, value in small.items())
     assert adopt_weights(tmp_path, tmp_path / "models" / "model.pt") == {}  # again: nothing changes
     assert read_record(tmp_path / "models" / "model.pt") == record
     torch.save({"mask_network.weight": torch.zeros(2)}, tmp_path / "other.pt")

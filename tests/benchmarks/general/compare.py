@@ -35,9 +35,12 @@ from scripts.simulate.write import write_json
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "train_center.json"
 COMMON: dict[str, Any] = {"particle_diameter": 100, "center_sigma_max": 3, "patience": 0, "val_interval": 10_000}
-COMMON["memory_format"] = "$torch.channels_last_3d"
+COMMON |= {"memory_format": "$torch.channels_last_3d", "network_def#features": [16, 16, 32, 64, 128, 16]}
 PARTICLE_DIAMETER, MIN_DISTANCE = 120.0, 40.0  # Å, those of the shipped settings
 WIDE = [24, 24, 48, 96, 128, 24]
+VOLUME = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
+STRIDED = {"_target_": "UNet", **VOLUME, "channels": [32, 64, 128, 128], "strides": [2, 2, 2], "norm": "batch"}
+STRIDED["num_res_units"] = 2
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "distance": {"center_target": "distance"},
@@ -53,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "narrow": {"network_def#features": [8, 16, 32, 64, 128, 8], "memory_format": "$torch.contiguous_format"},
     "deep": {"network_def#features": [16, 32, 64, 128, 128, 16]},
     "wide": {"network_def#features": WIDE},
+    "unet": {"network_def": STRIDED},
     "patch48": {"patch_size": [48, 48, 48], "batch_size": 5},
     "patch80": {"patch_size": [80, 80, 80], "batch_size": 1},
     "rate0.001": {"learning_rate": 0.001},
@@ -67,6 +71,8 @@ INTENSITY = ("RandScaleIntensityd", "RandShiftIntensityd", "RandGaussianSmoothd"
 def train(name: str, folder: Path, output: Path, steps: int, seed: int) -> float:
     """Train one variant in its own process; returns its seconds per step, start and end included."""
     values = {**COMMON, **VARIANTS[name]}
+    if "network_def" in values:  # as a whole
+        values.pop("network_def#features")
     config = json.loads(CONFIG.read_text(encoding="utf-8"))
     if values.pop("train#random_transforms", None):
         kept = [one for one in config["train"]["random_transforms"] if one["_target_"] not in INTENSITY]
@@ -128,7 +134,7 @@ def network_of(name: str, weights: Path) -> torch.nn.Module:
     """The variant's network with trained weights, ready for inference."""
     parser = ConfigParser()
     parser.read_config(str(CONFIG))
-    for key, value in VARIANTS[name].items():
+    for key, value in {**COMMON, **VARIANTS[name]}.items():
         if key.startswith("network_def"):
             parser[key] = value
     return load_weights(parser.get_parsed_content("network_def", instantiate=True), weights).eval()
