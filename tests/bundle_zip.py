@@ -20,7 +20,7 @@ def tree(tmp_path_factory):
     for name in ("LICENSE", "requirements.txt"):
         shutil.copy(ROOT / name, root / name)
     for name, old, new in (
-        ("inference.json", "[16, 16, 32, 64, 128, 16]", "[4, 4, 4, 4, 4, 4]"),
+        ("inference.json", "[16, 32, 64, 128, 128, 16]", "[4, 4, 4, 4, 4, 4]"),
         ("metadata.json", '"spatial_shape": [96, 96, 96]', '"spatial_shape": [32, 48, 32]'),
     ):
         text = (root / "configs" / name).read_text()

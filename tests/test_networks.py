@@ -123,3 +123,20 @@ def count_padding(calls):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "pad", lambda *given: calls.append(given[1]) or pad(*given))
         yield
+
+
+def test_detection_runs_the_networks_channels_last_and_without_needless_padding(tmp_path):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / "inference.json")])
+    plain = parser.get_parsed_content("network_def").eval()
+    torch.save(plain.state_dict(), tmp_path / "model.pt")
+    parser["weights"], parser["device"] = str(tmp_path / "model.pt"), "cpu"
+    fast = parser.get_parsed_content("network").eval()
+    kernels = [p for p in fast.parameters() if p.ndim == 5 and min(p.shape[:2]) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in kernels)
+    tile, padded = torch.randn(1, 1, 16, 32, 48), []
+    with torch.no_grad(), count_padding(padded):
+        found = fast(tile)
+    assert padded == []
+    with torch.no_grad():
+        torch.testing.assert_close(found, plain(tile), rtol=1e-4, atol=1e-5)

@@ -144,7 +144,7 @@ def test_a_tomogram_of_8_angstrom_is_seen_at_the_10_angstrom_of_the_config(files
 
 def test_adopted_weights_and_thresholds_become_the_defaults(files, tmp_path):
     (tmp_path / "configs").mkdir()
-    text = (ROOT / "configs" / "inference.json").read_text().replace("[16, 16, 32, 64, 128, 16]", "[4, 4, 4, 4, 4, 4]")
+    text = (ROOT / "configs" / "inference.json").read_text().replace("[16, 32, 64, 128, 128, 16]", "[4, 4, 4, 4, 4, 4]")
     (tmp_path / "configs" / "inference.json").write_text(text)
     overlay = {"_desc_": "chosen on 2 tomograms", "particle_diameter": 180.0, "center_threshold": 0.35}
     (tmp_path / "thresholds.json").write_text(json.dumps(overlay))

@@ -23,6 +23,7 @@ from monai.inferers import sliding_window_inference
 from custom_transforms.io import LoadTomogramd, write_mrc
 from custom_transforms.normalize import NormalizeTomogramd
 from scripts.inferer import TomogramInferer, reduced_precision
+from scripts.networks import spare_padding
 from scripts.plan import make_plan
 
 TILE = (96, 96, 96)
@@ -31,14 +32,17 @@ ROOT = Path(__file__).parents[2]
 
 
 class TimedNetwork(torch.nn.Module):
-    """The networks of the config, with a record of every forward pass: wall and processor seconds."""
+    """The networks of the config, with a record of every forward pass: wall and processor seconds.
 
-    def __init__(self, device: torch.device) -> None:
+    ``plain``: as MONAI makes them, instead of as the config runs them (channels last, padded only where needed).
+    """
+
+    def __init__(self, device: torch.device, plain: bool = False) -> None:
         super().__init__()
         parser = ConfigParser()
         parser.read_config([str(ROOT / "configs" / "inference.json")])
-        network = parser.get_parsed_content("network_def").eval()
-        self.network = network.to(device)
+        network = parser.get_parsed_content("network_def").eval().to(device)
+        self.network = network if plain else spare_padding(network.to(memory_format=torch.channels_last_3d))
         self.wall: list[float] = []
         self.processor: list[float] = []
 
@@ -65,23 +69,21 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
     by processor time: the second hardly depends on what else the machine does.
     """
     device = torch.device(device_name)
-    network = TimedNetwork(device)
+    networks = {"ours": TimedNetwork(device), "MONAI": TimedNetwork(device)}
+    networks["MONAI, plain networks"] = TimedNetwork(device, plain=True)
     options = {"roi_size": TILE, "overlap": OVERLAP, "mode": "gaussian", "sw_device": device, "device": "cpu"}
     rows = []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "tomogram.mrc"
         write_mrc(path, np.random.default_rng(0).normal(size=shape).astype(np.float32), 10.0)
         warm = torch.zeros((1, 1, *TILE), device=device)
-        with reduced_precision(device):
-            for _ in range(2):
-                network(warm)
-        batch = make_plan(shape, network.network, tile=TILE, overlap=OVERLAP, device=device).batch
+        batch = make_plan(shape, networks["ours"].network, tile=TILE, overlap=OVERLAP, device=device).batch
 
-        def ours() -> Any:
+        def ours(network: TimedNetwork) -> Any:
             inferer = TomogramInferer(sw_batch_size=batch, background=(-20, 0), map_dtype="float16", **options)
             return inferer(load(path)["image"][None], network)
 
-        def theirs() -> Any:
+        def theirs(network: TimedNetwork) -> Any:
             def run(tiles: torch.Tensor) -> torch.Tensor:
                 with reduced_precision(device):
                     return network(tiles).float()
@@ -90,12 +92,15 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
                 load(path)["image"][None], sw_batch_size=batch, predictor=run, **options
             )  # fmt: skip
 
-        for name, function in {"ours": ours, "MONAI": theirs}.items():
+        for name, network in networks.items():
             if name == "ours" or monai:
+                with reduced_precision(device):
+                    for _ in range(2):
+                        network(warm)
                 network.wall.clear()
                 network.processor.clear()
                 wall, processor = time.perf_counter(), time.process_time()
-                function()
+                (ours if name == "ours" else theirs)(network)
                 wall, processor = time.perf_counter() - wall, time.process_time() - processor
                 rows.append(
                     {
@@ -111,6 +116,12 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
                     }
                 )
     return rows
+
+
+def run(full: bool = False) -> list[dict[str, Any]]:
+    """The rows for `make bench`; the full size takes a GPU, or a quarter of an hour."""
+    shapes = [(128, 256, 256), (464, 928, 928)] if full and torch.cuda.is_available() else [(128, 256, 256)]
+    return [row for shape in shapes for row in bench(shape, "cuda" if torch.cuda.is_available() else "cpu")]
 
 
 def load(path: Path) -> dict:

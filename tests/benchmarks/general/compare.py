@@ -137,7 +137,8 @@ def network_of(name: str, weights: Path) -> torch.nn.Module:
     for key, value in {**COMMON, **VARIANTS[name]}.items():
         if key.startswith("network_def"):
             parser[key] = value
-    return load_weights(parser.get_parsed_content("network_def", instantiate=True), weights).eval()
+    network = parser.get_parsed_content("network_def", instantiate=True).to(memory_format=torch.channels_last_3d)
+    return load_weights(network, weights).eval()
 
 
 def main(folder: Path, output: Path, variants: list[str], steps: int, seed: int) -> None:
