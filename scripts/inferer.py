@@ -61,7 +61,9 @@ class PatchInferer(SimpleInferer):
         self.amp = amp
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # a training step takes 2/3 of the time
+        plain = (
+            inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        )  # a training step takes 2/3 of the time
         with reduced_precision(plain.device, self.amp and plain.device.type == "cpu"):
             return network(plain, *args, **kwargs).float()
 
