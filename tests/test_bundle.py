@@ -255,7 +255,7 @@ def import_unknown(root):
             "one exact version each, got numpy",
         ),
         (
-            change("configs/inference.json", inferer=None, mask_threshold=0.4),
+            change("configs/inference.json", inferer=None, mask_threshold=0.123),
             files.check_provenance,
             "mask_threshold is",
         ),

@@ -21,7 +21,7 @@ COMMANDS = [
 ]
 # What makes a command of the tour quick; nothing else about it is changed.
 QUICK = {
-    "run training": "--epochs 1 --crops_per_tomogram 2 --patch_size [32,32,32] --device cpu",
+    "run training": "--epochs 1 --crops_per_tomogram 16 --patch_size [32,32,32] --device cpu",
     "run inference": "--min_size 1.0",
     "scripts simulate": "",
     "scripts calibrate": "",
