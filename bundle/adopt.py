@@ -9,20 +9,18 @@ from typing import Any
 import torch
 
 from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
-from bundle.join import write_record
+from bundle.join import compact, write_record
 from custom_transforms.atomic import atomic_path
 from scripts.cli_output import tell
 from scripts.json_file import read_object
 from scripts.networks import read_state_dict
 from scripts.weights_record import read_record
 
-__all__ = ["adopt", "adopt_weights", "compact"]
+__all__ = ["adopt", "adopt_weights"]
 
 
 def adopt(weights: str, thresholds: str | None = None, metrics: str | None = None) -> None:
     """Make weights the shipped ones: models/model.pt, its record, and the thresholds of configs/inference.json.
-
-    Kernels are stored in float16, which halves what a repository keeps of every version; networks compute as before.
 
     example: python -m bundle adopt runs/model.pt --thresholds runs/thresholds.json --metrics runs/metrics.json
 
@@ -73,21 +71,3 @@ def adopt_weights(
     with atomic_path(config) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return {key: value for key, value in settings.items() if before[key] != value}
-
-
-def compact(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Store the kernels in float16: half the size, each number right to 0.05 %.
-
-    Biases and the numbers of the norms, which may be of any size, stay as they are; so does a kernel that float16
-    cannot hold.
-
-    Examples
-    --------
-    >>> state = compact({"conv.weight": torch.full((2, 3), 0.1), "norm.running_var": torch.full((2,), 1e-9)})
-    >>> [value.dtype for value in state.values()]
-    [torch.float16, torch.float32]
-    """
-    halved = {
-        name: value.half() if value.is_floating_point() and value.ndim > 1 else value for name, value in state.items()
-    }
-    return {name: half if half.isfinite().all() else state[name] for name, half in halved.items()}
