@@ -192,7 +192,7 @@ def spare_padding(network: nn.Module) -> nn.Module:
     return network
 
 
-def _pad_odd_sides(module: nn.Module, inputs: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+def _pad_odd_sides(module: UpCat, inputs: tuple[torch.Tensor, torch.Tensor | None]) -> None:
     """Set ``is_pad`` of an UpCat: whether doubling the coarse sides misses the fine ones."""
     coarse, fine = inputs
     odd = fine is not None and any(2 * a != b for a, b in zip(coarse.shape[2:], fine.shape[2:], strict=True))
