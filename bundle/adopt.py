@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
-from bundle.join import compact, write_record
+from bundle.join import write_record
 from custom_transforms.atomic import atomic_path
 from scripts.cli_output import tell
 from scripts.json_file import read_object
-from scripts.networks import read_state_dict
 from scripts.weights_record import read_record
 
 __all__ = ["adopt", "adopt_weights"]
@@ -64,9 +62,9 @@ def adopt_weights(
     text = with_settings(config.read_text(encoding="utf-8"), settings, str(thresholds or source))
     check_fit(json.loads(text), source)
     target.parent.mkdir(exist_ok=True)
-    state = compact(read_state_dict(source))
-    with atomic_path(target) as temporary, temporary.open("wb") as file:  # a path would put its name into the bytes
-        torch.save(state, file)
+    if source.resolve() != target.resolve():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
     write_record(target, {**record, "settings": settings})
     with atomic_path(config) as temporary:
         temporary.write_text(text, encoding="utf-8")
