@@ -25,8 +25,8 @@ from scripts.datalist import load_datalist
 from scripts.detector import Detector
 from scripts.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
-from scripts.particles.particle_list import ParticleList
 from scripts.simulate.write import write_json
+from tests.benchmarks.peers.methods import Found
 
 MASK_GRID = (0.2, 0.3, 0.4, 0.5)
 SIZE_GRID = (8_000, 16_000, 25_000, 40_000)  # cubic Å
@@ -59,11 +59,8 @@ def score(samples: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, 
     for number, one in enumerate(samples):
         labels, table = detect_instances(*one["maps"], one["size"], **given)
         table = table[table["label"] > 0].sort_values("label")
-        centers = table[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy(float)
-        found = ParticleList(
-            centers, score=table["score"].to_numpy(float), extra=table[["label"]].reset_index(drop=True)
-        )
-        pairs.append((str(number), Side(labels, found, one["size"]), one["truth"]))
+        found = Found(table[["z_vox", "y_vox", "x_vox"]].to_numpy(float), table["score"].to_numpy(float), labels)
+        pairs.append((str(number), found.side(one["size"]), one["truth"]))
     pooled = evaluate_sides(pairs, bootstrap=0)["pooled"]
     points = {name: pooled["points"][name] for name in ("f1", "precision", "recall")}
     return {**points, "panoptic_quality": pooled["volume"]["panoptic_quality"]}
