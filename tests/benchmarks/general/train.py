@@ -186,7 +186,7 @@ class Crops:
 class Learner:
     """One network with its loss, optimiser and averaged weights."""
 
-    def __init__(self, name: str, device: torch.device, pretrained: Path | None, rate: float, compiled: bool) -> None:
+    def __init__(self, name: str, device: torch.device, pretrained: Path | None, rate: float) -> None:
         part = "mask" if name == "mask" else "center"
         parser = ConfigParser()
         parser.read_config(str(ROOT / "configs" / f"train_{part}.json"))
@@ -199,13 +199,31 @@ class Learner:
                 module.is_pad = False
         self.name, self.device, self.rate = name, device, rate
         self.network = network.to(device, memory_format=torch.channels_last_3d).train()
-        self.run = torch.compile(self.network) if compiled else self.network
+        self.run = self.network
         self.loss = parser.get_parsed_content("loss", instantiate=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), rate, weight_decay=1e-4, fused=device.type == "cuda"
         )
         self.average = average_weights(self.network, device, AVERAGE_DECAY)
         self.losses: list[torch.Tensor] = []
+
+    def compile(self, batch: int, size: int) -> None:
+        """Compile the network if that is faster; takes a minute, in which the first specimens are made."""
+        images = torch.randn((batch, 1, size, size, size), device=self.device)
+        images = images.contiguous(memory_format=torch.channels_last_3d)
+        seconds = {}
+        for run in (self.network, torch.compile(self.network)):
+            for repeat in range(6):
+                if repeat == 1:
+                    torch.cuda.synchronize()
+                    start = time.perf_counter()
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    run(images).float().square().mean().backward()
+            torch.cuda.synchronize()
+            seconds[run] = (time.perf_counter() - start) / 5
+        self.optimizer.zero_grad(set_to_none=True)
+        self.run = min(seconds, key=lambda run: seconds[run])
+        print(self.name, "eager, compiled (s):", *(round(value, 4) for value in seconds.values()), flush=True)
 
     def step(self, images: torch.Tensor, target: torch.Tensor, factor: float, number: int) -> None:
         """One step at ``factor`` times the learning rate."""
@@ -265,10 +283,13 @@ def main(
     for process in processes:
         process.start()
     start = time.perf_counter()
-    learners = [Learner(name, where, pretrained, rate, compiled) for name in networks]
+    learners = [Learner(name, where, pretrained, rate) for name in networks]
     crops = Crops(store, where, networks, size, seed)
+    if compiled:
+        for learner in learners:
+            learner.compile(batch, size)
     threading.Thread(target=crops.follow, daemon=True).start()
-    while len(crops.specimens) < min(FIRST, specimens):
+    while len(crops.specimens) < min(FIRST, specimens):  # simulating and compiling count as training time
         if not any(process.is_alive() for process in processes) and not list(store.glob("[0-9]*.npz")):
             raise RuntimeError(f"{store}: expected specimens of {workers} processes, all ended without one; see above")
         time.sleep(0.2)
