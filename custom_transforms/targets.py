@@ -32,12 +32,15 @@ __all__ = [
     "center_target",
     "instance_centers",
     "mask_target",
+    "size_weights",
 ]
 
 IGNORED = -1
 CLOSING_ANGSTROM = 5.0
 LARGEST_ID = 2**24  # what a float32 label file holds exactly
 TRUNCATE_SIGMAS = 3.0
+BALANCED_SIGMAS = 2.0  # a sigma is a quarter of the diameter: the particle's surface
+SIZE_EXPONENT = 2.0
 CENTER_KINDS = ("gaussian", "distance")
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
@@ -189,10 +192,10 @@ def center_target(
     volume = _as_label_volume(labels)
     if kind == "gaussian":
         found = instance_centers(volume, size, closing_angstrom)
-        sigmas = np.clip(
-            sigma_fraction * found.diameters_angstrom, size.max(), (sigma_max_voxels or np.inf) * size.max()
-        )
-        target = _gaussian_target(volume, size, sigmas, found)
+        sigmas = _sigmas(found, size, sigma_fraction, sigma_max_voxels)
+        target = np.zeros(volume.shape, np.float32)
+        for box, value in _gaussians(volume, size, sigmas, found):
+            np.maximum(target[box], value, out=target[box], casting="same_kind")
     else:
         target = _distance_target(volume, size)
     target[volume < 0] = IGNORED
@@ -200,20 +203,83 @@ def center_target(
     return torch.from_numpy(target) if isinstance(labels, torch.Tensor) else target
 
 
-def _gaussian_target(volume: np.ndarray, size: np.ndarray, sigmas: np.ndarray, found: InstanceCenters) -> np.ndarray:
-    target = np.zeros(volume.shape, np.float32)
+def size_weights(
+    labels: Array,
+    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
+    balance_voxels: float = 2.0,
+    sigma_fraction: float = 0.25,
+    closing_angstrom: float = CLOSING_ANGSTROM,
+) -> Array:
+    """Say how much each voxel counts in CenterNet's loss, so that large particles do not outweigh small ones.
+
+    A Gaussian of `center_target` fills a volume that grows with the cube of the particle's size. The voxels of a
+    particle, and the background within two sigma of its center, weigh ``(balance_voxels / sigma) ** 2`` where sigma is
+    larger than ``balance_voxels``, all others 1. The width of the target still follows the particle's size: its height
+    in a prediction tells how likely the center lies within half a radius, for large particles as for small ones.
+
+    Parameters
+    ----------
+    labels, voxel_size_zyx, sigma_fraction, closing_angstrom
+        As in `center_target`.
+    balance_voxels : float
+        Sigma, in voxels of the coarsest axis, up to which a particle has the full weight; >= 1.
+
+    Returns
+    -------
+    ndarray or torch.Tensor, like the input in kind and shape, float32
+        Above 0, at most 1.
+
+    Raises
+    ------
+    ValueError
+        As `center_target`; also if ``balance_voxels`` is below 1.
+
+    Examples
+    --------
+    >>> ball = np.linalg.norm(np.indices((25, 25, 25)) - 12.0, axis=0) <= 8
+    >>> weights = size_weights(ball.astype(int), 10.0)
+    >>> weights[12, 12, 12].round(2), weights[0, 0, 0]
+    (np.float32(0.25), np.float32(1.0))
+    """
+    if not balance_voxels >= 1:
+        raise ValueError(f"balance_voxels: expected a number of at least 1, got {balance_voxels}.")
+    size = as_voxel_size_zyx(voxel_size_zyx)
+    volume = _as_label_volume(labels)
+    found = instance_centers(volume, size, closing_angstrom)
+    sigmas = _sigmas(found, size, sigma_fraction, None)
+    by_particle = np.minimum(1.0, balance_voxels * size.max() / sigmas) ** SIZE_EXPONENT
+    nearest, weights = np.zeros(volume.shape, np.float32), np.ones(volume.shape, np.float32)
+    least = np.exp(-0.5 * BALANCED_SIGMAS**2)
+    for (box, value), weight in zip(_gaussians(volume, size, sigmas, found), by_particle, strict=True):
+        won = (value >= least) & (value > nearest[box]) & (volume[box] <= 0)
+        weights[box][won] = weight
+        nearest[box][won] = value[won]
+    ids, inverse = np.unique(volume, return_inverse=True)
+    of_ids = np.ones(len(ids), np.float32)
+    of_ids[ids > 0] = by_particle
+    weights = np.where(volume > 0, of_ids[inverse].reshape(volume.shape), weights).reshape(labels.shape)
+    return torch.from_numpy(weights) if isinstance(labels, torch.Tensor) else weights
+
+
+def _sigmas(found: InstanceCenters, size: np.ndarray, fraction: float, largest_voxels: float | None) -> np.ndarray:
+    return np.clip(fraction * found.diameters_angstrom, size.max(), (largest_voxels or np.inf) * size.max())
+
+
+def _gaussians(
+    volume: np.ndarray, size: np.ndarray, sigmas: np.ndarray, found: InstanceCenters
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Box and values of every particle's Gaussian, 0 on the voxels of other particles."""
     for label, center, sigma in zip(found.ids, found.centers_zyx_vox, sigmas, strict=True):
         reach = TRUNCATE_SIGMAS * sigma / size
         low = np.maximum(np.ceil(center - reach), 0).astype(int)
         high = np.minimum(np.floor(center + reach) + 1, volume.shape).astype(int)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         z, y, x = (((np.arange(a, b) - c) * s / sigma) ** 2 for a, b, c, s in zip(low, high, center, size, strict=True))
         squared = z[:, None, None] + y[:, None] + x
         value = np.exp(-0.5 * squared)
+        box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
         owner = volume[box]
         value[(squared > TRUNCATE_SIGMAS**2) | ((owner > 0) & (owner != label))] = 0
-        np.maximum(target[box], value, out=target[box], casting="same_kind")
-    return target
+        yield box, value
 
 
 def _distance_target(volume: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -330,6 +396,8 @@ class CenterTargetd(MapTransform):
         See `center_target`.
     dtype : torch.dtype or str
         Stored type; ``float16`` halves the cache and is exact to 0.0005.
+    balance_voxels : float, optional
+        Add the `size_weights` as a second channel, (2, Z, Y, X), for `CenterLoss`.
     """
 
     def __init__(
@@ -342,6 +410,7 @@ class CenterTargetd(MapTransform):
         dtype: torch.dtype | str = torch.float32,
         allow_missing_keys: bool = False,
         sigma_max_voxels: float | None = None,
+        balance_voxels: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if kind not in CENTER_KINDS:
@@ -351,6 +420,7 @@ class CenterTargetd(MapTransform):
         self.sigma_fraction = float(sigma_fraction)
         self.closing_angstrom = float(closing_angstrom)
         self.sigma_max_voxels = sigma_max_voxels
+        self.balance_voxels = balance_voxels
         self.dtype = _as_float_dtype(dtype)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -360,6 +430,11 @@ class CenterTargetd(MapTransform):
             target = center_target(
                 d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom, self.sigma_max_voxels
             )
+            if self.balance_voxels is not None:
+                weights = size_weights(
+                    d[key], voxel_size_zyx, self.balance_voxels, self.sigma_fraction, self.closing_angstrom
+                )
+                target = torch.cat([torch.as_tensor(target), torch.as_tensor(weights)])
             d[target_key] = _like(target, d[key], self.dtype)
         return d
 

@@ -96,6 +96,7 @@ class CenterLoss(nn.Module):
     against the many far from any. The result is the weighted **mean** of the error, the sum of
     weight times error over the sum of the weights: its size stays that of one voxel's error whatever
     the weight, the crop or the number of ignored voxels. All voxels ignored: 0, with a gradient of 0.
+    A second channel of the target, as `CenterTargetd` makes with ``balance_voxels``, multiplies the weights.
     Computed in float32 under any autocast.
 
     Parameters
@@ -140,8 +141,8 @@ class CenterLoss(nn.Module):
         ----------
         input : torch.Tensor, shape (B, 1, Z, Y, X)
             Center map as the network gives it (linear), any floating type.
-        target : torch.Tensor, shape (B, 1, Z, Y, X)
-            0 to 1, negative where ignored; any type.
+        target : torch.Tensor, shape (B, 1, Z, Y, X) or (B, 2, Z, Y, X)
+            0 to 1, negative where ignored; any type. The second channel, if any, holds weights above 0.
 
         Returns
         -------
@@ -152,13 +153,16 @@ class CenterLoss(nn.Module):
         ValueError
             If the shapes differ or there is more than one channel.
         """
-        prediction, truth, valid = _prepare(input, target)
+        weights = target[:, 1:2] if target.ndim > 2 and target.shape[1] == 2 else None
+        prediction, truth, valid = _prepare(input, target if weights is None else target[:, :1])
         with torch.autocast(prediction.device.type, enabled=False):
             if self.kind == "mse":
                 error = functional.mse_loss(prediction, truth, reduction="none")
             else:
                 error = functional.smooth_l1_loss(prediction, truth, reduction="none", beta=self.beta)
             weight = valid * (1.0 + self.positive_weight * truth)
+            if weights is not None:
+                weight = weight * (weights.as_tensor() if isinstance(weights, MetaTensor) else weights).to(weight)
             return (weight * error).sum() / weight.sum().clamp(min=1.0)
 
 

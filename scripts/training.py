@@ -52,7 +52,7 @@ def select_channel(channel: int, keys: tuple[str, str] = ("pred", "label")) -> A
     """
 
     def transform(output: list[dict[str, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        return [item[keys[0]] for item in output], [item[keys[1]][channel : channel + 1] for item in output]
+        return [item[keys[0]] for item in output], [item[keys[1]][channel:][:1] for item in output]
 
     return transform
 

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.networks.nets.basic_unet import UpCat
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from custom_transforms.atomic import atomic_path
 from custom_transforms.normalize import normalize_tomogram
-from custom_transforms.targets import center_target, mask_target
+from custom_transforms.targets import CenterTargetd, mask_target
 from scripts.networks import load_pretrained
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
@@ -51,8 +52,14 @@ STORED_CENTERS = 20_000  # voxels of particles that crops are drawn around
 BACKGROUND_CROPS = 1 / 3
 AVERAGED_EVERY, AVERAGE_DECAY = 8, 0.99
 FIRST = 15  # specimens before training starts
-# how the networks are told apart: the configuration, and the largest sigma of the center target in voxels
-NETWORKS: dict[str, float | None] = {"mask": None, "center2": 2.0, "center3": 3.0, "center": math.inf}
+# the networks by name, and how the center target of each is made
+NETWORKS: dict[str, dict[str, float] | None] = {
+    "mask": None,
+    "center": {"balance_voxels": 2},
+    "unbalanced": {},
+    "sigma2": {"sigma_max_voxels": 2},
+    "sigma3": {"sigma_max_voxels": 3},
+}
 
 
 def varied_scene(name: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def varied_scene(name: str, rng: np.random.Generator) -> dict[str, Any]:
     return {**scene, "particles": kept or scene["particles"]}
 
 
-def make_specimens(maps: Path, folder: Path, seed: int, numbers: Any, limit: int) -> None:
+def make_specimens(maps: Path, folder: Path, seed: int, wanted: list[str], numbers: Any, limit: int) -> None:
     """Simulate specimens and write each as .npz, until the process is ended."""
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -99,16 +106,20 @@ def make_specimens(maps: Path, folder: Path, seed: int, numbers: Any, limit: int
         if not stage.labels.any():
             continue
         images = [normalize_tomogram(tomogram_of(stage, scene, rng, device)[0], "bright") for _ in range(IMAGES)]
-        targets = {
-            name: center_target(stage.labels, scene["voxel_size"], sigma_max_voxels=cap).astype(np.float16)
-            for name, cap in NETWORKS.items()
-            if cap is not None
-        }
+        labels = MetaTensor(stage.labels[None], meta={"voxel_size_zyx": np.full(3, scene["voxel_size"])})
+        targets = {name: _target(labels, options) for name, options in NETWORKS.items() if name in wanted}
         particles = np.flatnonzero(stage.labels)
         particles = rng.choice(particles, min(len(particles), STORED_CENTERS), replace=False)
         at = np.stack(np.unravel_index(particles, stage.labels.shape), 1).astype(np.int16)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, images=np.stack(images).astype(np.float16), at=at, mask=mask_target(stage.labels), **targets)
+            np.savez(file, images=np.stack(images).astype(np.float16), at=at, **targets)
+
+
+def _target(labels: MetaTensor, options: dict[str, float] | None) -> np.ndarray:
+    """Target of one network, (C, Z, Y, X)."""
+    if options is None:
+        return mask_target(labels.numpy())
+    return CenterTargetd("label", "center", dtype="float16", **options)({"label": labels})["center"].numpy()
 
 
 class Crops:
@@ -139,7 +150,7 @@ class Crops:
                     self.seen.add(path)
                     with np.load(path) as data:
                         images = torch.from_numpy(data["images"]).to(self.device)
-                        targets = torch.stack([torch.from_numpy(data[name]).half() for name in self.names])
+                        targets = torch.cat([torch.from_numpy(data[name]).half() for name in self.names])
                         self.specimens.append((images, targets.to(self.device), data["at"]))
             time.sleep(0.5)
 
@@ -278,7 +289,7 @@ def main(
     store.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     numbers = context.Value("q", 0)
-    given = (maps, store, seed, numbers, specimens)
+    given = (maps, store, seed, networks, numbers, specimens)
     processes = [context.Process(target=make_specimens, args=given, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
@@ -304,8 +315,11 @@ def main(
         factor = min(1.0, number / 100) * (0.5 * (1 + math.cos(math.pi * share)) * 0.99 + 0.01)
         images, targets = crops.draw(batch)
         images = images.contiguous(memory_format=torch.channels_last_3d)
-        for channel, learner in enumerate(learners):
-            learner.step(images, targets[:, channel : channel + 1], factor, number)
+        first = 0
+        for learner in learners:
+            last = first + 1 + ("balance_voxels" in (NETWORKS[learner.name] or {}))
+            learner.step(images, targets[:, first:last], factor, number)
+            first = last
         if number % 200 == 0:
             losses = {learner.name: round(learner.mean_loss(), 5) for learner in learners}
             rows.append({"step": number, "minutes": round(gone, 2), "specimens": len(crops.specimens), **losses})
@@ -330,11 +344,9 @@ def main(
         "learning_rate": rate,
     }
     for learner in learners:
-        cap = NETWORKS[learner.name]
-        targets_of = (
-            {} if cap is None else {"center_target": "gaussian", "center_sigma_max": cap if cap < 1e9 else None}
-        )
-        learner.save(folder, {"seed": seed, "training": {**training, **targets_of}})
+        options = NETWORKS[learner.name]
+        target = {} if options is None else {"center_target": "gaussian", **options}
+        learner.save(folder, {"seed": seed, "training": {**training, **target}})
     with (folder / "log.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0] if rows else ["step"])
         writer.writeheader()
