@@ -29,6 +29,7 @@ FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,),
 FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
 
 YIELDED_PLANES = 8
+SLAB_BYTES = 24  # a voxel of a layer of tiles on a GPU: two maps, their copy, and what is on its way
 CONSTANT = 1e-4  # a tile whose values differ by less than this fraction of the tomogram's deviation is padding
 
 
@@ -230,22 +231,40 @@ class TomogramInferer(Inferer):
                  for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
             ]  # fmt: skip
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
+        ahead = device.type == "cpu" and _blends_on(sw_device, padded, self.roi_size)
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
-            # a GPU computes the next tiles while a thread of the CPU adds the last ones
-            pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" else None
-            slab = BlendedSlab(grid, device, pool)
+            # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
+            pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" and not ahead else None
+            slab = BlendedSlab(grid, sw_device if ahead else device, pool)
+            waiting: Iterator[tuple[int, int, torch.Tensor]] = iter(())
             for k, z in enumerate(grid.starts[0]):
                 self._predict_layer(volume, network, grid, k, slab, sw_device, bar)
                 last = grid.starts[0][k + 1] if k + 1 < len(grid.starts[0]) else padded[0]
                 maps = slab.finished(last - z)[yx]
+                first, end = z, last
                 if padded[0] > shape[0]:
-                    maps, z, last = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
-                for a in range(z, last, YIELDED_PLANES):
-                    b = min(a + YIELDED_PLANES, last)
-                    inside = region if region is not None and tuple(region.shape) == shape else None
-                    yield a, b, self.finish(maps[:, a - z : b - z], a, b, inside)
-                slab.move(last - z)
+                    maps, first, end = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
+                inside = region if region is not None and tuple(region.shape) == shape else None
+                if ahead:  # the GPU goes on with the next layer while this one is handed over
+                    arriving = self._planes(*_to_host(maps, self.map_dtype), first, end, inside)
+                    slab.move(last - z)
+                    yield from waiting
+                    waiting = arriving
+                else:
+                    yield from self._planes(maps, None, first, end, inside)
+                    slab.move(last - z)
+            yield from waiting
+
+    def _planes(
+        self, maps: torch.Tensor, arrived: torch.cuda.Event | None, first: int, last: int, region: Any
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Hand over maps (C, last - first, Y, X), once they have arrived, a few planes at a time."""
+        if arrived is not None:
+            arrived.synchronize()
+        for a in range(first, last, YIELDED_PLANES):
+            b = min(a + YIELDED_PLANES, last)
+            yield a, b, self.finish(maps[:, a - first : b - first], a, b, region)
 
     def _is_wanted(self, volume: Any, region: Any, start: Sequence[int], before: Sequence[int]) -> bool:
         """Whether a tile holds anything: inside the region, and not all of one value."""
@@ -287,6 +306,9 @@ class TomogramInferer(Inferer):
                 strip = torch.as_tensor(volume[z : z + depth, y : y + height])[None, None]
                 for axis, tile in enumerate(grid.tile):
                     strip, _ = reflect_to_length(strip, axis + 2, tile)
+                if sw_device.type == "cuda" and strip.device.type == "cpu":
+                    pinned = torch.empty(strip.shape, dtype=strip.dtype, pin_memory=True).copy_(strip)
+                    strip = pinned.to(sw_device, non_blocking=True)
                 strips[y] = strip
             return strips[y][0, ..., x : x + width]
 
@@ -329,6 +351,24 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
+
+
+def _blends_on(device: torch.device, padded: Sequence[int], tile: Sequence[int]) -> bool:
+    """Whether the tiles of a layer are added up on this GPU: it has room, and the copy that leaves it fits too."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return SLAB_BYTES * tile[0] * padded[1] * padded[2] < free / 2
+
+
+def _to_host(maps: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.cuda.Event]:
+    """Start to copy maps from a GPU in this type; they are there after the event."""
+    packed = maps.to(dtype, copy=True)  # what they are copied from must stay as it is
+    target = torch.empty(packed.shape, dtype=dtype, pin_memory=True)
+    target.copy_(packed, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(maps.device))
+    return target, done
 
 
 def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:

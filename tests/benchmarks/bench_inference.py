@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -32,7 +31,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class TimedNetwork(torch.nn.Module):
-    """The networks of the config, with a record of every forward pass: wall and processor seconds.
+    """The networks of the config, with a record of the forward passes.
+
+    On a CPU the wall and processor seconds of each. On a GPU nothing waits for a pass to end, so that the rest may run
+    meanwhile, and `bare` times passes by themselves.
 
     ``plain``: as MONAI makes them, instead of as the config runs them (channels last, padded only where needed).
     """
@@ -43,32 +45,44 @@ class TimedNetwork(torch.nn.Module):
         parser.read_config([str(ROOT / "configs" / "inference.json")])
         network = parser.get_parsed_content("network_def").eval().to(device)
         self.network = network if plain else spare_padding(network.to(memory_format=torch.channels_last_3d))
-        self.wall: list[float] = []
-        self.processor: list[float] = []
+        self.tiles = 0
+        self.wall, self.processor = 0.0, 0.0
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Run and time one batch."""
-        _wait(image.device)
         wall, processor = time.perf_counter(), time.process_time()
         result = self.network(image)
-        _wait(image.device)
-        self.wall.append(time.perf_counter() - wall)
-        self.processor.append(time.process_time() - processor)
+        self.tiles += len(image)
+        self.wall += time.perf_counter() - wall
+        self.processor += time.process_time() - processor
         return result
 
+    def start(self) -> None:
+        """Forget what was recorded."""
+        self.tiles, self.wall, self.processor = 0, 0.0, 0.0
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def bare(self, batch: int, device: torch.device, passes: int = 20) -> float:
+        """Seconds per tile of forward passes by themselves, on tiles that are on the device."""
+        tiles = torch.randn((batch, 1, *TILE), device=device)
+        with reduced_precision(device):
+            self.network(tiles)
+            torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            for _ in range(passes):
+                self.network(tiles)
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / passes / batch
 
 
 def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = True) -> list[dict[str, Any]]:
     """Time one whole inference, from the file to the maps, and MONAI's on the same data.
 
-    Returns rows with seconds and their ratio to the time inside the network ("over_network"), by the wall clock and
-    by processor time: the second hardly depends on what else the machine does.
+    Returns rows with seconds: the whole, reading and normalising alone, the network's own; and the ratio
+    "over_network": of the whole to the network's own time on a CPU, of all but reading and normalising on a GPU.
+    On a CPU also by processor time, which hardly depends on what else the machine does.
     """
     device = torch.device(device_name)
+    on_gpu = device.type == "cuda"
     networks = {"ours": TimedNetwork(device), "MONAI": TimedNetwork(device)}
     networks["MONAI, plain networks"] = TimedNetwork(device, plain=True)
     options = {"roi_size": TILE, "overlap": OVERLAP, "mode": "gaussian", "sw_device": device, "device": "cpu"}
@@ -76,45 +90,46 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "tomogram.mrc"
         write_mrc(path, np.random.default_rng(0).normal(size=shape).astype(np.float32), 10.0)
-        warm = torch.zeros((1, 1, *TILE), device=device)
         batch = make_plan(shape, networks["ours"].network, tile=TILE, overlap=OVERLAP, device=device).batch
+        warm = torch.zeros((batch, 1, *TILE), device=device)
 
-        def ours(network: TimedNetwork) -> Any:
-            inferer = TomogramInferer(sw_batch_size=batch, background=(-20, 0), map_dtype="float16", **options)
-            return inferer(load(path)["image"][None], network)
+        def ours(image: torch.Tensor, network: TimedNetwork) -> Any:
+            return TomogramInferer(sw_batch_size=batch, background=(-20, 0), map_dtype="float16", **options)(
+                image, network
+            )
 
-        def theirs(network: TimedNetwork) -> Any:
+        def theirs(image: torch.Tensor, network: TimedNetwork) -> Any:
             def run(tiles: torch.Tensor) -> torch.Tensor:
                 with reduced_precision(device):
                     return network(tiles).float()
 
-            return sliding_window_inference(
-                load(path)["image"][None], sw_batch_size=batch, predictor=run, **options
-            )  # fmt: skip
+            return sliding_window_inference(image, sw_batch_size=batch, predictor=run, **options)
 
         for name, network in networks.items():
             if name == "ours" or monai:
                 with reduced_precision(device):
                     for _ in range(2):
                         network(warm)
-                network.wall.clear()
-                network.processor.clear()
+                network.start()
                 wall, processor = time.perf_counter(), time.process_time()
-                (ours if name == "ours" else theirs)(network)
+                image = load(path)["image"][None]
+                loading = time.perf_counter() - wall
+                (ours if name == "ours" else theirs)(image, network)
                 wall, processor = time.perf_counter() - wall, time.process_time() - processor
-                rows.append(
-                    {
-                        "bench": "inference",
-                        "path": name,
-                        "device": str(device),
-                        "shape": list(shape),
-                        "tiles": len(network.wall),
-                        "total_s": wall,
-                        "tile_s": statistics.median(network.wall),
-                        "over_network": wall / sum(network.wall),
-                        "over_network_processor": processor / sum(network.processor),
-                    }
-                )
+                tiles = network.tiles
+                own = tiles * network.bare(batch, device) if on_gpu else network.wall
+                row = {
+                    "bench": "inference",
+                    "path": name,
+                    "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+                    "shape": list(shape),
+                    "tiles": tiles,
+                    "total_s": wall,
+                    "loading_s": loading,
+                    "network_s": own,
+                    "over_network": (wall - loading if on_gpu else wall) / own,
+                }
+                rows.append(row if on_gpu else {**row, "over_network_processor": processor / network.processor})
     return rows
 
 

@@ -50,6 +50,7 @@ SHAPE, ICE, CLUTTER = [128, 192, 192], [700, 1280], 420
 IMAGES = 3  # of every specimen
 STORED_CENTERS = 20_000  # voxels of particles that crops are drawn around
 BACKGROUND_CROPS = 1 / 3
+MASK_EVERY = 2  # steps; the centers decide what is found, and are harder
 AVERAGED_EVERY, AVERAGE_DECAY = 8, 0.99
 FIRST = 15  # specimens before training starts
 # the networks by name, and how the center target of each is made
@@ -318,7 +319,8 @@ def main(
         first = 0
         for learner in learners:
             last = first + 1 + ("balance_voxels" in (NETWORKS[learner.name] or {}))
-            learner.step(images, targets[:, first:last], factor, number)
+            if learner.name != "mask" or number % MASK_EVERY == 0:
+                learner.step(images, targets[:, first:last], factor, number)
             first = last
         if number % 200 == 0:
             losses = {learner.name: round(learner.mean_loss(), 5) for learner in learners}
