@@ -51,6 +51,14 @@ def test_center_loss_skips_ignored_voxels_exactly_as_by_hand():
     assert counted == pytest.approx((5 * 0.25 + 0.0625 + 0.81) / 7, abs=1e-7)
 
 
+def test_a_second_channel_of_the_center_target_holds_weights():
+    prediction = _volume(0.5, 0.25, 0.9)
+    target = torch.cat([_volume(1.0, 0.0, -1.0), _volume(0.5, 1.0, 1.0)], dim=1)
+    assert CenterLoss(4.0)(prediction, target).item() == pytest.approx((2.5 * 0.25 + 0.0625) / 3.5, abs=1e-7)
+    even = torch.cat([_volume(1.0, 0.0, -1.0), _volume(1.0, 1.0, 1.0)], dim=1)
+    assert CenterLoss(4.0)(prediction, even).item() == CenterLoss(4.0)(prediction, even[:, :1]).item()
+
+
 def test_center_loss_without_weight_is_the_plain_mean_squared_error():
     prediction, target = _batch()
     torch.testing.assert_close(CenterLoss(0.0)(prediction, target), torch.nn.functional.mse_loss(prediction, target))

@@ -16,6 +16,7 @@ from custom_transforms.targets import (
     center_target,
     instance_centers,
     mask_target,
+    size_weights,
 )
 
 SHAPE = (12, 20, 28)
@@ -68,6 +69,20 @@ def _reference_gaussian(
     return np.where(labels < 0, -1, target)
 
 
+def _reference_weights(labels: np.ndarray, size: np.ndarray, balance: float) -> np.ndarray:
+    """Voxel by voxel: of its own particle, else of the one whose Gaussian is highest there, within two sigma."""
+    weights, nearest = np.ones(labels.shape), np.full(labels.shape, np.inf)
+    centers, diameters = _reference_centers(labels, size, 5.0)
+    for label, center, diameter in zip(np.unique(labels[labels > 0]), centers, diameters, strict=True):
+        sigma = max(0.25 * diameter, size.max())
+        weight = min(1, balance * size.max() / sigma) ** 2
+        distance = np.linalg.norm((np.moveaxis(np.indices(labels.shape), 0, -1) - center) * size, axis=-1) / sigma
+        near = (labels <= 0) & (distance <= 2) & (distance < nearest)
+        nearest[near] = distance[near]
+        weights[near | (labels == label)] = weight
+    return weights
+
+
 def _reference_distance(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
     target = np.zeros(labels.shape)
     for label in np.unique(labels[labels > 0]):
@@ -99,6 +114,25 @@ def test_gaussian_target_equals_the_plain_reference(seed, fraction, largest):
     target = center_target(labels, SIZE, "gaussian", sigma_fraction=fraction, sigma_max_voxels=largest)
     assert target.dtype == np.float32
     np.testing.assert_allclose(target, _reference_gaussian(labels, SIZE, fraction, 5.0, largest), atol=1e-6)
+
+
+@random_scenes
+@given(seeds, st.sampled_from([1.0, 1.3]))
+def test_size_weights_equal_the_plain_reference(seed, balance):
+    labels = _scene(seed)
+    weights = size_weights(labels, SIZE, balance)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, _reference_weights(labels, SIZE, balance), atol=1e-6)
+
+
+def test_a_balanced_target_carries_the_weights_as_a_second_channel():
+    result = CenterTargetd(dtype="float16", balance_voxels=1.0)(_item(_scene(5), voxel_size_zyx=SIZE))["center"]
+    assert result.shape == (2, *_scene(5).shape) and result.dtype == torch.float16
+    np.testing.assert_allclose(result[0].float(), center_target(_scene(5), SIZE), atol=5e-4)
+    np.testing.assert_allclose(result[1].float(), size_weights(_scene(5), SIZE, 1.0), atol=5e-4)
+    assert (result[1] < 0.9).any()
+    with pytest.raises(ValueError, match="balance_voxels: expected a number of at least 1, got 0.5"):
+        size_weights(_scene(5), SIZE, 0.5)
 
 
 @random_scenes

@@ -84,14 +84,15 @@ def test_the_last_epoch_is_validated_whatever_the_interval(dataset_dir, tmp_path
     assert (tmp_path / "run" / "model.pt").is_file()
 
 
-def test_validation_of_centers_keeps_more_ids_than_half_precision_holds(tmp_path):
+@pytest.mark.parametrize("balance", [None, 1.0])
+def test_validation_of_centers_keeps_more_ids_than_half_precision_holds(balance, tmp_path):
     data = write_dataset(tmp_path / "data", shape=(16, 40, 36))
     labels, _ = read_tomogram(data / "labels_1.mrc", check="labels")
     write_instances(data / "labels_1.mrc", np.where(labels > 0, labels.astype(int) + 5000, 0), VOXEL_SIZE)
-    workflow = train("train_center.json", data, tmp_path / "run", epochs=1)
+    workflow = train("train_center.json", data, tmp_path / "run", epochs=1, center_balance=balance)
     label = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))["label"]
-    assert label.shape[1] == 2
-    np.testing.assert_array_equal(np.unique(label[0, 1])[1:], np.unique(labels)[1:].astype(int) + 5000)
+    assert label.shape[1] == (2 if balance is None else 3)  # the last channel holds the instances
+    np.testing.assert_array_equal(np.unique(label[0, -1])[1:], np.unique(labels)[1:].astype(int) + 5000)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(dataset_dir, tmp_path):

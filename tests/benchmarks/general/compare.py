@@ -45,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "distance": {"center_target": "distance"},
     "sigma2": {"center_sigma_max": 2},
+    "unbalanced": {"center_sigma_max": None},
+    "balance2": {"center_sigma_max": None, "center_balance": 2},
     "sigma1.5": {"center_sigma_max": 1.5},
     "sigma2_weight60": {"center_sigma_max": 2, "positive_weight": 60.0},
     "weight0": {"positive_weight": 0.0},
