@@ -143,6 +143,14 @@ def test_a_map_is_drawn_at_its_reference_point_with_its_hollow_filled():
     assert patch.size == pytest.approx(4 / 3 * np.pi * 5.25**3, rel=0.15)
 
 
+def test_of_a_map_with_two_copies_one_can_be_kept():
+    density = np.zeros((15, 17, 40), np.float32)
+    density[4:11, 4:12, 3:15] = density[4:11, 4:12, 20:33] = 2  # the second is larger, by a plane
+    both, one = MapBody(density, 10.0), MapBody(density, 10.0, smallest_part=1)
+    assert one.filled.sum() == 7 * 8 * 13 < both.filled.sum()
+    assert np.argwhere(one.filled)[:, 2].min() > np.argwhere(both.filled)[:, 2].min() + 12
+
+
 def test_maps_are_found_beside_the_scene_or_in_the_maps_folder(tmp_path):
     folder = tmp_path / "maps"
     folder.mkdir()

@@ -31,6 +31,9 @@ class MapBody(Body):
         Density at the particle's surface; Otsu's threshold by default.
     target_voxel_size : float, optional
         Å per voxel where it will be drawn: what that grid cannot hold is blurred away first.
+    smallest_part : float
+        Fraction of the largest connected part above the threshold that others need in order to stay; 1 keeps the
+        largest alone, as of an asymmetric unit with two copies of a complex.
 
     Attributes
     ----------
@@ -44,13 +47,14 @@ class MapBody(Body):
         voxel_size: float,
         threshold: float | None = None,
         target_voxel_size: float | None = None,
+        smallest_part: float = 0.1,
     ) -> None:
         density = np.asarray(density, dtype=np.float32)
         ratio = (target_voxel_size or voxel_size) / voxel_size
         if ratio > 1:
             density = gaussian_filter(density, 0.42 * np.sqrt(ratio**2 - 1))
         surface = float(threshold_otsu(density)) if threshold is None else threshold
-        solid = _largest_part(density > surface)
+        solid = _large_parts(density > surface, smallest_part)
         if not solid.any():
             raise ValueError(
                 f"map threshold: expected one below the map's highest density {density.max():g}, got {surface:g}."
@@ -109,20 +113,24 @@ def load_body(entry: dict, folders: tuple[str, ...], target_voxel_size: float) -
     """
     path = find_file(entry["path"], folders)
     if entry["kind"] == "map":
-        return _map_body(path, entry["map_voxel_size"], entry["threshold"], target_voxel_size)
-    return _model_body(path, entry["resolution"], entry["threshold"], target_voxel_size)
+        return _map_body(path, entry["map_voxel_size"], entry["threshold"], target_voxel_size, entry["smallest_part"])
+    return _model_body(path, entry["resolution"], entry["threshold"], target_voxel_size, entry["smallest_part"])
 
 
 @lru_cache(maxsize=256)
-def _map_body(path: str, voxel_size: float | None, threshold: float | None, target: float) -> MapBody:
+def _map_body(
+    path: str, voxel_size: float | None, threshold: float | None, target: float, smallest_part: float
+) -> MapBody:
     density, size = read_map(path, voxel_size)
-    return MapBody(density, size, threshold, target)
+    return MapBody(density, size, threshold, target, smallest_part)
 
 
 @lru_cache(maxsize=256)
-def _model_body(path: str, resolution: float | None, threshold: float | None, target: float) -> MapBody:
+def _model_body(
+    path: str, resolution: float | None, threshold: float | None, target: float, smallest_part: float
+) -> MapBody:
     grid = target / 2
-    return MapBody(model_density(path, grid, resolution or 2 * target), grid, threshold, target)
+    return MapBody(model_density(path, grid, resolution or 2 * target), grid, threshold, target, smallest_part)
 
 
 def find_file(path: str, folders: tuple[str, ...]) -> str:
@@ -230,14 +238,16 @@ def _splat(index_zyx: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     return grid.astype(np.float32)
 
 
-def _largest_part(solid: np.ndarray) -> np.ndarray:
-    """Components of at least a tenth of the largest one's size."""
+def _large_parts(solid: np.ndarray, smallest: float) -> np.ndarray:
+    """Components of at least this fraction of the largest one's size; of two equal ones, the first for 1."""
     parts, count = label(solid)
     if count < 2:
         return solid
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    return np.isin(parts, np.flatnonzero(sizes >= 0.1 * sizes.max()))
+    if smallest >= 1:
+        return parts == sizes.argmax()
+    return np.isin(parts, np.flatnonzero(sizes >= smallest * sizes.max()))
 
 
 def _filled(solid: np.ndarray, voxel_size: float) -> np.ndarray:

@@ -96,11 +96,13 @@ BODIES: dict[str, dict[str, Setting]] = {
         "path": Setting("text", REQUIRED),
         "threshold": Setting("number", None),
         "map_voxel_size": Setting("number", None, 0.1, 1000),
+        "smallest_part": Setting("number", 0.1, 0, 1),
     },
     "model": {
         "path": Setting("text", REQUIRED),
         "threshold": Setting("number", None),
         "resolution": Setting("number", None, 1, 1000),
+        "smallest_part": Setting("number", 0.1, 0, 1),
     },
 }
 _PLACEMENT = {
