@@ -206,12 +206,11 @@ class Learner:
         start = pretrained / name / "model.pt" if pretrained is not None and pretrained.is_dir() else pretrained
         load_pretrained(network, start, f"{part}_network")
         for module in network.modules():
-            if isinstance(module, UpCat):  # sides of crops halve evenly: nothing to pad, nothing to compile twice
+            if isinstance(module, UpCat):  # sides of crops halve evenly: nothing to pad
                 module._forward_pre_hooks.clear()
                 module.is_pad = False
         self.name, self.device, self.rate = name, device, rate
         self.network = network.to(device, memory_format=torch.channels_last_3d).train()
-        self.run = self.network
         self.loss = parser.get_parsed_content("loss", instantiate=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), rate, weight_decay=1e-4, fused=device.type == "cuda"
@@ -219,30 +218,12 @@ class Learner:
         self.average = average_weights(self.network, device, AVERAGE_DECAY)
         self.losses: list[torch.Tensor] = []
 
-    def compile(self, batch: int, size: int) -> None:
-        """Compile the network if that is faster; takes a minute, in which the first specimens are made."""
-        images = torch.randn((batch, 1, size, size, size), device=self.device)
-        images = images.contiguous(memory_format=torch.channels_last_3d)
-        seconds = {}
-        for run in (self.network, torch.compile(self.network)):
-            for repeat in range(6):
-                if repeat == 1:
-                    torch.cuda.synchronize()
-                    start = time.perf_counter()
-                with torch.autocast(self.device.type, torch.bfloat16):
-                    run(images).float().square().mean().backward()
-            torch.cuda.synchronize()
-            seconds[run] = (time.perf_counter() - start) / 5
-        self.optimizer.zero_grad(set_to_none=True)
-        self.run = min(seconds, key=lambda run: seconds[run])
-        print(self.name, "eager, compiled (s):", *(round(value, 4) for value in seconds.values()), flush=True)
-
     def step(self, images: torch.Tensor, target: torch.Tensor, factor: float, number: int) -> None:
         """One step at ``factor`` times the learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
         with torch.autocast(self.device.type, torch.bfloat16):
-            found = self.run(images)
+            found = self.network(images)
         loss = self.loss(found.float(), target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -280,7 +261,6 @@ def main(
     seed: int,
     pretrained: Path | None,
     specimens: int,
-    compiled: bool,
 ) -> None:
     """Simulate in the background and train until the time is over."""
     torch.manual_seed(seed)
@@ -297,11 +277,8 @@ def main(
     start = time.perf_counter()
     learners = [Learner(name, where, pretrained, rate) for name in networks]
     crops = Crops(store, where, networks, size, seed)
-    if compiled:
-        for learner in learners:
-            learner.compile(batch, size)
     threading.Thread(target=crops.follow, daemon=True).start()
-    while len(crops.specimens) < min(FIRST, specimens):  # simulating and compiling count as training time
+    while len(crops.specimens) < min(FIRST, specimens):  # simulating counts as training time
         if not any(process.is_alive() for process in processes) and not list(store.glob("[0-9]*.npz")):
             raise RuntimeError(f"{store}: expected specimens of {workers} processes, all ended without one; see above")
         time.sleep(0.2)
@@ -372,5 +349,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pretrained", type=Path, help="model.pt of both networks, or the folder of an earlier call")
     parser.add_argument("--specimens", type=int, default=100_000, help="no more than these are made")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile the networks")
     main(**vars(parser.parse_args()))
