@@ -43,8 +43,8 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
 
     Simulates eight tomograms, trains MaskNet and CenterNet with the MONAI commands of the README, chooses thresholds on
     two simulated tomograms that training did not see, fetches the real tomogram with pip, detects, and compares with
-    the nine particles of its (incomplete) annotation. About a quarter of an hour on two CPU cores. Steps that are done are not
-    done again.
+    the nine particles of its (incomplete) annotation. About a quarter of an hour on two CPU cores. Steps that are done
+    are not done again.
 
     example: python -m scripts demo_real --output_dir runs/demo_real
 
