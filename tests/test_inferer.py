@@ -165,6 +165,20 @@ def test_the_number_of_threads_changes_nothing(image):
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("map_dtype", ["float16", "float32"])
+def test_tiles_blended_on_a_gpu_equal_those_blended_on_the_cpu(image, map_dtype, monkeypatch):
+    """Bit by bit where the GPU ran the network; the hand-over of one layer during the next loses nothing."""
+    image[..., :3, :3, :] = 0.5
+    options = {"roi_size": (8, 24, 20), "amp": False, "background": (-20, 0), "map_dtype": map_dtype, "device": "cpu"}
+    on_gpu = TomogramInferer(sw_batch_size=3, sw_device="cuda", **options)(image, Blur())
+    monkeypatch.setattr("scripts.inferer._blends_on", lambda *_: False)
+    torch.testing.assert_close(
+        TomogramInferer(sw_batch_size=3, sw_device="cuda", **options)(image, Blur()), on_gpu, rtol=0, atol=0
+    )
+    torch.testing.assert_close(TomogramInferer(sw_device="cpu", sw_batch_size=3, **options)(image, Blur()), on_gpu)
+
+
 def test_maps_rounded_to_half_precision_differ_by_its_rounding_alone(image):
     exact = TomogramInferer((16, 24, 20), amp=False)(image, Blur())
     rounded = TomogramInferer((16, 24, 20), amp=False, map_dtype="float16")(image, Blur())

@@ -222,7 +222,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--maps", type=Path, required=True, help="folder of the density maps that the scene names")
     add("--minutes", type=float, default=5.0, help="training time of a run, both networks together")
     add("--counts", type=int, nargs="+", default=list(COUNTS), help="particles annotated; 0 is no fine-tuning")
-    add("--class", dest="name", default="4v94", help="the annotated class")
+    add("--class", dest="name", default="3d2f", help="the annotated class")
     add("--scene", type=Path, default=SCENE)
     add("--tomograms", type=int, default=4, help="tomograms that can be annotated")
     add("--test", type=int, default=1, help="tomograms to test on")
