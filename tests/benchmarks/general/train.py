@@ -5,10 +5,10 @@
 Processes simulate without end: a specimen of one of the scenes, with particles of new sizes and phantoms of new forms,
 imaged several times. The networks of configs/train_mask.json and train_center.json see the same crops, with the same
 augmentation as there, made on the device in batches. Each gets ``--folder``/NAME/model.pt (averaged weights) and
-model.json; the losses are in log.csv. Specimens stay in ``--folder``/specimens, so that another call, with
-``--pretrained``, goes on with them; the learning rate is a cosine over ``--minutes``. For GPUs, where the loader of
-`python -m monai.bundle run training` and the size of a simulated set are what limits; that, with `data.py`, is the way
-on a CPU.
+model.json, every thousand steps and at the end; losses go to log.csv. Specimens stay in ``--folder``/specimens, so that
+another call, with ``--pretrained``, goes on with them; the rate is a cosine over ``--minutes``. For GPUs, where
+the loader of `python -m monai.bundle run training` and the size of a simulated set are what limits; that, with
+`data.py`, is the way on a CPU.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ IMAGES = 3  # of every specimen
 STORED_CENTERS = 20_000  # voxels of particles that crops are drawn around
 BACKGROUND_CROPS = 1 / 3
 MASK_EVERY = 2  # steps; the centers decide what is found, and are harder
+SAVED_EVERY = 1000
 AVERAGED_EVERY, AVERAGE_DECAY = 8, 0.99
 FIRST = 15  # specimens before training starts
 # the networks by name, and how the center target of each is made
@@ -285,6 +286,28 @@ def main(
     begun = time.perf_counter()
     bar = tqdm(total=round(minutes, 2), unit="min", bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} min {postfix}")
     rows: list[dict[str, Any]] = []
+
+    def save(steps: int) -> None:
+        simulated = {"tomograms": IMAGES * len(crops.specimens), "seed": seed, "scenes": SHARES}
+        training = {
+            "dataset": {"name": "general, simulated while training", **simulated},
+            "voxel_size": 10.0,
+            "contrast": "dark",
+            "pretrained": None if pretrained is None else pretrained.name,
+            "steps": steps,
+            "batch_size": batch,
+            "patch_size": [size] * 3,
+            "learning_rate": rate,
+        }
+        for learner in learners:
+            options = NETWORKS[learner.name]
+            target = {} if options is None else {"center_target": "gaussian", **options}
+            learner.save(folder, {"seed": seed, "training": {**training, **target}})
+        with atomic_path(folder / "log.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0] if rows else ["step"])
+            writer.writeheader()
+            writer.writerows(rows)
+
     for number in count(1):
         gone = (time.perf_counter() - start) / 60
         share = (time.perf_counter() - begun) / max(1e-9, 60 * minutes - (begun - start))
@@ -305,31 +328,11 @@ def main(
             bar.set_postfix_str(" ".join(f"{key} {value}" for key, value in rows[-1].items()))
             bar.n = gone
             bar.refresh()
+        if number % SAVED_EVERY == 0:
+            save(number)
     for process in processes:
         process.terminate()
-    training = {
-        "dataset": {
-            "name": "general, simulated while training",
-            "tomograms": IMAGES * len(crops.specimens),
-            "seed": seed,
-            "scenes": SHARES,
-        },
-        "voxel_size": 10.0,
-        "contrast": "dark",
-        "pretrained": None if pretrained is None else pretrained.name,
-        "steps": number - 1,
-        "batch_size": batch,
-        "patch_size": [size] * 3,
-        "learning_rate": rate,
-    }
-    for learner in learners:
-        options = NETWORKS[learner.name]
-        target = {} if options is None else {"center_target": "gaussian", **options}
-        learner.save(folder, {"seed": seed, "training": {**training, **target}})
-    with (folder / "log.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else ["step"])
-        writer.writeheader()
-        writer.writerows(rows)
+    save(number - 1)
     print(
         f"{number - 1} steps of {batch} crops in {time.perf_counter() - begun:.0f} s, {len(crops.specimens)} specimens"
     )
