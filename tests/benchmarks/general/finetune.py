@@ -48,6 +48,8 @@ def simulate_scene(given: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     scene = json.loads(Path(given.scene).read_text(encoding="utf-8"))
     if given.shape:
         scene["shape"] = given.shape
+    if given.alone:
+        scene["particles"] = [entry for entry in scene["particles"] if entry["name"] == given.name]
     folders = []
     for part, count, seed in (("annotated", given.tomograms, TRAIN_SEED), ("test", given.test, TEST_SEED)):
         target = given.output_dir / part
@@ -223,6 +225,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--minutes", type=float, default=5.0, help="training time of a run, both networks together")
     add("--counts", type=int, nargs="+", default=list(COUNTS), help="particles annotated; 0 is no fine-tuning")
     add("--class", dest="name", default="3d2f", help="the annotated class")
+    add("--alone", action="store_true", help="simulate the class alone, without the scene's others")
     add("--scene", type=Path, default=SCENE)
     add("--tomograms", type=int, default=4, help="tomograms that can be annotated")
     add("--test", type=int, default=1, help="tomograms to test on")
