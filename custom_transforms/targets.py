@@ -8,10 +8,8 @@ particle cut by a crop would get another center.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import cc3d
-import edt
 import fastremap
 import numpy as np
 import torch
@@ -19,40 +17,35 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
-from scipy import ndimage
 
 from custom_transforms.entries import voxel_size_of
+from custom_transforms.instance_centers import (
+    CLOSING_ANGSTROM,
+    Box,
+    InstanceCenters,
+    as_label_volume,
+    distance_to_outside,
+    instance_boxes,
+    instance_centers,
+)
 from custom_transforms.units import as_voxel_size_zyx
 
 __all__ = [
     "CenterTargetd",
     "CheckLabelsd",
-    "InstanceCenters",
     "MaskTargetd",
     "center_target",
-    "instance_centers",
     "mask_target",
     "size_weights",
 ]
 
 IGNORED = -1
-CLOSING_ANGSTROM = 5.0
-LARGEST_ID = 2**24  # what a float32 label file holds exactly
 TRUNCATE_SIGMAS = 3.0
 BALANCED_SIGMAS = 2.0  # a sigma is a quarter of the diameter: the particle's surface
 SIZE_EXPONENT = 2.0
 CENTER_KINDS = ("gaussian", "distance")
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-Box = tuple[slice, slice, slice]
-
-
-class InstanceCenters(NamedTuple):
-    """Where the particles of a label volume are and how large; one entry per particle, ids ascending."""
-
-    ids: np.ndarray  # (n,) int64
-    centers_zyx_vox: np.ndarray  # (n, 3) float64
-    diameters_angstrom: np.ndarray  # (n,) float64
 
 
 def mask_target(labels: Array) -> Array:
@@ -74,63 +67,6 @@ def mask_target(labels: Array) -> Array:
     return (labels > 0).astype(np.int8) - (labels < 0).astype(np.int8)
 
 
-def instance_centers(
-    labels: np.ndarray | torch.Tensor,
-    voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
-    closing_angstrom: float = CLOSING_ANGSTROM,
-) -> InstanceCenters:
-    """Measure every particle's center and size on its filled shape.
-
-    A particle is filled before it is measured: enclosed holes are filled (a hole is what the outside
-    cannot reach through voxel faces; one that is open at the volume's border is no hole), then gaps
-    narrower than about twice ``closing_angstrom`` are closed by a ball. Hollow and concave complexes
-    so have a center, too, and the size of the whole complex.
-
-    Parameters
-    ----------
-    labels : ndarray or torch.Tensor, shape (Z, Y, X) or (1, Z, Y, X)
-        Instance labels.
-    voxel_size_zyx : float or sequence of 3 floats
-        Å per voxel along Z, Y, X.
-    closing_angstrom : float
-        Radius of the closing, Å; nothing is closed when it is below one voxel.
-
-    Returns
-    -------
-    InstanceCenters
-        ``ids``, ``centers_zyx_vox`` (sub-voxel centroids; voxel i has its center at i) and ``diameters_angstrom``
-        (of the sphere of equal volume). n is 0 without particles. Two pieces with one id are one particle.
-
-    Raises
-    ------
-    ValueError
-        If the labels are no label volume, or the voxel size or closing is out of range; names which.
-
-    Examples
-    --------
-    >>> shell = np.ones((3, 3, 3), int)
-    >>> shell[1, 1, 1] = 0
-    >>> found = instance_centers(np.pad(shell, 2), 10.0)
-    >>> found.centers_zyx_vox, found.diameters_angstrom.round(1)
-    (array([[3., 3., 3.]]), array([37.2]))
-    """
-    size = as_voxel_size_zyx(voxel_size_zyx)
-    if not closing_angstrom >= 0:
-        raise ValueError(f"closing_angstrom: expected a number >= 0 in Å, got {closing_angstrom}.")
-    volume = _as_label_volume(labels)
-    ids, centers, volumes = [], [], []
-    for label, box in _instances(volume):
-        filled, pad = _fill(volume[box] == label, size, closing_angstrom)
-        count = int(filled.sum())
-        profiles = [filled.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-        offset = [float(profile @ np.arange(profile.size)) / count for profile in profiles]
-        centers.append([at.start - p + o for at, p, o in zip(box, pad, offset, strict=True)])
-        ids.append(label)
-        volumes.append(count)
-    diameters = np.cbrt(np.asarray(volumes, np.float64) * size.prod() * 6 / np.pi)
-    return InstanceCenters(np.asarray(ids, np.int64), np.asarray(centers, np.float64).reshape(-1, 3), diameters)
-
-
 def center_target(
     labels: Array,
     voxel_size_zyx: float | tuple[float, float, float] | np.ndarray,
@@ -138,6 +74,7 @@ def center_target(
     sigma_fraction: float = 0.25,
     closing_angstrom: float = CLOSING_ANGSTROM,
     sigma_max_voxels: float | None = None,
+    found: InstanceCenters | None = None,
 ) -> Array:
     """Turn instance labels into the target of CenterNet.
 
@@ -166,6 +103,8 @@ def center_target(
     sigma_max_voxels : float, optional
         For ``gaussian``: the largest sigma, >= 1, in voxels of the coarsest axis. Where sizes differ much, a large
         particle otherwise outweighs a small one in the loss by the cube of their sizes.
+    found : InstanceCenters, optional
+        The `instance_centers` of these labels, if they are measured already.
 
     Returns
     -------
@@ -189,9 +128,9 @@ def center_target(
     if sigma_max_voxels is not None and not sigma_max_voxels >= 1:
         raise ValueError(f"sigma_max_voxels: expected a number of at least 1, or none, got {sigma_max_voxels}.")
     size = as_voxel_size_zyx(voxel_size_zyx)
-    volume = _as_label_volume(labels)
+    volume = as_label_volume(labels)
     if kind == "gaussian":
-        found = instance_centers(volume, size, closing_angstrom)
+        found = found or instance_centers(volume, size, closing_angstrom)
         sigmas = _sigmas(found, size, sigma_fraction, sigma_max_voxels)
         target = np.zeros(volume.shape, np.float32)
         for box, value in _gaussians(volume, size, sigmas, found):
@@ -209,6 +148,7 @@ def size_weights(
     balance_voxels: float = 2.0,
     sigma_fraction: float = 0.25,
     closing_angstrom: float = CLOSING_ANGSTROM,
+    found: InstanceCenters | None = None,
 ) -> Array:
     """Say how much each voxel counts in CenterNet's loss, so that large particles do not outweigh small ones.
 
@@ -219,7 +159,7 @@ def size_weights(
 
     Parameters
     ----------
-    labels, voxel_size_zyx, sigma_fraction, closing_angstrom
+    labels, voxel_size_zyx, sigma_fraction, closing_angstrom, found
         As in `center_target`.
     balance_voxels : float
         Sigma, in voxels of the coarsest axis, up to which a particle has the full weight; >= 1.
@@ -244,8 +184,8 @@ def size_weights(
     if not balance_voxels >= 1:
         raise ValueError(f"balance_voxels: expected a number of at least 1, got {balance_voxels}.")
     size = as_voxel_size_zyx(voxel_size_zyx)
-    volume = _as_label_volume(labels)
-    found = instance_centers(volume, size, closing_angstrom)
+    volume = as_label_volume(labels)
+    found = found or instance_centers(volume, size, closing_angstrom)
     sigmas = _sigmas(found, size, sigma_fraction, None)
     by_particle = np.minimum(1.0, balance_voxels * size.max() / sigmas) ** SIZE_EXPONENT
     nearest, weights = np.zeros(volume.shape, np.float32), np.ones(volume.shape, np.float32)
@@ -254,10 +194,9 @@ def size_weights(
         won = (value >= least) & (value > nearest[box]) & (volume[box] <= 0)
         weights[box][won] = weight
         nearest[box][won] = value[won]
-    ids, inverse = np.unique(volume, return_inverse=True)
-    of_ids = np.ones(len(ids), np.float32)
-    of_ids[ids > 0] = by_particle
-    weights = np.where(volume > 0, of_ids[inverse].reshape(volume.shape), weights).reshape(labels.shape)
+    of_label = np.ones(int(volume.max(initial=0)) + 1, np.float32)
+    of_label[found.ids] = by_particle
+    weights = np.where(volume > 0, of_label[np.maximum(volume, 0)], weights).reshape(labels.shape)
     return torch.from_numpy(weights) if isinstance(labels, torch.Tensor) else weights
 
 
@@ -284,23 +223,17 @@ def _gaussians(
 
 def _distance_target(volume: np.ndarray, size: np.ndarray) -> np.ndarray:
     target = np.zeros(volume.shape, np.float32)
-    for label, box in _instances(volume):
+    for label, box in instance_boxes(volume):
         # one voxel more on each side, where the volume has one, holds every nearest outside voxel
         grown = tuple(slice(max(at.start - 1, 0), at.stop + 1) for at in box)
         mask = volume[grown] == label
-        distance = _distance_to_outside(mask, size)
+        distance = distance_to_outside(mask, size)
         inner = np.where(_has_outer_face(mask), 0, distance)
         peak = inner.max()
         if peak == 0:
             inner, peak = distance, distance.max()
         target[grown][mask] = inner[mask] / peak if np.isfinite(peak) else 1.0
     return target
-
-
-def _distance_to_outside(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Å from each voxel of the mask to the nearest one outside, inf if there is none; 0 outside."""
-    # edt is three times faster on bytes than on booleans
-    return edt.edt(mask.view(np.uint8), anisotropy=tuple(size), black_border=False)
 
 
 def _has_outer_face(mask: np.ndarray) -> np.ndarray:
@@ -312,51 +245,6 @@ def _has_outer_face(mask: np.ndarray) -> np.ndarray:
         ahead |= ~along[:-1]
         behind |= ~along[1:]
     return outer
-
-
-def _fill(mask: np.ndarray, size: np.ndarray, closing_angstrom: float) -> tuple[np.ndarray, np.ndarray]:
-    """The filled and closed mask on a padded box, and the padding per axis."""
-    closes = closing_angstrom >= size.min()
-    pad = (np.ceil(closing_angstrom / size) + 1).astype(int) if closes else np.ones(3, int)
-    padded = np.pad(mask, [(p, p) for p in pad])
-    outside = cc3d.connected_components(~padded, connectivity=6)
-    filled = outside != outside[0, 0, 0]
-    if closes:
-        radius = closing_angstrom * (1 + 1e-5)  # a distance of exactly the radius is within it
-        grown = _distance_to_outside(~filled, size) <= radius
-        filled = _distance_to_outside(grown, size) > radius
-    return filled, pad
-
-
-def _instances(volume: np.ndarray) -> Iterator[tuple[int, Box]]:
-    """Each id with its bounding box, ascending; ids below 1 are no instance."""
-    for index, box in enumerate(ndimage.find_objects(volume)):
-        if box is not None:
-            yield index + 1, box
-
-
-def _as_label_volume(labels: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Labels as an integer array (Z, Y, X); no copy where the type allows it."""
-    if isinstance(labels, torch.Tensor):
-        labels = (labels.as_tensor() if isinstance(labels, MetaTensor) else labels).detach().cpu().numpy()
-    volume = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels
-    if volume.ndim != 3:
-        raise ValueError(f"labels: expected the shape (Z, Y, X) or (1, Z, Y, X), got {labels.shape}.")
-    if volume.size and not float(volume.max()) <= LARGEST_ID:
-        raise ValueError(
-            f"labels: expected whole numbers up to {LARGEST_ID:,}, got {volume.max()}. Renumber the particles from 1."
-        )
-    if volume.dtype.kind == "b":
-        return volume.view(np.int8)
-    if volume.dtype.kind == "f":
-        whole = volume.astype(np.int32)
-        if not np.array_equal(whole, volume):
-            raise ValueError(
-                "labels: expected whole numbers (0 background, 1, 2, ... particles, -1 ignored), got fractions or "
-                "NaN. A label volume must never be interpolated: resample it with the nearest voxel."
-            )
-        return whole
-    return volume.astype(np.int32) if volume.dtype == np.uint64 else volume
 
 
 class MaskTargetd(MapTransform):
@@ -426,14 +314,12 @@ class CenterTargetd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key, target_key in self.key_iterator(d, self.target_key):
-            voxel_size_zyx = voxel_size_of(d, key)
-            target = center_target(
-                d[key], voxel_size_zyx, self.kind, self.sigma_fraction, self.closing_angstrom, self.sigma_max_voxels
-            )
+            size = voxel_size_of(d, key)
+            options = (self.sigma_fraction, self.closing_angstrom)
+            found = instance_centers(d[key], size, self.closing_angstrom) if self.balance_voxels is not None else None
+            target = center_target(d[key], size, self.kind, *options, self.sigma_max_voxels, found)
             if self.balance_voxels is not None:
-                weights = size_weights(
-                    d[key], voxel_size_zyx, self.balance_voxels, self.sigma_fraction, self.closing_angstrom
-                )
+                weights = size_weights(d[key], size, self.balance_voxels, *options, found)
                 target = torch.cat([torch.as_tensor(target), torch.as_tensor(weights)])
             d[target_key] = _like(target, d[key], self.dtype)
         return d
@@ -449,7 +335,7 @@ class CheckLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            ids, counts = fastremap.unique(_as_label_volume(d[key]), return_counts=True)
+            ids, counts = fastremap.unique(as_label_volume(d[key]), return_counts=True)
             found = int((ids > 0).sum())
             if found < self.minimum:
                 name = getattr(d[key], "meta", {}).get("filename_or_obj", f"the entry {key!r}")

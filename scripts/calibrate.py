@@ -16,9 +16,9 @@ import numpy as np
 from custom_transforms.assign import assign_instances
 from custom_transforms.atomic import atomic_path
 from custom_transforms.components import mask_from_probability
+from custom_transforms.instance_centers import instance_centers
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from custom_transforms.targets import instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.evaluation.outputs import to_json
 from scripts.evaluation.overlap import overlap_table

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from custom_transforms.io import add_warning, read_tomogram
 from custom_transforms.normalize import normalize_tomogram
 from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
-from scripts.tiles import BlendedSlab, TileGrid
+from scripts.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
 
@@ -29,7 +29,6 @@ FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,),
 FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
 
 YIELDED_PLANES = 8
-SLAB_BYTES = 24  # a voxel of a layer of tiles on a GPU: two maps, their copy, and what is on its way
 CONSTANT = 1e-4  # a tile whose values differ by less than this fraction of the tomogram's deviation is padding
 
 
@@ -231,7 +230,7 @@ class TomogramInferer(Inferer):
                  for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
             ]  # fmt: skip
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
-        ahead = device.type == "cpu" and _blends_on(sw_device, padded, self.roi_size)
+        ahead = device.type == "cpu" and blends_on(sw_device, padded, self.roi_size)
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
@@ -247,7 +246,7 @@ class TomogramInferer(Inferer):
                     maps, first, end = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
                 inside = region if region is not None and tuple(region.shape) == shape else None
                 if ahead:  # the GPU goes on with the next layer while this one is handed over
-                    arriving = self._planes(*_to_host(maps, self.map_dtype), first, end, inside)
+                    arriving = self._planes(*to_host(maps, self.map_dtype), first, end, inside)
                     slab.move(last - z)
                     yield from waiting
                     waiting = arriving
@@ -351,24 +350,6 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
-
-
-def _blends_on(device: torch.device, padded: Sequence[int], tile: Sequence[int]) -> bool:
-    """Whether the tiles of a layer are added up on this GPU: it has room, and the copy that leaves it fits too."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return SLAB_BYTES * tile[0] * padded[1] * padded[2] < free / 2
-
-
-def _to_host(maps: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.cuda.Event]:
-    """Start to copy maps from a GPU in this type; they are there after the event."""
-    packed = maps.to(dtype, copy=True)  # what they are copied from must stay as it is
-    target = torch.empty(packed.shape, dtype=dtype, pin_memory=True)
-    target.copy_(packed, non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(maps.device))
-    return target, done
 
 
 def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:

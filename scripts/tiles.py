@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
-__all__ = ["BlendedSlab", "TileGrid"]
+__all__ = ["BlendedSlab", "TileGrid", "blends_on", "to_host"]
 
+SLAB_BYTES = 24  # a voxel of a layer of tiles on a GPU: two maps, their copy, and what is on its way
 CACHED_WEIGHTS = 64  # tiles inside the volume share theirs; those at its borders are of a few dozen kinds
 
 
@@ -161,3 +162,21 @@ class BlendedSlab:
         if self.pending is not None:
             self.pending.result()
             self.pending = None
+
+
+def blends_on(device: torch.device, padded: Sequence[int], tile: Sequence[int]) -> bool:
+    """Whether the tiles of a layer are added up on this GPU: it has room, and the copy that leaves it fits too."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return SLAB_BYTES * tile[0] * padded[1] * padded[2] < free / 2
+
+
+def to_host(maps: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.cuda.Event]:
+    """Start to copy maps from a GPU in this type; they are there after the event."""
+    packed = maps.to(dtype, copy=True)  # what they are copied from must stay as it is
+    target = torch.empty(packed.shape, dtype=dtype, pin_memory=True)
+    target.copy_(packed, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(maps.device))
+    return target, done

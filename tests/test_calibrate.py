@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from custom_transforms.instance_centers import instance_centers
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from custom_transforms.targets import center_target, instance_centers
+from custom_transforms.targets import center_target
 from custom_transforms.units import ParticleSizes
 from scripts.calibrate import CalibrationSample, calibrate, choose_center_threshold, choose_thresholds
 from scripts.evaluation.points import match_points, match_radius

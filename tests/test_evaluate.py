@@ -11,8 +11,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from custom_transforms.instance_centers import instance_centers
 from custom_transforms.io import read_tomogram, write_mrc
-from custom_transforms.targets import instance_centers
 from custom_transforms.zarr_write import write_labels_zarr
 from scripts.commands import evaluate as run_evaluate
 from scripts.evaluate import EvaluationWarning, evaluate, evaluate_sides

@@ -172,7 +172,7 @@ def test_tiles_blended_on_a_gpu_equal_those_blended_on_the_cpu(image, map_dtype,
     image[..., :3, :3, :] = 0.5
     options = {"roi_size": (8, 24, 20), "amp": False, "background": (-20, 0), "map_dtype": map_dtype, "device": "cpu"}
     on_gpu = TomogramInferer(sw_batch_size=3, sw_device="cuda", **options)(image, Blur())
-    monkeypatch.setattr("scripts.inferer._blends_on", lambda *_: False)
+    monkeypatch.setattr("scripts.inferer.blends_on", lambda *_: False)
     torch.testing.assert_close(
         TomogramInferer(sw_batch_size=3, sw_device="cuda", **options)(image, Blur()), on_gpu, rtol=0, atol=0
     )

@@ -9,12 +9,12 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, RandSpatialCropd
 from scipy import ndimage
 
+from custom_transforms.instance_centers import instance_centers
 from custom_transforms.targets import (
     CenterTargetd,
     CheckLabelsd,
     MaskTargetd,
     center_target,
-    instance_centers,
     mask_target,
     size_weights,
 )

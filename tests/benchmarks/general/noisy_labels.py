@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.instance_centers import instance_centers
 from custom_transforms.io import read_tomogram, write_instances
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from custom_transforms.targets import instance_centers
 from scripts.evaluation.points import match_points
 from scripts.painting import paint_instances
 from scripts.particles.particle_list import ParticleList

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.networks.nets.basic_unet import UpCat
 from torch.nn import functional
 from tqdm.auto import tqdm
 
@@ -206,10 +205,6 @@ class Learner:
         network = parser.get_parsed_content("network_def", instantiate=True)
         start = pretrained / name / "model.pt" if pretrained is not None and pretrained.is_dir() else pretrained
         load_pretrained(network, start, f"{part}_network")
-        for module in network.modules():
-            if isinstance(module, UpCat):  # sides of crops halve evenly: nothing to pad
-                module._forward_pre_hooks.clear()
-                module.is_pad = False
         self.name, self.device, self.rate = name, device, rate
         self.network = network.to(device, memory_format=torch.channels_last_3d).train()
         self.loss = parser.get_parsed_content("loss", instantiate=True)
