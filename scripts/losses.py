@@ -12,7 +12,7 @@ from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["CenterLoss", "MaskLoss"]
+__all__ = ["CenterLoss", "JointLoss", "MaskLoss"]
 
 IGNORED = -1.0
 CENTER_KINDS = ("mse", "smooth_l1")
@@ -164,6 +164,65 @@ class CenterLoss(nn.Module):
             if weights is not None:
                 weight = weight * (weights.as_tensor() if isinstance(weights, MetaTensor) else weights).to(weight)
             return (weight * error).sum() / weight.sum().clamp(min=1.0)
+
+
+class JointLoss(nn.Module):
+    """The losses of both targets, for one network with two outputs: mask loss plus ``center_weight`` times center loss.
+
+    Parameters
+    ----------
+    mask_loss, center_loss : nn.Module
+        Of channel 0 (mask logit) and channel 1 (center map).
+    center_weight : float
+        > 0.
+
+    Raises
+    ------
+    ValueError
+        If the weight is not positive.
+
+    Examples
+    --------
+    >>> output, target = torch.zeros(1, 2, 1, 2, 2), torch.ones(1, 2, 1, 2, 2)
+    >>> loss = JointLoss(MaskLoss(lambda_dice=0), CenterLoss(), center_weight=10)
+    >>> round(loss(output, target).item(), 3)  # log(2) + 10
+    10.693
+    """
+
+    def __init__(self, mask_loss: nn.Module, center_loss: nn.Module, center_weight: float = 10.0) -> None:
+        super().__init__()
+        if center_weight <= 0:
+            raise ValueError(f"center_weight: expected a number above 0, got {center_weight}.")
+        self.mask_loss = mask_loss
+        self.center_loss = center_loss
+        self.center_weight = float(center_weight)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch.
+
+        Parameters
+        ----------
+        input : torch.Tensor, shape (B, 2, Z, Y, X)
+            Mask logit and center map.
+        target : torch.Tensor, shape (B, 2, Z, Y, X) or (B, 3, Z, Y, X)
+            Mask target, center target, and the weights of `CenterLoss`, if any.
+
+        Returns
+        -------
+        torch.Tensor, shape (), float32
+
+        Raises
+        ------
+        ValueError
+            If the output has not two channels or the shapes do not go together.
+        """
+        if input.ndim < 3 or input.shape[1] != 2:
+            raise ValueError(
+                f"JointLoss: expected an output (B, 2, Z, Y, X), mask logit and center map, got {tuple(input.shape)}. "
+                "Use a network_def with out_channels 2."
+            )
+        mask, center = self.mask_loss(input[:, :1], target[:, :1]), self.center_loss(input[:, 1:], target[:, 1:])
+        return mask + self.center_weight * center
 
 
 def _prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -66,12 +66,15 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_config(name: str, run_id: str, **overrides: Any) -> Any:
-    """Run one config of the bundle in this process, as ``monai.bundle run`` does; returns the workflow."""
+    """Run a config of the bundle in this process, as ``monai.bundle run`` does; returns the workflow.
+
+    Several names with commas between are laid over each other.
+    """
     from monai.bundle import ConfigWorkflow
 
     level = logging.getLogger().level
     workflow = ConfigWorkflow(
-        config_file=str(ROOT / "configs" / name),
+        config_file=[str(ROOT / "configs" / one) for one in name.split(",")],
         meta_file=str(ROOT / "configs" / "metadata.json"),
         logging_file=False,
         run_id=run_id,

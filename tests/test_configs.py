@@ -13,7 +13,11 @@ from monai.utils import optional_import
 from tests.conftest import ROOT
 
 STANDALONE = ["train_mask.json", "train_center.json", "inference.json"]
-OVERLAYS = {"multi_gpu_train.json": "train_center.json", "evaluate.json": "inference.json"}
+OVERLAYS = {
+    "multi_gpu_train.json": "train_center.json",
+    "train_joint.json": "train_center.json",
+    "evaluate.json": "inference.json",
+}
 
 
 def read(name):

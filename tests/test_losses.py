@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from monai.losses import DiceCELoss
 
-from scripts.losses import CenterLoss, MaskLoss
+from scripts.losses import CenterLoss, JointLoss, MaskLoss
 
 SHAPE = (2, 1, 6, 8, 10)
 
@@ -134,3 +134,16 @@ def test_shapes_that_do_not_fit_are_named(loss):
 def test_settings_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_joint_loss_is_the_sum_of_both_and_wants_two_channels():
+    generator = torch.Generator().manual_seed(1)
+    output, mask = torch.randn(2, 2, 4, 5, 6, generator=generator), (torch.rand(2, 1, 4, 5, 6) > 0.5).float()
+    center = torch.rand(2, 2, 4, 5, 6, generator=generator)  # the second channel holds weights
+    loss = JointLoss(MaskLoss(), CenterLoss(3.0), center_weight=7.0)(output, torch.cat([mask, center], dim=1))
+    expected = MaskLoss()(output[:, :1], mask) + 7 * CenterLoss(3.0)(output[:, 1:], center)
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(ValueError, match=r"expected an output \(B, 2, Z, Y, X\).*out_channels 2"):
+        JointLoss(MaskLoss(), CenterLoss())(output[:, :1], mask)
+    with pytest.raises(ValueError, match="center_weight: expected a number above 0, got 0"):
+        JointLoss(MaskLoss(), CenterLoss(), center_weight=0)

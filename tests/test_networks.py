@@ -1,6 +1,8 @@
 """Networks: an architecture is an edit of network_def alone; weights load exactly or not at all."""
 
 import copy
+import csv
+import json
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.detector import Detector
 from scripts.inferer import TomogramInferer, reflect_to_length
 from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights, spare_padding
 from tests.conftest import ROOT, SMALL_NETWORK, SMALL_TRAINING, run_config
@@ -51,6 +54,22 @@ def test_an_architecture_is_swapped_by_network_def_alone(name, dataset_dir, tmp_
         result = TomogramInferer((64, 64, 64), overlap=0.25)(torch.randn(1, 1, 24, 40, 36), joint)
     assert result.shape == (1, 2, 24, 40, 36) and result.dtype == torch.float32
     assert torch.isfinite(result).all()
+
+
+def test_one_network_with_both_outputs_is_trained_and_detects_by_configs_alone(dataset_dir, tmp_path):
+    network = {**SMALL_NETWORK, "out_channels": 2}
+    small = {**SMALL_TRAINING, "epochs": 1, "crops_per_tomogram": 16, "learning_rate": 0.02, "network_def": network}
+    small |= {"center_balance": 1.0, "particle_diameter": 120}
+    options = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path / "run"), **small}
+    run_config("train_center.json,train_joint.json", "training", **options)
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    assert 0 < float(row["val_mask_dice"]) <= 1 and "val_center_f1" in row
+    (tmp_path / "joint.json").write_text(json.dumps({"network_def": network}))
+    found = Detector(
+        {"weights": str(tmp_path / "run" / "model.pt"), "output_dir": str(tmp_path / "out"), "tile": [32, 32, 32]},
+        [str(tmp_path / "joint.json")],
+    )(dataset_dir / "tomogram_1.mrc")
+    assert found["instances"].shape == found["image"].shape
 
 
 def test_joined_weights_give_both_outputs_of_the_single_networks(tmp_path):

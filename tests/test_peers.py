@@ -1,6 +1,7 @@
 """The comparison with other methods: each finds what is plain to see and is scored as `evaluate` scores."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +24,18 @@ NETWORKS = {
     "mask_network": SMALL_NETWORK,
     "center_network": SMALL_NETWORK,
 }
+# stands in for StarDist's Python: components of what is bright
+FAKE_STARDIST = """#!{python}
+import sys
+import numpy as np
+from scipy.ndimage import center_of_mass, gaussian_filter, label
+given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+if not given["--model"].endswith("model"):
+    sys.exit("no such model")
+labels, n = label(gaussian_filter(np.load(given["--images"]), 1) > 1)
+centers = np.round(center_of_mass(labels > 0, labels, np.arange(1, n + 1))).reshape(-1, 3)
+np.savez(given["--output"] + "/image.npz", labels=labels, centers=centers, prob=1 - 0.1 * np.arange(n))
+"""
 
 
 def distance_to(center, shape):
@@ -38,6 +51,15 @@ def setting(tmp_path_factory):
     write_mrc(folder / "ball.mrc", (distance_to(12, (25, 25, 25)) < RADIUS).astype(np.float32), VOXEL_SIZE)
     options = {"network_def": NETWORKS, "tile": [32, 32, 32], "device": "cpu", "particle_diameter": 120}
     return folder, options, Detector({**options, "weights": str(folder / "model.pt"), "progress": False})
+
+
+@pytest.fixture(scope="module")
+def stardist(tmp_path_factory):
+    """A Python that stands in for StarDist's, and a model."""
+    folder = tmp_path_factory.mktemp("stardist")
+    (folder / "python").write_text(FAKE_STARDIST.format(python=sys.executable))
+    (folder / "python").chmod(0o755)
+    return folder / "python", folder / "model"
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +79,11 @@ def sample(setting):
 
 
 @pytest.mark.parametrize("name", peers.NAMES)
-def test_every_method_finds_bright_balls_and_is_calibrated_by_the_score_that_evaluate_gives(name, setting, sample):
+def test_every_method_finds_bright_balls_and_is_calibrated_by_the_score_that_evaluate_gives(
+    name, setting, stardist, sample
+):
     folder, _, detector = setting
-    method = all_methods(detector, [folder / "ball.mrc"])[name]
+    method = all_methods(detector, [folder / "ball.mrc"], stardist)[name]
     with peers.tqdm(disable=True) as progress:
         chosen = peers.calibrate(method, [sample], progress)
     found = next(iter(method.find(sample[0], [chosen["params"]]))).above(chosen["cutoff"])
@@ -103,6 +127,26 @@ def test_a_template_is_round_on_the_grid_of_the_tomogram():
     np.testing.assert_allclose(template, template[::-1, ::-1, ::-1])
     np.testing.assert_allclose(template[middle[0]], template[middle[0]].T)
     assert template[0, 0, 0] == 0
+
+
+def test_what_stardist_wrote_comes_through_and_its_centers_are_points_or_centroids(stardist, sample):
+    grid = [{"nms": 0.3, "center": "point"}, {"nms": 0.3, "center": "centroid"}]
+    points, centroids = all_methods(None, [], stardist)["stardist"].find(sample[0], grid)
+    assert points.score == pytest.approx([1.0, 0.9, 0.8, 0.7])
+    assert (points.centers_zyx_vox == np.round(points.centers_zyx_vox)).all()
+    for row, (point, centroid) in enumerate(zip(points.centers_zyx_vox, centroids.centers_zyx_vox, strict=True), 1):
+        np.testing.assert_allclose(np.argwhere(points.labels == row).mean(0), centroid)
+        assert 0 < np.abs(point - centroid).max() <= 0.5
+    assert set(np.unique(points.above(0.75).labels)) == {0, 1, 2, 3}
+
+
+def test_stardist_that_fails_says_why(stardist, sample, tmp_path):
+    method = all_methods(None, [], (stardist[0], tmp_path / "nothing"))["stardist"]
+    with pytest.raises(RuntimeError, match="(?s)expected StarDist to predict, it ended with 1.*no such model"):
+        list(method.find(sample[0], method.grid))
+    assert "stardist" not in all_methods(None, [])
+    with pytest.raises(ValueError, match="Give --stardist_python and --stardist_model"):
+        peers.main(tmp_path, None, tmp_path / "scores.json", ["easy"], ["stardist"])
 
 
 @pytest.mark.slow

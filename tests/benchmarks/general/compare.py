@@ -33,57 +33,62 @@ from scripts.networks import load_weights
 from scripts.simulate.write import write_json
 
 ROOT = Path(__file__).parents[3]
-CONFIG = ROOT / "configs" / "train_center.json"
-COMMON: dict[str, Any] = {"particle_diameter": 100, "center_sigma_max": 3, "patience": 0, "val_interval": 10_000}
-COMMON |= {"memory_format": "$torch.channels_last_3d", "network_def#features": [16, 16, 32, 64, 128, 16]}
+CONFIGS = ROOT / "configs"
+COMMON: dict[str, Any] = {"particle_diameter": 100, "center_balance": 2, "patience": 0, "val_interval": 10_000}
+COMMON |= {"memory_format": "$torch.channels_last_3d"}
 PARTICLE_DIAMETER, MIN_DISTANCE = 120.0, 40.0  # Å, those of the shipped settings
-WIDE = [24, 24, 48, 96, 128, 24]
 VOLUME = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
 STRIDED = {"_target_": "UNet", **VOLUME, "channels": [32, 64, 128, 128], "strides": [2, 2, 2], "norm": "batch"}
 STRIDED["num_res_units"] = 2
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "distance": {"center_target": "distance"},
-    "sigma2": {"center_sigma_max": 2},
-    "unbalanced": {"center_sigma_max": None},
-    "balance2": {"center_sigma_max": None, "center_balance": 2},
-    "sigma1.5": {"center_sigma_max": 1.5},
-    "sigma2_weight60": {"center_sigma_max": 2, "positive_weight": 60.0},
-    "weight0": {"positive_weight": 0.0},
-    "weight4": {"positive_weight": 4.0},
+    "unbalanced": {"center_balance": None},
+    "sigma2": {"center_balance": None, "center_sigma_max": 2},
+    "plain_mse": {"positive_weight": 0.0},
     "weight60": {"positive_weight": 60.0},
-    "sigma2_smooth_l1": {"center_sigma_max": 2, "loss#kind": "smooth_l1"},
-    "instance": {"network_def#norm": ["instance", {"affine": True}]},
-    "group": {"network_def#norm": ["group", {"num_groups": 8}]},
-    "narrow": {"network_def#features": [8, 16, 32, 64, 128, 8], "memory_format": "$torch.contiguous_format"},
-    "deep": {"network_def#features": [16, 32, 64, 128, 128, 16]},
-    "wide": {"network_def#features": WIDE},
-    "unet": {"network_def": STRIDED},
+    "smooth_l1": {"loss#kind": "smooth_l1"},
+    "thin": {"network_def#features": [16, 16, 32, 64, 128, 16]},
+    "wide": {"network_def#features": [24, 48, 96, 128, 128, 24]},
+    "instance_norm": {"network_def#norm": ["instance", {"affine": True}]},
+    "strided": {"network_def": STRIDED},
     "patch48": {"patch_size": [48, 48, 48], "batch_size": 5},
     "patch80": {"patch_size": [80, 80, 80], "batch_size": 1},
-    "rate0.001": {"learning_rate": 0.001},
-    "rate0.005": {"learning_rate": 0.005},
+    "no_intensity": {"train#random_transforms": "no_intensity"},
     "wedge": {"wedge_probability": 0.3},
     "amplitude": {"amplitude_probability": 0.3},
-    "plain": {"train#random_transforms": "PLAIN"},
+    "scale": {"train#random_transforms": "scale"},
+    "joint": {},
+    "mask": {},
 }
+CONFIGS_OF = {"mask": ["train_mask.json"], "joint": ["train_center.json", "train_joint.json"]}
+CENTER_ONLY = ("particle_diameter", "center_balance")
 INTENSITY = ("RandScaleIntensityd", "RandShiftIntensityd", "RandGaussianSmoothd", "RandGaussianNoised")
+ZOOM = {"_target_": "RandZoomd", "keys": ["image", "center"], "prob": 0.5, "min_zoom": 0.85, "max_zoom": 1.15}
+ZOOM |= {"mode": ["trilinear", "trilinear"], "padding_mode": "reflect"}
+
+
+def configs_of(name: str) -> list[str]:
+    """The configs of a variant, the later laid over the earlier."""
+    return [str(CONFIGS / one) for one in CONFIGS_OF.get(name, ["train_center.json"])]
 
 
 def train(name: str, folder: Path, output: Path, steps: int, seed: int) -> float:
     """Train one variant in its own process; returns its seconds per step, start and end included."""
     values = {**COMMON, **VARIANTS[name]}
-    if "network_def" in values:  # as a whole
-        values.pop("network_def#features")
-    config = json.loads(CONFIG.read_text(encoding="utf-8"))
-    if values.pop("train#random_transforms", None):
-        kept = [one for one in config["train"]["random_transforms"] if one["_target_"] not in INTENSITY]
-        values["train#random_transforms"] = kept
+    if name == "mask":
+        values = {key: value for key, value in values.items() if key not in CENTER_ONLY}
+    config = ConfigParser.load_config_files(configs_of(name))
+    transforms = config["train"]["random_transforms"]
+    if values.get("train#random_transforms") == "no_intensity":
+        values["train#random_transforms"] = [one for one in transforms if one["_target_"] not in INTENSITY]
+    elif values.get("train#random_transforms") == "scale":
+        values["train#random_transforms"] = [*transforms[:-1], ZOOM, transforms[-1]]
     items = len(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["training"])
     values |= {"dataset_dir": str(folder), "output_dir": str(output), "epochs": 1, "seed": seed, "progress": False}
     values["crops_per_tomogram"] = math.ceil(steps * values.get("batch_size", config["batch_size"]) / items)
     values |= {"val_region": [48, 64, 64], "val_tile": [48, 64, 64]}  # of no interest: the last weights are scored
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(CONFIG)]
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(configs_of(name))]
     command += ["--bundle_root", str(ROOT)]
     for key, value in values.items():
         command += [f"--{key}", json.dumps(value) if isinstance(value, list | dict) else str(value)]
@@ -97,7 +102,10 @@ def train(name: str, folder: Path, output: Path, steps: int, seed: int) -> float
 def maps(
     network: torch.nn.Module, folder: Path, tile: int = 96, section: str = "validation"
 ) -> list[tuple[str, CalibrationSample]]:
-    """The center map of every tomogram of a section beside its labels, with the scene's name."""
+    """The maps of every tomogram of a section beside its labels, with the scene's name.
+
+    The first output of the network is taken for the mask's logit, the last for the center map.
+    """
     load = [LoadTomogramd(["image"], label_keys=["label"]), NormalizeTomogramd("image")]
     inferer = TomogramInferer([tile] * 3, overlap=0.25)
     samples = []
@@ -106,13 +114,13 @@ def maps(
         for one in load:
             data = one(data)
         with torch.inference_mode():
-            found = inferer(data["image"][None], network)
+            found = np.asarray(inferer(data["image"][None], network)[0])
         labels = np.asarray(data["label"])[0].astype(np.int32)
         size = np.asarray(data["image"].meta["voxel_size_zyx"], float)
         samples.append(
             (
                 Path(item["image"]).parts[-3],
-                CalibrationSample(np.zeros_like(labels, np.float32), np.asarray(found)[0, -1], labels, size),
+                CalibrationSample(1 / (1 + np.exp(-found[0])), found[-1], labels, size),
             )
         )
     return samples
@@ -132,10 +140,18 @@ def score(samples: list[tuple[str, CalibrationSample]]) -> dict[str, Any]:
     return result
 
 
+def mask_dice(samples: list[tuple[str, CalibrationSample]]) -> float:
+    """Dice of the mask at a probability of 0.5, pooled over all tomograms."""
+    both = sum(np.count_nonzero((one.probability > 0.5) & (one.labels > 0)) for _, one in samples)
+    return (
+        2 * both / sum(np.count_nonzero(one.probability > 0.5) + np.count_nonzero(one.labels > 0) for _, one in samples)
+    )
+
+
 def network_of(name: str, weights: Path) -> torch.nn.Module:
     """The variant's network with trained weights, ready for inference."""
     parser = ConfigParser()
-    parser.read_config(str(CONFIG))
+    parser.read_config(configs_of(name))
     for key, value in {**COMMON, **VARIANTS[name]}.items():
         if key.startswith("network_def"):
             parser[key] = value
@@ -152,13 +168,16 @@ def main(folder: Path, output: Path, variants: list[str], steps: int, seed: int)
             continue
         run = output.with_suffix("") / key.replace(" ", "_")
         seconds = train(name, folder, run, steps, seed)
-        rows[key] = {"seconds_per_step": seconds, **score(maps(network_of(name, run / "model.pt"), folder))}
+        samples = maps(network_of(name, run / "model.pt"), folder)
+        rows[key] = {"seconds_per_step": seconds, "scenes": {}, **({} if name == "mask" else score(samples))}
+        rows[key] |= {"mask_dice": mask_dice(samples)} if name in ("mask", "joint") else {}
         write_json(output, rows)
         print(key, json.dumps(rows[key]), flush=True)
     scenes = sorted({scene for row in rows.values() for scene in row["scenes"]})
-    print("| variant, steps, seed | F1 | " + " | ".join(scenes) + " | s/step |\n|" + "---|" * (len(scenes) + 3))
+    print("| variant, steps, seed | F1 | " + " | ".join(scenes) + " | Dice | s/step |\n|" + "---|" * (len(scenes) + 4))
     for key, row in rows.items():
-        numbers = [row["f1"], *(row["scenes"].get(scene, math.nan) for scene in scenes), row["seconds_per_step"]]
+        numbers = [row.get("f1", math.nan), *(row["scenes"].get(scene, math.nan) for scene in scenes)]
+        numbers += [row.get("mask_dice", math.nan), row["seconds_per_step"]]
         print(f"| {key} | " + " | ".join(f"{one:.3f}" for one in numbers) + " |")
 
 

@@ -9,6 +9,7 @@
 - blobs: scikit-image's difference of Gaussians, untrained.
 - templates: normalised cross-correlation with the maps of the training classes, averaged over all orientations; a
   weak form of template matching, without a search over orientations and without the missing wedge.
+- stardist: StarDist 3D, trained by ``train_stardist.py``; give ``--stardist_python`` and ``--stardist_model``.
 
 Every parameter but ours is chosen on the validation tomograms, over the grids in ``methods.py``, by F1 of centers
 within half a particle's radius (at least 2 voxels), and used unchanged on the test scenes. Ours comes with thresholds
@@ -40,9 +41,16 @@ from scripts.evaluation.sides import Side, points_of, read_side
 from scripts.evaluation.sources import SideFiles
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.data import SCENES, TEST, TRAIN
-from tests.benchmarks.peers.methods import Found, Method, Volume, all_methods, voxel_zyx_to_angstrom_xyz
+from tests.benchmarks.peers.methods import (
+    STARDIST_WEIGHTS,
+    Found,
+    Method,
+    Volume,
+    all_methods,
+    voxel_zyx_to_angstrom_xyz,
+)
 
-NAMES = ("ours", "components", "mean_shift", "blobs", "templates")
+NAMES = ("ours", "components", "mean_shift", "blobs", "templates", "stardist")
 TRAINED = ("ours", "components", "mean_shift")
 
 
@@ -143,10 +151,18 @@ def template_paths(maps: Path) -> list[Path]:
     return [maps / path for path in sorted({p["path"] for scene in scenes for p in scene["particles"] if "path" in p})]
 
 
-def _source(name: str, weights: Path | None, config: Path | None, templates: Sequence[Path]) -> dict[str, Any]:
+def _source(
+    name: str,
+    weights: Path | None,
+    config: Path | None,
+    templates: Sequence[Path],
+    stardist: tuple[Path, Path] | None = None,
+) -> dict[str, Any]:
     """What a method's results stand on."""
     if name == "templates":
         return {"templates": [path.stem for path in templates]}
+    if name == "stardist" and stardist is not None:
+        return {"weights": hashlib.sha256((stardist[1] / STARDIST_WEIGHTS).read_bytes()).hexdigest()}
     if name not in TRAINED:
         return {}
     digests = {kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in _given(weights, config)}
@@ -183,13 +199,23 @@ def main(
     weights: Path | None = None,
     config: Path | None = None,
     overwrite: bool = False,
+    stardist_python: Path | None = None,
+    stardist_model: Path | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Run what ``output`` lacks, write it after every scene, print; ``overrides`` are ids of inference.json."""
     templates = template_paths(maps) if maps is not None and "templates" in methods else []
     if "templates" in methods and not templates:
         raise ValueError("templates: expected the folder of the density maps, got none. Give --maps.")
-    sources = {name: _source(name, weights, config, templates) for name in methods}
+    stardist = None
+    if "stardist" in methods:
+        if stardist_python is None or stardist_model is None:
+            raise ValueError(
+                "stardist: expected the Python of StarDist and a trained model, got "
+                f"{stardist_python} and {stardist_model}. Give --stardist_python and --stardist_model."
+            )
+        stardist = stardist_python, stardist_model
+    sources = {name: _source(name, weights, config, templates, stardist) for name in methods}
     record = _earlier(output, sources, overwrite)
     missing = {scene: [m for m in methods if m not in record["scenes"].get(scene, {})] for scene in scenes}
     todo = [name for name in methods if name not in record["calibrated"]]
@@ -197,7 +223,7 @@ def main(
     if any(name in TRAINED for name in {*todo, *(m for names in missing.values() for m in names)}):
         given = {} if weights is None else {"weights": str(weights)}
         detector = Detector({**given, "progress": False, **overrides}, [] if config is None else [config])
-    known = all_methods(detector, templates)
+    known = all_methods(detector, templates, stardist)
     if todo:
         items = load_datalist(folder, "validation")
         samples = [load(item, detector) for item in tqdm(items, desc="validation", unit="tomogram")]
@@ -229,4 +255,6 @@ if __name__ == "__main__":
     parser.add_argument("--scenes", nargs="+", default=list(TEST), choices=TEST)
     parser.add_argument("--methods", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--overwrite", action="store_true", help="do the methods asked for again")
+    parser.add_argument("--stardist_python", type=Path, help="the Python of an environment with StarDist")
+    parser.add_argument("--stardist_model", type=Path, help="the folder that train_stardist.py made")
     main(**vars(parser.parse_args()))

@@ -6,8 +6,10 @@ a score, so that the last parameter, the lowest score that counts, is read off w
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ from scripts.simulate.density import read_map
 Params = dict[str, Any]
 SPARSE = 4  # mean shift runs on every 4th voxel of a component of more than SPARSE_FROM voxels
 SPARSE_FROM = 500
+STARDIST = Path(__file__).with_name("stardist3d.py")
+STARDIST_WEIGHTS = "weights_best.h5"  # in the model's folder
+STARDIST_PROB = 0.1  # instances below are not looked at
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,49 @@ def _shift(points: np.ndarray, bandwidth: float) -> tuple[np.ndarray, int]:
     return number, len(kept)
 
 
+class StarDist:
+    """StarDist 3D, run by the Python of its own environment.
+
+    Parameters
+    ----------
+    python : path
+        That Python.
+    model : path
+        Folder of the model, as ``train_stardist`` writes it.
+    """
+
+    def __init__(self, python: Path, model: Path) -> None:
+        self.python, self.model = python, model
+
+    def __call__(self, volume: Volume, grid: Sequence[Params]) -> Iterator[Found]:
+        """The points that StarDist names, or the centroids of what it draws; predicted once for equal ``nms``."""
+        ready: dict[float, Found] = {}
+        for params in grid:
+            nms = params["nms"]
+            if nms not in ready:
+                ready = {nms: self.predict(volume.array("image"), nms)}
+            found = ready[nms]
+            if params["center"] == "centroid":
+                drawn = _by_label(np.asarray(found.labels), volume.voxel_size_zyx)
+                found = replace(found, centers_zyx_vox=drawn.centers_zyx_vox)
+            yield found
+
+    def predict(self, image: np.ndarray, nms: float) -> Found:
+        """Every instance that is likelier than `STARDIST_PROB`; its score is StarDist's probability."""
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder, "image.npy"), image)
+            command = [str(self.python), str(STARDIST), "predict", "--model", str(self.model), "--output", folder]
+            command += ["--images", f"{folder}/image.npy", "--prob", str(STARDIST_PROB), "--nms", str(nms)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(
+                    f"{self.python}: expected StarDist to predict, it ended with {done.returncode}. "
+                    f"Look for the cause in what it printed last:\n{done.stderr[-3000:]}"
+                )
+            with np.load(Path(folder, "image.npz")) as found:
+                return Found(found["centers"], found["prob"], found["labels"])
+
+
 def _by_label(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> Found:
     """Centroid and size of every label 1..n."""
     measured = cc3d.statistics(labels)
@@ -198,8 +246,11 @@ def _by_label(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> Found:
     return Found(np.asarray(measured["centroids"][1:], float).reshape(-1, 3), sizes, labels)
 
 
-def all_methods(detector: Detector | None, templates: Sequence[Path]) -> dict[str, Method]:
-    """Every method by name; ours only with a detector, template matching only with maps."""
+def all_methods(
+    detector: Detector | None, templates: Sequence[Path], stardist: tuple[Path, Path] | None = None
+) -> dict[str, Method]:
+    """Every method by name; ours only with a detector, template matching only with maps, StarDist only with its Python
+    and model."""
     dust = tuple(8e3 * 2**k for k in range(8))  # cubic Å: 20 to 125 Å across
     blobs = ((1.5, (0.3, 0.45, 0.6, 0.8)), (2.5, (0.1, 0.15, 0.2, 0.3, 0.45)), (4.0, (0.05, 0.1, 0.15, 0.2, 0.3)))
     share = 0.5 if detector is not None and hasattr(detector.network, "mask_network") else 1.0  # MaskNet alone
@@ -224,6 +275,12 @@ def all_methods(detector: Detector | None, templates: Sequence[Path]) -> dict[st
             Templates(templates),
             tuple({"score": s, "min_distance": d} for s in ("correlation", "deviations") for d in (60.0, 100.0, 140.0)),
             tuple(np.round([*raw, *scaled], 2).tolist()),
+        )
+    if stardist is not None:
+        methods["stardist"] = Method(
+            StarDist(*stardist),
+            tuple({"nms": n, "center": c} for n in (0.3, 0.5) for c in ("point", "centroid")),
+            tuple(np.round(np.arange(STARDIST_PROB, 0.91, 0.05), 2).tolist()),
         )
     if detector is not None:
         methods["ours"] = Method(Ours(detector), network_share=1.0)
