@@ -34,8 +34,8 @@ from scripts.simulate.write import write_json
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"
-COMMON: dict[str, Any] = {"particle_diameter": 100, "center_balance": 2, "patience": 0, "val_interval": 10_000}
-COMMON |= {"memory_format": "$torch.channels_last_3d"}
+COMMON: dict[str, Any] = {"particle_diameter": 100, "center_sigma_max": 2, "patience": 0, "val_interval": 10_000}
+COMMON |= {"memory_format": "$torch.channels_last_3d", "network_def#features": [16, 16, 32, 64, 128, 16]}
 PARTICLE_DIAMETER, MIN_DISTANCE = 120.0, 40.0  # Å, those of the shipped settings
 VOLUME = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
 STRIDED = {"_target_": "UNet", **VOLUME, "channels": [32, 64, 128, 128], "strides": [2, 2, 2], "norm": "batch"}
@@ -43,13 +43,15 @@ STRIDED["num_res_units"] = 2
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "distance": {"center_target": "distance"},
-    "unbalanced": {"center_balance": None},
-    "sigma2": {"center_balance": None, "center_sigma_max": 2},
+    "sigma3": {"center_sigma_max": 3},
+    "sigma1.5": {"center_sigma_max": 1.5},
+    "unbalanced": {"center_sigma_max": None},
+    "balance2": {"center_sigma_max": None, "center_balance": 2},
     "plain_mse": {"positive_weight": 0.0},
     "weight60": {"positive_weight": 60.0},
     "smooth_l1": {"loss#kind": "smooth_l1"},
-    "thin": {"network_def#features": [16, 16, 32, 64, 128, 16]},
-    "wide": {"network_def#features": [24, 48, 96, 128, 128, 24]},
+    "narrow": {"network_def#features": [8, 16, 32, 64, 128, 8], "memory_format": "$torch.contiguous_format"},
+    "shipped_width": {"network_def#features": [16, 32, 64, 128, 128, 16]},
     "instance_norm": {"network_def#norm": ["instance", {"affine": True}]},
     "strided": {"network_def": STRIDED},
     "patch48": {"patch_size": [48, 48, 48], "batch_size": 5},
@@ -62,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mask": {},
 }
 CONFIGS_OF = {"mask": ["train_mask.json"], "joint": ["train_center.json", "train_joint.json"]}
-CENTER_ONLY = ("particle_diameter", "center_balance")
+CENTER_ONLY = ("particle_diameter", "center_sigma_max")
 INTENSITY = ("RandScaleIntensityd", "RandShiftIntensityd", "RandGaussianSmoothd", "RandGaussianNoised")
 ZOOM = {"_target_": "RandZoomd", "keys": ["image", "center"], "prob": 0.5, "min_zoom": 0.85, "max_zoom": 1.15}
 ZOOM |= {"mode": ["trilinear", "trilinear"], "padding_mode": "reflect"}
@@ -78,6 +80,8 @@ def train(name: str, folder: Path, output: Path, steps: int, seed: int) -> float
     values = {**COMMON, **VARIANTS[name]}
     if name == "mask":
         values = {key: value for key, value in values.items() if key not in CENTER_ONLY}
+    if "network_def" in values:  # as a whole
+        values.pop("network_def#features")
     config = ConfigParser.load_config_files(configs_of(name))
     transforms = config["train"]["random_transforms"]
     if values.get("train#random_transforms") == "no_intensity":

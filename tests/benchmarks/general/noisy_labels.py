@@ -38,7 +38,7 @@ KINDS = {
     "jitter": (JITTER, 0.0, 0.0),
     "radii": (0.0, 0.0, RADII),
 }
-VARIANT, ROBUST = "sigma2", "sigma2_smooth_l1"  # of `compare`
+VARIANT, ROBUST = "base", "smooth_l1"  # of `compare`
 
 
 def spheres(centers_zyx: np.ndarray, radii: np.ndarray, shape: tuple[int, ...], size: np.ndarray) -> np.ndarray:

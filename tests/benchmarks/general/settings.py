@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.chain import detect_instances
 from custom_transforms.io import read_tomogram
+from scripts.calibrate import CalibrationSample
 from scripts.datalist import load_datalist
 from scripts.detector import Detector
 from scripts.evaluate import evaluate_sides
@@ -34,33 +36,28 @@ CENTER_STEPS = (-0.06, -0.03, 0.0, 0.03)  # added to the threshold of calibrate
 TIE = 0.002
 
 
-def maps_of(folder: Path, weights: Path, config: Path) -> list[dict[str, Any]]:
-    """Probability, center map and truth of every validation tomogram."""
+def maps_of(folder: Path, weights: Path, config: Path) -> list[CalibrationSample]:
+    """Maps and truth of every validation tomogram."""
     detector = Detector({"weights": str(weights), "progress": False}, [config])
     samples = []
     for item in tqdm(load_datalist(folder, "validation"), desc="validation", unit="tomogram"):
         data = detector.split(detector.predict({"image": item["image"], "contrast": item["contrast"]}))
         size = np.asarray(data["image"].meta["voxel_size_zyx"], float)
         labels = np.asarray(read_tomogram(item["label"], check="labels")[0]).astype(np.int32)
-        samples.append(
-            {
-                "maps": tuple(np.asarray(data[key])[0].astype(np.float32) for key in ("probability", "center_map")),
-                "size": size,
-                "truth": Side(labels, voxel_size_zyx=size),
-            }
-        )
+        probability, center_map = (np.asarray(data[key])[0].astype(np.float32) for key in ("probability", "center_map"))
+        samples.append(CalibrationSample(probability, center_map, labels, size))
     return samples
 
 
-def score(samples: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, float]:
+def score(samples: Sequence[CalibrationSample], settings: dict[str, Any]) -> dict[str, float]:
     """Pooled F1 of centers and panoptic quality of the chain with these settings."""
     given = {k: v for k, v in settings.items() if not k.startswith("_") and k != "voxel_size_model"}
     pairs = []
     for number, one in enumerate(samples):
-        labels, table = detect_instances(*one["maps"], one["size"], **given)
+        labels, table = detect_instances(one.probability, one.center_map, one.voxel_size_zyx, **given)
         table = table[table["label"] > 0].sort_values("label")
         found = Found(table[["z_vox", "y_vox", "x_vox"]].to_numpy(float), table["score"].to_numpy(float), labels)
-        pairs.append((str(number), found.side(one["size"]), one["truth"]))
+        pairs.append((str(number), found.side(one.voxel_size_zyx), Side(one.labels, voxel_size_zyx=one.voxel_size_zyx)))
     pooled = evaluate_sides(pairs, bootstrap=0)["pooled"]
     points = {name: pooled["points"][name] for name in ("f1", "precision", "recall")}
     return {**points, "panoptic_quality": pooled["volume"]["panoptic_quality"]}

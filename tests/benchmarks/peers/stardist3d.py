@@ -4,8 +4,8 @@
     python stardist3d.py predict --model MODEL --images a.npy b.npy --output FOLDER --prob 0.1 --nms 0.3
 
 Images are .npy (Z, Y, X), protein bright and z-scored; labels .npy, 0 is background. ``volumes.json`` lists pairs
-``{"image": ..., "label": ...}``, relative to its folder, under "training" and "validation". Threads: OMP_NUM_THREADS. The
-environment, Python 3.11: ``pip install tensorflow-cpu==2.21.0 stardist==0.9.2 csbdeep==0.8.2 edt==3.1.2``.
+``{"image": ..., "label": ...}``, relative to its folder, under "training" and "validation". Threads: OMP_NUM_THREADS.
+The environment, Python 3.11: ``pip install tensorflow-cpu==2.21.0 stardist==0.9.2 csbdeep==0.8.2 edt==3.1.2``.
 """
 
 from __future__ import annotations
