@@ -30,11 +30,12 @@ from stardist.rays3d import Rays_GoldenSpiral
 PATCH, BATCH, RAYS = 64, 2, 32
 GRID = (2, 2, 2)  # particles are 4 to 25 voxels across; at (1, 1, 1) a step takes several times as long
 STEPS_PER_EPOCH = 50  # between looks at the validation tomograms
+WARM_UP = 0.05
 TILE = 128  # voxels of a prediction's tiles; the first layers hold 32 channels at full size
 
 
 class Clock(keras.callbacks.Callback):
-    """Lower the learning rate by a cosine of the time that has passed, and stop at the end of it."""
+    """Raise the learning rate for `WARM_UP` of the time, lower it by a cosine of the time that has passed, and stop."""
 
     def __init__(self, seconds: float, rate: float) -> None:
         super().__init__()
@@ -46,7 +47,8 @@ class Clock(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         part = min((time.monotonic() - self.start) / self.seconds, 1.0)
-        self.model.optimizer.learning_rate = self.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * part)) / 2)
+        share = min(part / WARM_UP, 1.0) * (1 + math.cos(math.pi * part)) / 2
+        self.model.optimizer.learning_rate = self.rate * max(share, 0.01)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.steps += 1
@@ -98,8 +100,8 @@ def train(datalist: Path, minutes: float, output: Path, seed: int, rate: float) 
     model.prepare_for_training()
     clock = Clock(60 * minutes, rate)
     model.callbacks.append(clock)
-    # far more epochs than there is time for: the clock ends it
     model.keras_model.fit = _silent(model.keras_model.fit)
+    # far more epochs than there is time for: the clock ends it
     model.train(images, labels, validation, augmenter=augmenter(seed), epochs=100_000, steps_per_epoch=STEPS_PER_EPOCH)
     took = time.monotonic() - clock.start
     print(f"{clock.steps} steps of {BATCH} patches of {PATCH} cubed, {took / clock.steps:.2f} s per step, {took:.0f} s")
@@ -145,7 +147,7 @@ if __name__ == "__main__":
     training.add_argument("--minutes", type=float, required=True)
     training.add_argument("--output", type=Path, required=True)
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--rate", type=float, default=3e-4, help="the highest learning rate; StarDist's default")
+    training.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate (StarDist: 3e-4)")
     predicting = commands.add_parser("predict")
     predicting.add_argument("--model", type=Path, required=True)
     predicting.add_argument("--images", type=Path, nargs="+", required=True)
