@@ -4,8 +4,9 @@
 
 Simulates the scene of unseen classes. One class is annotated, completely, in a ball that holds just so many of its
 particles; everything outside that ball is ignored (`prepare --labels --region`). Both networks go on from the given
-weights for the given time, and detect in tomograms of another seed. Thresholds stay those of the configs throughout.
-Two scores: *class F1* counts detections of the other classes as false, *F1, others ignored* does not count them.
+weights for the given time, and detect in tomograms of another seed, with thresholds that `calibrate` chooses on what
+is annotated; *shipped thresholds* is the class F1 with those of the configs. Two scores: *class F1* counts detections
+of the other classes as false, *F1, others ignored* does not count them.
 """
 
 from __future__ import annotations
@@ -158,12 +159,25 @@ def _run(network: str, dataset: Path, folder: Path, given: argparse.Namespace, s
     return time.perf_counter() - start
 
 
-def score(weights: Path, tests: Sequence[Path], given: argparse.Namespace, output: Path) -> dict[str, float]:
+def calibrate(weights: Path, dataset: Path, given: argparse.Namespace, output: Path) -> Path:
+    """Choose thresholds on the annotated particles, as a user would; returns the file."""
+    command = [sys.executable, "-m", "scripts", "calibrate", str(dataset), "--weights", str(weights), "--quiet"]
+    command += ["--output", str(output), "--section", "training"]  # all there is
+    command += ["--particle_diameter", str(given.particle_diameter)] if given.particle_diameter else []
+    command += ["--device", given.device] if given.device else []
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return output
+
+
+def score(
+    weights: Path, tests: Sequence[Path], given: argparse.Namespace, output: Path, thresholds: Path | None = None
+) -> dict[str, float]:
     """Detect in the test tomograms; returns both F1, precision, recall and average precision of the class."""
     options: dict[str, Any] = {"weights": str(weights), "output_dir": str(output), "overwrite": True, "report": False}
     options |= {"device": given.device} if given.device else {}
     options |= {"particle_diameter": given.particle_diameter} if given.particle_diameter else {}
-    detector = Detector({**options, "progress": False}, [given.config] if given.config else [])
+    overlays = [one for one in (given.config, thresholds) if one]
+    detector = Detector({**options, "progress": False}, overlays)
     pairs: dict[str, list] = {"class": [], "ignored": []}
     for folder in tests:
         found = detector(folder / "tomogram.mrc")
@@ -193,15 +207,18 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for count in given.counts:
         folder = given.output_dir / f"{given.name}_{count}"
-        weights, there = Path(given.weights).resolve(), 0
+        weights, there, thresholds = Path(given.weights).resolve(), 0, None
         start = time.perf_counter()
         if count:
             there = annotate(annotated, given.name, count, given.seed, folder)
             parts = [train(network, folder / "dataset", folder, given) for network in NETWORKS]
             weights = folder / "model.pt"
             join(str(parts[0]), str(parts[1]), str(weights), voxel_size=given.voxel_size)
+            thresholds = calibrate(weights, folder / "dataset", given, folder / "thresholds.json")
         minutes = (time.perf_counter() - start) / 60
-        rows.append({"annotated": there, **score(weights, tests, given, folder / "detections"), "minutes": minutes})
+        shipped = score(weights, tests, given, folder / "detections")
+        chosen = shipped if thresholds is None else score(weights, tests, given, folder / "detections", thresholds)
+        rows.append({"annotated": there, **chosen, "shipped thresholds": shipped["class F1"], "minutes": minutes})
         print(rows[-1], file=sys.stderr, flush=True)
         write_json(given.output_dir / "finetune.json", {"options": _plain(vars(given)), "rows": rows})
     return rows
