@@ -1,11 +1,8 @@
 """Rescale: a tomogram to the voxel size its networks were trained at, and their maps back to its own voxels.
 
 Both grids cover the same box: voxel i of n lies at the fraction (i + 0.5) / n of it, so nothing shifts on the way
-there and back. Filters are widened against aliasing where voxels get larger. Volumes are worked on a few planes at a
-time, so they may lie in a file, and the cut into slabs changes no value.
-
-Images are interpolated by Lanczos' kernel, which passes nearly all frequencies that both grids hold: a softer one would
-take half of the noise away, and show the networks a tomogram unlike those they know. Maps are interpolated linearly.
+there and back. Interpolation is torch's cubic one. Volumes are worked on a few planes at a time, so they may lie in a
+file, and the cut into slabs changes no value.
 """
 
 from __future__ import annotations
@@ -23,7 +20,9 @@ from custom_transforms.units import as_voxel_size_zyx
 __all__ = ["TOLERANCE", "model_shape", "rescale_volume", "rescaled_slabs"]
 
 TOLERANCE = 0.05  # voxel sizes that differ by less are left alone: particles of one kind differ as much
-LOBES = 4  # of Lanczos' kernel, on each side
+# An image is averaged where voxels get larger, so that its noise is not aliased. A map is sampled as it is: averaging,
+# or linear interpolation, would lower the peaks of small particles below a threshold chosen on the networks' voxels.
+ANTIALIAS = {"image": True, "map": False}
 PLANES = 8
 
 
@@ -70,7 +69,7 @@ def rescale_volume(volume: Any, shape_zyx: Sequence[int], kind: str = "image") -
     shape_zyx : sequence of 3 ints
         The new shape.
     kind : {"image", "map"}
-        Lanczos' interpolation, or linear, which never leaves the range of the values.
+        Averaged over the new voxels, or sampled at their centers. Both may leave the range of the values a little.
 
     Returns
     -------
@@ -93,46 +92,31 @@ def rescaled_slabs(
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
     """`rescale_volume`, a few planes at a time: yields first plane, last plane, and the planes between."""
     height, width = int(shape_zyx[1]), int(shape_zyx[2])
-    depth = _weights(int(volume.shape[0]), int(shape_zyx[0]), kind)
+    weights = _weights(int(volume.shape[0]), int(shape_zyx[0]), kind)
     ready: dict[int, torch.Tensor] = {}  # planes of the old volume with their new height and width
     for first in range(0, int(shape_zyx[0]), PLANES):
         last = min(first + PLANES, int(shape_zyx[0]))
-        used = np.flatnonzero(depth[first:last].any(axis=0))
+        used = np.flatnonzero(weights[first:last].any(axis=0))
         ready = {z: plane for z, plane in ready.items() if z >= used[0]}
         missing = [z for z in range(used[0], used[-1] + 1) if z not in ready]
         if missing:
             block = torch.as_tensor(volume[missing[0] : missing[-1] + 1]).float()
             if block.shape[1:] != (height, width):
-                block = _resize(block, height, width, kind)
+                block = interpolate(block[:, None], size=(height, width), mode="bicubic", antialias=ANTIALIAS[kind])[
+                    :, 0
+                ]
             ready.update(zip(missing, block, strict=True))
         planes = torch.zeros((last - first, height, width))
-        for row, target in zip(depth[first:last], planes, strict=True):
+        for row, target in zip(weights[first:last], planes, strict=True):
             for z in np.flatnonzero(row):  # one plane after the other: the same sums however the volume is cut
                 target.add_(ready[int(z)], alpha=float(row[z]))
         yield first, last, planes
 
 
-def _resize(planes: torch.Tensor, height: int, width: int, kind: str) -> torch.Tensor:
-    """Planes (n, Y, X) with another height and width."""
-    if kind == "map":
-        return interpolate(planes[:, None], size=(height, width), mode="bilinear", antialias=True)[:, 0]
-    rows, columns = (
-        torch.from_numpy(_weights(int(old), new, kind))
-        for old, new in zip(planes.shape[1:], (height, width), strict=True)
-    )
-    # one plane after the other: the same products however many there are
-    return torch.stack([rows @ plane @ columns.T for plane in planes])
-
-
 @lru_cache(maxsize=8)
 def _weights(old: int, new: int, kind: str) -> np.ndarray:
-    """Weights (new, old) of the interpolation along one axis; each row adds up to 1."""
+    """Weights (new, old) of torch's interpolation along one axis, read off by interpolating the unit matrix."""
     if old == new:
         return np.eye(old, dtype=np.float32)
-    if kind == "map":  # read off torch's, by interpolating the unit matrix
-        return interpolate(torch.eye(old)[None, None], size=(new, old), mode="bilinear", antialias=True)[0, 0].numpy()
-    wide = max(old / new, 1.0)
-    at = (np.arange(new)[:, None] + 0.5) * old / new - 0.5
-    distance = (at - np.arange(old)) / wide
-    weights = np.where(np.abs(distance) < LOBES, np.sinc(distance) * np.sinc(distance / LOBES), 0.0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    unit = torch.eye(old)[None, None]
+    return interpolate(unit, size=(new, old), mode="bicubic", antialias=ANTIALIAS[kind])[0, 0].numpy()

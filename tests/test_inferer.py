@@ -253,12 +253,24 @@ def test_rescaling_averages_where_voxels_grow_and_does_not_depend_on_slabs():
     small = rescale_volume(volume, (20, 15, 25))
     assert small.std() < 0.5, "noise averages out: nothing is aliased"
     stripes = torch.from_numpy(np.indices((40, 30, 50)).sum(axis=0) % 2 * 2.0 - 1)
-    assert rescale_volume(stripes, (20, 15, 25), "map").abs().max() < 0.2
+    assert rescale_volume(stripes, (20, 15, 25)).abs().max() < 0.2
     ramp = torch.arange(40.0)[:, None, None].expand(40, 30, 50)
     there_and_back = rescale_volume(rescale_volume(ramp, (52, 30, 61)), (40, 30, 50), "map")
     torch.testing.assert_close(there_and_back[3:-3], ramp[3:-3], atol=0.06, rtol=0)
     cut = [planes for _, _, planes in rescaled_slabs(volume.numpy(), (57, 15, 60))]
     assert torch.equal(torch.cat(cut), rescale_volume(volume, (57, 15, 60)))
+
+
+@pytest.mark.parametrize("shape", [(41, 51, 61), (27, 34, 41)])
+def test_the_peaks_of_a_map_keep_their_height_on_other_voxels(shape):
+    """Peaks of the smallest particles, 1.5 voxels wide: a threshold chosen on the networks' voxels holds on others."""
+    centers = np.random.default_rng(3).uniform(8, np.array([33, 41, 49]) - 8, (20, 3))
+    ratio = np.array((33, 41, 49)) / shape
+    for center in centers:
+        moved = rescale_volume(torch.from_numpy(gaussian((33, 41, 49), center, 1.5)), shape, "map").numpy()
+        axes = np.ogrid[tuple(slice(0, side) for side in shape)]
+        exact = sum((((i + 0.5) * r - 0.5 - c) / 1.5) ** 2 for i, r, c in zip(axes, ratio, center, strict=True))
+        assert abs(moved.max() - np.exp(-exact / 2).max()) < 0.03
 
 
 def test_voxel_sizes_within_five_percent_are_left_alone():
