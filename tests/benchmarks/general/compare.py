@@ -146,10 +146,9 @@ def score(samples: list[tuple[str, CalibrationSample]]) -> dict[str, Any]:
 
 def mask_dice(samples: list[tuple[str, CalibrationSample]]) -> float:
     """Dice of the mask at a probability of 0.5, pooled over all tomograms."""
-    both = sum(np.count_nonzero((one.probability > 0.5) & (one.labels > 0)) for _, one in samples)
-    return (
-        2 * both / sum(np.count_nonzero(one.probability > 0.5) + np.count_nonzero(one.labels > 0) for _, one in samples)
-    )
+    pairs = [(one.probability > 0.5, one.labels > 0) for _, one in samples]
+    both = sum(np.count_nonzero(found & true) for found, true in pairs)
+    return 2 * both / sum(np.count_nonzero(found) + np.count_nonzero(true) for found, true in pairs)
 
 
 def network_of(name: str, weights: Path) -> torch.nn.Module:
