@@ -89,6 +89,7 @@ def train(datalist: Path, minutes: float, output: Path, seed: int, rate: float) 
     config = Config3D(
         rays=Rays_GoldenSpiral(RAYS),
         grid=GRID,
+        unet_batch_norm=True,  # without, 387 steps left the probability the same everywhere
         train_patch_size=(PATCH,) * 3,
         train_batch_size=BATCH,
         train_learning_rate=rate,
