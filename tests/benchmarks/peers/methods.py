@@ -35,7 +35,7 @@ SPARSE = 4  # mean shift runs on every 4th voxel of a component of more than SPA
 SPARSE_FROM = 500
 STARDIST = Path(__file__).with_name("stardist3d.py")
 STARDIST_WEIGHTS = "weights_best.h5"  # in the model's folder
-STARDIST_PROB = 0.1  # instances below are not looked at
+STARDIST_PROB = 0.2  # instances below are not looked at
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def all_methods(
         ),
         "mean_shift": Method(
             find_mean_shift,
-            tuple({"mask_threshold": t, "bandwidth": b} for t in (0.5, 0.8) for b in (60.0, 90.0)),
+            tuple({"mask_threshold": t, "bandwidth": b} for t in (0.8, 0.9) for b in (60.0, 90.0)),
             dust,
             share,
         ),
@@ -279,7 +279,7 @@ def all_methods(
     if stardist is not None:
         methods["stardist"] = Method(
             StarDist(*stardist),
-            tuple({"nms": n, "center": c} for n in (0.3, 0.5) for c in ("point", "centroid")),
+            tuple({"nms": 0.4, "center": center} for center in ("point", "centroid")),  # its default
             tuple(np.round(np.arange(STARDIST_PROB, 0.91, 0.05), 2).tolist()),
         )
     if detector is not None:
