@@ -102,9 +102,7 @@ def rescaled_slabs(
         if missing:
             block = torch.as_tensor(volume[missing[0] : missing[-1] + 1]).float()
             if block.shape[1:] != (height, width):
-                block = interpolate(block[:, None], size=(height, width), mode="bicubic", antialias=ANTIALIAS[kind])[
-                    :, 0
-                ]
+                block = _resize(block, height, width, kind)
             ready.update(zip(missing, block, strict=True))
         planes = torch.zeros((last - first, height, width))
         for row, target in zip(weights[first:last], planes, strict=True):
@@ -113,10 +111,14 @@ def rescaled_slabs(
         yield first, last, planes
 
 
+def _resize(planes: torch.Tensor, height: int, width: int, kind: str) -> torch.Tensor:
+    """Planes (n, Y, X) with another height and width."""
+    return interpolate(planes[:, None], size=(height, width), mode="bicubic", antialias=ANTIALIAS[kind])[:, 0]
+
+
 @lru_cache(maxsize=8)
 def _weights(old: int, new: int, kind: str) -> np.ndarray:
     """Weights (new, old) of torch's interpolation along one axis, read off by interpolating the unit matrix."""
     if old == new:
         return np.eye(old, dtype=np.float32)
-    unit = torch.eye(old)[None, None]
-    return interpolate(unit, size=(new, old), mode="bicubic", antialias=ANTIALIAS[kind])[0, 0].numpy()
+    return _resize(torch.eye(old)[None], new, old, kind)[0].numpy()
