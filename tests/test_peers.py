@@ -130,7 +130,7 @@ def test_a_template_is_round_on_the_grid_of_the_tomogram():
 
 
 def test_what_stardist_wrote_comes_through_and_its_centers_are_points_or_centroids(stardist, sample):
-    grid = [{"nms": 0.3, "center": "point"}, {"nms": 0.3, "center": "centroid"}]
+    grid = [{"center": "point"}, {"center": "centroid"}]
     points, centroids = all_methods(None, [], stardist)["stardist"].find(sample[0], grid)
     assert points.score == pytest.approx([1.0, 0.9, 0.8, 0.7])
     assert (points.centers_zyx_vox == np.round(points.centers_zyx_vox)).all()

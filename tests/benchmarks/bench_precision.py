@@ -75,8 +75,9 @@ def ways_of(folder: Path, work: Path, device: str, kept: bool) -> Iterator[tuple
         moved, truth, size = resampled(volume, labels, size_zyx, factor)
         path = work / f"{folder.name}_{name.split()[0]}.mrc"
         write_mrc(path, moved, size)
-        for way, keep in (("rescaled", False), ("kept", True))[: 1 + kept]:
-            yield f"{name}, {way}", path, truth, {**model, "amp": False, "keep_voxel_size": keep}
+        yield f"{name}, rescaled", path, truth, {**model, "amp": False}
+        if kept:
+            yield f"{name}, kept", path, truth, {**model, "amp": False, "keep_voxel_size": True}
 
 
 def main(given: argparse.Namespace) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from custom_transforms.units import ParticleSizes
 from scripts.calibrate import CalibrationSample, choose_center_threshold
 from scripts.datalist import load_datalist
 from scripts.inferer import TomogramInferer
+from scripts.metrics import MaskDice
 from scripts.networks import load_weights
 from scripts.simulate.write import write_json
 
@@ -40,6 +41,11 @@ PARTICLE_DIAMETER, MIN_DISTANCE = 120.0, 40.0  # Å, those of the shipped settin
 VOLUME = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
 STRIDED = {"_target_": "UNet", **VOLUME, "channels": [32, 64, 128, 128], "strides": [2, 2, 2], "norm": "batch"}
 STRIDED["num_res_units"] = 2
+INTENSITY = ("RandScaleIntensityd", "RandShiftIntensityd", "RandGaussianSmoothd", "RandGaussianNoised")
+ZOOM = {"_target_": "RandZoomd", "keys": ["image", "center"], "prob": 0.5, "min_zoom": 0.85, "max_zoom": 1.15}
+ZOOM |= {"mode": ["trilinear", "trilinear"], "padding_mode": "reflect"}
+CENTER = json.loads((CONFIGS / "train_center.json").read_text(encoding="utf-8"))
+TRANSFORMS = CENTER["train"]["random_transforms"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "distance": {"center_target": "distance"},
@@ -56,18 +62,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "strided": {"network_def": STRIDED},
     "patch48": {"patch_size": [48, 48, 48], "batch_size": 5},
     "patch80": {"patch_size": [80, 80, 80], "batch_size": 1},
-    "no_intensity": {"train#random_transforms": "no_intensity"},
+    "no_intensity": {"train#random_transforms": [one for one in TRANSFORMS if one["_target_"] not in INTENSITY]},
     "wedge": {"wedge_probability": 0.3},
     "amplitude": {"amplitude_probability": 0.3},
-    "scale": {"train#random_transforms": "scale"},
+    "scale": {"train#random_transforms": [*TRANSFORMS[:-1], ZOOM, TRANSFORMS[-1]]},
     "joint": {},
     "mask": {},
 }
 CONFIGS_OF = {"mask": ["train_mask.json"], "joint": ["train_center.json", "train_joint.json"]}
 CENTER_ONLY = ("particle_diameter", "center_sigma_max")
-INTENSITY = ("RandScaleIntensityd", "RandShiftIntensityd", "RandGaussianSmoothd", "RandGaussianNoised")
-ZOOM = {"_target_": "RandZoomd", "keys": ["image", "center"], "prob": 0.5, "min_zoom": 0.85, "max_zoom": 1.15}
-ZOOM |= {"mode": ["trilinear", "trilinear"], "padding_mode": "reflect"}
 
 
 def configs_of(name: str) -> list[str]:
@@ -82,15 +85,9 @@ def train(name: str, folder: Path, output: Path, steps: int, seed: int) -> float
         values = {key: value for key, value in values.items() if key not in CENTER_ONLY}
     if "network_def" in values:  # as a whole
         values.pop("network_def#features")
-    config = ConfigParser.load_config_files(configs_of(name))
-    transforms = config["train"]["random_transforms"]
-    if values.get("train#random_transforms") == "no_intensity":
-        values["train#random_transforms"] = [one for one in transforms if one["_target_"] not in INTENSITY]
-    elif values.get("train#random_transforms") == "scale":
-        values["train#random_transforms"] = [*transforms[:-1], ZOOM, transforms[-1]]
     items = len(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["training"])
     values |= {"dataset_dir": str(folder), "output_dir": str(output), "epochs": 1, "seed": seed, "progress": False}
-    values["crops_per_tomogram"] = math.ceil(steps * values.get("batch_size", config["batch_size"]) / items)
+    values["crops_per_tomogram"] = math.ceil(steps * values.get("batch_size", CENTER["batch_size"]) / items)
     values |= {"val_region": [48, 64, 64], "val_tile": [48, 64, 64]}  # of no interest: the last weights are scored
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(configs_of(name))]
     command += ["--bundle_root", str(ROOT)]
@@ -118,13 +115,13 @@ def maps(
         for one in load:
             data = one(data)
         with torch.inference_mode():
-            found = np.asarray(inferer(data["image"][None], network)[0])
+            found = inferer(data["image"][None], network)[0]
         labels = np.asarray(data["label"])[0].astype(np.int32)
         size = np.asarray(data["image"].meta["voxel_size_zyx"], float)
         samples.append(
             (
                 Path(item["image"]).parts[-3],
-                CalibrationSample(1 / (1 + np.exp(-found[0])), found[-1], labels, size),
+                CalibrationSample(np.asarray(found[0].sigmoid()), np.asarray(found[-1]), labels, size),
             )
         )
     return samples
@@ -146,9 +143,10 @@ def score(samples: list[tuple[str, CalibrationSample]]) -> dict[str, Any]:
 
 def mask_dice(samples: list[tuple[str, CalibrationSample]]) -> float:
     """Dice of the mask at a probability of 0.5, pooled over all tomograms."""
-    pairs = [(one.probability > 0.5, one.labels > 0) for _, one in samples]
-    both = sum(np.count_nonzero(found & true) for found, true in pairs)
-    return 2 * both / sum(np.count_nonzero(found) + np.count_nonzero(true) for found, true in pairs)
+    metric = MaskDice(logits=False)
+    for _, one in samples:
+        metric(*(torch.as_tensor(volume)[None, None] for volume in (one.probability, one.labels)))
+    return float(metric.aggregate())
 
 
 def network_of(name: str, weights: Path) -> torch.nn.Module:

@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 
 from bundle.join import join
-from custom_transforms.atomic import atomic_path
 from custom_transforms.io import read_tomogram, write_instances, write_mrc
 from scripts.detector import Detector
 from scripts.evaluate import evaluate_sides
@@ -33,6 +32,7 @@ from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.particles.particle_list import ParticleList
 from scripts.simulate.simulate import simulate
+from scripts.simulate.write import write_json
 
 ROOT = Path(__file__).parents[3]
 SCENE = Path(__file__).with_name("scenes") / "test_unseen.json"
@@ -222,12 +222,6 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         print(rows[-1], file=sys.stderr, flush=True)
         write_json(given.output_dir / "finetune.json", {"options": _plain(vars(given)), "rows": rows})
     return rows
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write what is known so far."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -17,18 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from custom_transforms.chain import detect_instances
-from custom_transforms.io import read_tomogram
 from scripts.calibrate import CalibrationSample
+from scripts.commands import samples
 from scripts.datalist import load_datalist
 from scripts.detector import Detector
 from scripts.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
-from tests.benchmarks.peers.methods import Found
+from tests.benchmarks.peers.methods import found_in
 
 MASK_GRID = (0.2, 0.3, 0.4, 0.5)
 SIZE_GRID = (8_000, 16_000, 25_000, 40_000)  # cubic Å
@@ -36,28 +35,14 @@ CENTER_STEPS = (-0.06, -0.03, 0.0, 0.03)  # added to the threshold of calibrate
 TIE = 0.002
 
 
-def maps_of(folder: Path, weights: Path, config: Path) -> list[CalibrationSample]:
-    """Maps and truth of every validation tomogram."""
-    detector = Detector({"weights": str(weights), "progress": False}, [config])
-    samples = []
-    for item in tqdm(load_datalist(folder, "validation"), desc="validation", unit="tomogram"):
-        data = detector.split(detector.predict({"image": item["image"], "contrast": item["contrast"]}))
-        size = np.asarray(data["image"].meta["voxel_size_zyx"], float)
-        labels = np.asarray(read_tomogram(item["label"], check="labels")[0]).astype(np.int32)
-        probability, center_map = (np.asarray(data[key])[0].astype(np.float32) for key in ("probability", "center_map"))
-        samples.append(CalibrationSample(probability, center_map, labels, size))
-    return samples
-
-
-def score(samples: Sequence[CalibrationSample], settings: dict[str, Any]) -> dict[str, float]:
+def score(maps: Sequence[CalibrationSample], settings: dict[str, Any]) -> dict[str, float]:
     """Pooled F1 of centers and panoptic quality of the chain with these settings."""
     given = {k: v for k, v in settings.items() if not k.startswith("_") and k != "voxel_size_model"}
     pairs = []
-    for number, one in enumerate(samples):
+    for number, one in enumerate(maps):
         labels, table = detect_instances(one.probability, one.center_map, one.voxel_size_zyx, **given)
-        table = table[table["label"] > 0].sort_values("label")
-        found = Found(table[["z_vox", "y_vox", "x_vox"]].to_numpy(float), table["score"].to_numpy(float), labels)
-        pairs.append((str(number), found.side(one.voxel_size_zyx), Side(one.labels, voxel_size_zyx=one.voxel_size_zyx)))
+        found = found_in(table, labels).side(one.voxel_size_zyx)
+        pairs.append((str(number), found, Side(one.labels, voxel_size_zyx=one.voxel_size_zyx)))
     pooled = evaluate_sides(pairs, bootstrap=0)["pooled"]
     points = {name: pooled["points"][name] for name in ("f1", "precision", "recall")}
     return {**points, "panoptic_quality": pooled["volume"]["panoptic_quality"]}
@@ -66,12 +51,14 @@ def score(samples: Sequence[CalibrationSample], settings: dict[str, Any]) -> dic
 def main(folder: Path, weights: Path, config: Path, output: Path) -> None:
     """Try the grid, print every row, write the best."""
     base = json.loads(config.read_text(encoding="utf-8"))
-    samples = maps_of(folder, weights, config)
+    detector = Detector({"weights": str(weights), "progress": False}, [config])
+    items = load_datalist(folder, "validation")
+    maps = list(tqdm(samples(detector, items), desc="validation", unit="tomogram", total=len(items)))
     rows = []
     for mask, size, step in tqdm(list(itertools.product(MASK_GRID, SIZE_GRID, CENTER_STEPS)), desc="settings"):
         values = {"mask_threshold": mask, "min_size": size}
         values["center_threshold"] = round(base["center_threshold"] + step, 4)
-        rows.append({**values, **score(samples, {**base, **values})})
+        rows.append({**values, **score(maps, {**base, **values})})
     best = max(row["f1"] for row in rows)
     chosen = max((row for row in rows if row["f1"] >= best - TIE), key=lambda row: row["panoptic_quality"])
     for row in sorted(rows, key=lambda row: -row["f1"])[:12]:

@@ -253,7 +253,7 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=Path, help="thresholds from `python -m scripts calibrate`, for ours")
     parser.add_argument("--output", type=Path, default=Path("runs/peers/scores.json"))
     parser.add_argument("--scenes", nargs="+", default=list(TEST), choices=TEST)
-    parser.add_argument("--methods", nargs="+", default=list(NAMES[:-1]), choices=NAMES, help="all but stardist")
+    parser.add_argument("--methods", nargs="+", default=[name for name in NAMES if name != "stardist"], choices=NAMES)
     parser.add_argument("--overwrite", action="store_true", help="do the methods asked for again")
     parser.add_argument("--stardist_python", type=Path, help="the Python of an environment with StarDist")
     parser.add_argument("--stardist_model", type=Path, help="the folder that train_stardist.py made")

@@ -90,6 +90,12 @@ class Method:
     network_share: float = 0.0
 
 
+def found_in(table: pd.DataFrame, labels: np.ndarray) -> Found:
+    """What the chain hands over: the particles of its table that have a label in the volume (Z, Y, X)."""
+    table = table[table["label"] > 0].sort_values("label")
+    return Found(table[["z_vox", "y_vox", "x_vox"]].to_numpy(float), table["score"].to_numpy(float), labels)
+
+
 class Ours:
     """The post-processing of `detect`, with the settings it has."""
 
@@ -101,10 +107,7 @@ class Ours:
             data = dict(volume.data)
             for step in self.steps:
                 data = step(data)
-            table = data["particles"]
-            table = table[table["label"] > 0].sort_values("label")
-            labels = np.asarray(data["instances"])[0]
-            yield Found(table[["z_vox", "y_vox", "x_vox"]].to_numpy(float), table["score"].to_numpy(float), labels)
+            yield found_in(data["particles"], np.asarray(data["instances"])[0])
 
 
 def find_blobs(volume: Volume, grid: Sequence[Params]) -> Iterator[Found]:
@@ -211,24 +214,21 @@ class StarDist:
         self.python, self.model = python, model
 
     def __call__(self, volume: Volume, grid: Sequence[Params]) -> Iterator[Found]:
-        """The points that StarDist names, or the centroids of what it draws; predicted once for equal ``nms``."""
-        ready: dict[float, Found] = {}
+        """The points that StarDist names, or the centroids of what it draws."""
+        found = self.predict(volume.array("image"))
         for params in grid:
-            nms = params["nms"]
-            if nms not in ready:
-                ready = {nms: self.predict(volume.array("image"), nms)}
-            found = ready[nms]
             if params["center"] == "centroid":
                 drawn = _by_label(np.asarray(found.labels), volume.voxel_size_zyx)
-                found = replace(found, centers_zyx_vox=drawn.centers_zyx_vox)
-            yield found
+                yield replace(found, centers_zyx_vox=drawn.centers_zyx_vox)
+            else:
+                yield found
 
-    def predict(self, image: np.ndarray, nms: float) -> Found:
+    def predict(self, image: np.ndarray) -> Found:
         """Every instance that is likelier than `STARDIST_PROB`; its score is StarDist's probability."""
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder, "image.npy"), image)
             command = [str(self.python), str(STARDIST), "predict", "--model", str(self.model), "--output", folder]
-            command += ["--images", f"{folder}/image.npy", "--prob", str(STARDIST_PROB), "--nms", str(nms)]
+            command += ["--images", f"{folder}/image.npy", "--prob", str(STARDIST_PROB)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(
@@ -279,7 +279,7 @@ def all_methods(
     if stardist is not None:
         methods["stardist"] = Method(
             StarDist(*stardist),
-            tuple({"nms": 0.4, "center": center} for center in ("point", "centroid")),  # its default
+            tuple({"center": center} for center in ("point", "centroid")),
             tuple(np.round(np.arange(STARDIST_PROB, 0.91, 0.05), 2).tolist()),
         )
     if detector is not None:

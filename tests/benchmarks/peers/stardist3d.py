@@ -1,7 +1,7 @@
 """Train StarDist 3D and predict with it; run by the Python of StarDist's own environment, so without this project.
 
     python stardist3d.py train --datalist volumes.json --minutes 20 --output MODEL
-    python stardist3d.py predict --model MODEL --images a.npy b.npy --output FOLDER --prob 0.1 --nms 0.3
+    python stardist3d.py predict --model MODEL --images a.npy b.npy --output FOLDER --prob 0.2
 
 Images are .npy (Z, Y, X), protein bright and z-scored; labels .npy, 0 is background. ``volumes.json`` lists pairs
 ``{"image": ..., "label": ...}``, relative to its folder, under "training" and "validation". Threads: OMP_NUM_THREADS.
@@ -153,8 +153,8 @@ if __name__ == "__main__":
     predicting.add_argument("--model", type=Path, required=True)
     predicting.add_argument("--images", type=Path, nargs="+", required=True)
     predicting.add_argument("--output", type=Path, required=True)
-    predicting.add_argument("--prob", type=float, default=0.1)
-    predicting.add_argument("--nms", type=float, default=0.3)
+    predicting.add_argument("--prob", type=float, default=0.2)
+    predicting.add_argument("--nms", type=float, default=0.4)
     given = vars(parser.parse_args())
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # TensorFlow does not look at it; 0: as many as it likes
     tf.config.threading.set_intra_op_parallelism_threads(threads)
