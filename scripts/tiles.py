@@ -64,9 +64,11 @@ class TileGrid:
             step = tile if tile == size else max(int(tile * (1 - overlap)), 1)
             self.starts.append([int(one[0].start) for one in dense_patch_slices((int(size),), (tile,), (step,))])
         self.wanted = np.ones([len(starts) for starts in self.starts], dtype=bool)
-        # numpy: for additions this small, torch's threads cost more than they save
-        self._importance = compute_importance_map(self.tile, mode=mode).numpy()
         self._device = torch.device(device)
+        importance = compute_importance_map(self.tile, mode=mode)
+        # numpy on a CPU: for additions this small, torch's threads cost more than they save. On a GPU there: at 464 x
+        # 928 x 928 the weights of all kinds of tiles take half a second on a CPU, while the GPU waits.
+        self._importance: Any = importance.numpy() if self._device.type == "cpu" else importance.to(self._device)
         self._cache: dict[tuple, torch.Tensor] = {}
 
     def start(self, index: Sequence[int]) -> tuple[int, int, int]:
@@ -84,12 +86,12 @@ class TileGrid:
         if offsets not in self._cache:
             if len(self._cache) >= CACHED_WEIGHTS:
                 self._cache.clear()
-            self._cache[offsets] = torch.from_numpy(self._importance / self._total(offsets)).to(self._device)
+            self._cache[offsets] = torch.as_tensor(self._importance / self._total(offsets))
         return self._cache[offsets]
 
     def uncovered(self, index: tuple[int, int, int]) -> torch.Tensor:
         """Voxels of a tile that no wanted tile covers, (Z, Y, X) bool."""
-        return torch.from_numpy(self._total(self._wanted_neighbors(index)) == 0)
+        return torch.as_tensor(self._total(self._wanted_neighbors(index)) == 0)
 
     def _wanted_neighbors(self, index: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
         """Offsets, in voxels, of the wanted tiles that overlap a tile, itself among them if it is wanted."""
@@ -99,8 +101,9 @@ class TileGrid:
         found = product(*near)
         return tuple(tuple(offset for _, offset in one) for one in found if self.wanted[tuple(k for k, _ in one)])
 
-    def _total(self, offsets: tuple[tuple[int, ...], ...]) -> np.ndarray:
-        total = np.zeros_like(self._importance)
+    def _total(self, offsets: tuple[tuple[int, ...], ...]) -> Any:
+        """The weights of these tiles added up, where the importance is: an array, or a tensor on the GPU."""
+        total = 0 * self._importance
         for offset in offsets:
             here = tuple(slice(max(o, 0), t + min(o, 0)) for o, t in zip(offset, self.tile, strict=True))
             there = tuple(slice(max(-o, 0), t + min(-o, 0)) for o, t in zip(offset, self.tile, strict=True))

@@ -59,8 +59,11 @@ def test_one_tile_equals_many_tiles_away_from_their_borders(image):
     torch.testing.assert_close(whole[..., inner], tiled[..., inner], rtol=1e-5, atol=1e-5)
 
 
-def test_weights_sum_to_one_wherever_a_tile_is_wanted():
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_weights_sum_to_one_wherever_a_tile_is_wanted(as_on_a_gpu):
     grid = TileGrid((20, 30, 26), (12, 12, 12), 0.4)
+    if as_on_a_gpu:  # where the weights are computed as tensors
+        grid._importance = torch.from_numpy(grid._importance)
     grid.wanted[0, 1, :] = False
     grid.wanted[1, 0, 1:] = False
     total, uncovered = torch.zeros(20, 30, 26), torch.zeros(20, 30, 26, dtype=torch.bool)
