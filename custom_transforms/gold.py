@@ -62,9 +62,7 @@ def gold_beads(
         if label <= 0 or not highest[label] >= middle + deviations * spread:
             continue
         peak = np.array(np.unravel_index(where[label], image.shape))
-        first = np.maximum(peak - reach, 0)
-        window = tuple(slice(a, b) for a, b in zip(first, peak + reach + 1, strict=True))
-        result[row] = _is_bead(image[window] - middle, tuple(peak - first), sizes, diameters, deviations * spread)
+        result[row] = _is_bead(image, peak, middle, reach, sizes, diameters, deviations * spread)
     return result
 
 
@@ -90,12 +88,27 @@ def _raise(highest, where, labels, values, offset):
 
 
 def _is_bead(
-    window: np.ndarray, peak: tuple[int, ...], sizes: np.ndarray, diameters: tuple[float, float], lowest: float
-) -> bool:
-    """Judge the connected voxels above half the peak; ``window`` has the background taken off."""
-    height = float(window[peak])
-    parts, _ = ndimage.label(window > height / 2)
-    bead = parts == parts[peak]
-    diameter = float((bead.sum() * sizes.prod() * 6 / np.pi) ** (1 / 3))
-    mean = float(window[bead].mean())
-    return diameters[0] <= diameter <= diameters[1] and mean >= lowest and mean >= GOLD_FLATNESS * height
+    image: Any, peak: np.ndarray, middle: float, reach: np.ndarray, sizes: np.ndarray,
+    diameters: tuple[float, float], lowest: float,
+) -> bool:  # fmt: skip
+    """Judge the connected voxels above half the peak, which are looked for ``reach`` voxels around it.
+
+    Most beads and particles are small: the window grows until it holds all of them, or already too many.
+    """
+    shape = np.array(image.shape)
+    near = np.maximum(reach // 4, 1)
+    while True:
+        first, last = np.maximum(peak - near, 0), np.minimum(peak + near + 1, shape)
+        window = image[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] - middle
+        height = float(window[tuple(peak - first)])
+        parts, _ = ndimage.label(window > height / 2)
+        inside = parts == parts[tuple(peak - first)]
+        diameter = float((inside.sum() * sizes.prod() * 6 / np.pi) ** (1 / 3))
+        if diameter > diameters[1]:
+            return False
+        ends = np.array([[inside.take(i, axis).any() for i in (0, -1)] for axis in range(3)])
+        cut = ends & np.stack([first > 0, last < shape], 1)
+        if (near >= reach).all() or not cut.any():
+            mean = float(window[inside].mean())
+            return diameter >= diameters[0] and mean >= lowest and mean >= GOLD_FLATNESS * height
+        near = np.minimum(2 * near, reach)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
+from scipy.ndimage import gaussian_filter, label
 
 from custom_transforms.filters import (
     ExcludeParticlesd,
@@ -16,6 +17,7 @@ from custom_transforms.filters import (
     FlagGoldd,
     distances_to_segmentation,
 )
+from custom_transforms.gold import GOLD_FLATNESS, gold_beads
 from custom_transforms.instances import PARTICLE_COLUMNS
 from custom_transforms.io import write_instances, write_mrc
 from custom_transforms.particle_table import measure_particles
@@ -163,6 +165,33 @@ def test_gold_is_flagged_and_protein_is_not():
     by_slices = [Sliced(np.asarray(before[key])[0]) for key in ("image", "instances")]
     flagged = FlagGoldd(diameters=(30, 150)).flagged(before["particles"], *by_slices, VOXEL)
     pd.testing.assert_frame_equal(flagged, after["particles"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gold_in_a_growing_window_is_gold_in_a_whole_one(seed):
+    rng = np.random.default_rng(seed)
+    image = gaussian_filter(rng.normal(0, 1, SHAPE), 1.5) * 4
+    for center, radius in zip(rng.uniform(0, SHAPE, (14, 3)), rng.uniform(0.5, 8, 14), strict=True):
+        image[ball(center, radius)] += 12
+    labels, count = label(image > 5)
+    table = pd.DataFrame({"label": np.arange(1, count + 1)})
+    diameters, deviations, reach = (30.0, 120.0), 6.0, 12
+
+    def plain(number):
+        peak = np.array(np.unravel_index(np.argmax(np.where(labels == number, image, -np.inf)), SHAPE))
+        first = np.maximum(peak - reach, 0)
+        window = image[tuple(slice(a, b + reach + 1) for a, b in zip(first, peak, strict=True))] - middle
+        parts, _ = label(window > window[tuple(peak - first)] / 2)
+        bead = parts == parts[tuple(peak - first)]
+        mean, diameter = window[bead].mean(), np.cbrt(bead.sum() * 1000 * 6 / np.pi)
+        flat = mean >= GOLD_FLATNESS * window[tuple(peak - first)]
+        return 30 <= diameter <= 120 and mean >= deviations * spread and flat
+
+    middle = np.median(image)
+    spread = 1.4826 * np.median(np.abs(image - middle))
+    expected = np.array([plain(number) for number in table["label"]])
+    assert expected.any() and not expected.all()
+    np.testing.assert_array_equal(gold_beads(image, labels, table, VOXEL, diameters, deviations), expected)
 
 
 class Sliced:
