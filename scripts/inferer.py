@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -246,10 +247,16 @@ class TomogramInferer(Inferer):
                     maps, first, end = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
                 inside = region if region is not None and tuple(region.shape) == shape else None
                 if ahead:  # the GPU goes on with the next layer while this one is handed over
-                    arriving = self._planes(*to_host(maps, self.map_dtype), first, end, inside)
+                    # the last one in parts as deep as the others: memory for the copies is dear, and used again
+                    depth = grid.starts[0][1] if len(grid.starts[0]) > 1 else end - first
+                    arriving = [
+                        self._planes(*to_host(maps[:, a - first : a - first + depth], self.map_dtype), a,
+                                     min(a + depth, end), inside)
+                        for a in range(first, end, depth)
+                    ]  # fmt: skip
                     slab.move(last - z)
                     yield from waiting
-                    waiting = arriving
+                    waiting = chain.from_iterable(arriving)
                 else:
                     yield from self._planes(maps, None, first, end, inside)
                     slab.move(last - z)

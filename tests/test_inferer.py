@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +181,24 @@ def test_tiles_blended_on_a_gpu_equal_those_blended_on_the_cpu(image, map_dtype,
         TomogramInferer(sw_batch_size=3, sw_device="cuda", **options)(image, Blur()), on_gpu, rtol=0, atol=0
     )
     torch.testing.assert_close(TomogramInferer(sw_device="cpu", sw_batch_size=3, **options)(image, Blur()), on_gpu)
+
+
+@pytest.mark.parametrize("tile", [(8, 24, 20), (24, 24, 20)])
+@pytest.mark.parametrize("map_dtype", ["float16", "float32"])
+def test_handing_over_a_layer_during_the_next_loses_nothing(image, tile, map_dtype, monkeypatch):
+    """The order of events as on a GPU, on the CPU: layers leave as copies, the deeper last one in parts."""
+    options = {"roi_size": tile, "amp": False, "map_dtype": map_dtype}
+    plain = TomogramInferer(**options)(image, Blur())
+    depths = []
+
+    def copied(maps, dtype):
+        depths.append(maps.shape[1])
+        return maps.to(dtype, copy=True), SimpleNamespace(synchronize=lambda: None)
+
+    monkeypatch.setattr("scripts.inferer.blends_on", lambda *_: True)
+    monkeypatch.setattr("scripts.inferer.to_host", copied)
+    torch.testing.assert_close(TomogramInferer(**options)(image, Blur()), plain, rtol=0, atol=0)
+    assert sum(depths) == image.shape[2] and max(depths) == depths[0]
 
 
 def test_maps_rounded_to_half_precision_differ_by_its_rounding_alone(image):

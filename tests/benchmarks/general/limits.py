@@ -7,8 +7,8 @@ Each tomogram is simulated again, with and without its particles, noise aside. F
 (missing wedge, contrast transfer, reconstruction) and the spectrum of all that is not a particle (noise, solvent,
 clutter, lipid), and from these the signal-to-noise ratio d' of a matched filter that knows the particle's form and
 orientation: d' ^ 2 is the sum over frequencies of the particle's power over that of the rest. No linear detector does
-better on a particle that stands alone. One that has to search a million voxels in thousands of orientations needs d'
-of about 6 to keep false particles rare; neighbours come on top, and so does the place, right to half a radius.
+better on a particle that stands alone. One that has to search a million voxels in many orientations needs a d' of 5
+to 6 to keep false particles rare; neighbours come on top, and so does the place, right to half a radius.
 """
 
 from __future__ import annotations
