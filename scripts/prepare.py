@@ -14,7 +14,7 @@ from custom_transforms.io import read_tomogram
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
 from scripts.datalist import is_tomogram
-from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.context import TomogramContext
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare_copick import config_of, project_radii
 from scripts.prepare_dataset import (
@@ -31,15 +31,15 @@ from scripts.prepare_inputs import (
     TomogramInput,
     check_fractions,
     check_length,
-    expand_tomograms,
     match_particles,
     number_classes,
     per_tomogram,
     read_list,
-    read_region,
     read_shape_specs,
+    tomogram_inputs,
 )
 from scripts.prepare_labels import LabelOptions, Prepared, label_particles, labels_as_given
+from scripts.prepare_volume import read_region
 from scripts.resample import Grid, resample_grid
 
 __all__ = ["prepare"]
@@ -66,6 +66,7 @@ def prepare(
     ignore_shell: float = 0.0,
     merge_duplicates: bool = False,
     recenter: float = 0.0,
+    recenter_on: str | None = None,
     contrast: str = "dark",
     validation: str | None = None,
     test: str | None = None,
@@ -121,6 +122,8 @@ def prepare(
         Keep one of two particles closer than a third of their radius (the higher score).
     recenter : float
         Move each particle by up to this many Å to where the density agrees best with its class's average.
+    recenter_on : str
+        Lists of detections, with {name} in their path: --recenter moves each particle to the nearest of these instead.
     contrast : str
         'dark' (raw tomograms: protein dark) or 'bright'.
     validation : str
@@ -146,6 +149,10 @@ def prepare(
     check_length("radius", radius, "above 0")
     check_length("ignore_shell", ignore_shell)
     check_length("recenter", recenter)
+    if recenter_on is not None and (not recenter or particles is None):
+        raise ValueError(
+            "--recenter_on: expected --particles, which move, and --recenter, by how many Å at most. Give both."
+        )
     check_fractions(validation_fraction, test_fraction)
     folder = Path(output_dir)
     if (folder / "dataset.json").exists() and not overwrite:
@@ -160,7 +167,7 @@ def prepare(
     elif particles is not None:
         specs = read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert)
     job = _Job(
-        inputs=_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, binning),
+        inputs=tomogram_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, binning),
         particles=particles,
         labels=labels,
         specs=specs,
@@ -169,6 +176,7 @@ def prepare(
         binning=float(binning),
         tomograms_star=tomograms_star,
         region=region,
+        recenter_on=recenter_on,
         voxel_size=voxel_size,
         contrast=contrast,
         quiet=quiet,
@@ -197,6 +205,7 @@ class _Job:
     binning: float
     tomograms_star: str | None
     region: str | None
+    recenter_on: str | None
     voxel_size: float | None
     contrast: str
     quiet: bool
@@ -210,13 +219,20 @@ class _Job:
         for one in self.inputs:
             if one.path is not None and not is_tomogram(one.path):
                 raise FileNotFoundError(f"{one.path}: no such tomogram. Check the path.")
+        lists = self.recenter_on
+        if lists is not None and len(self.inputs) > 1 and "{name}" not in lists and not is_copick(lists):
+            raise ValueError(
+                f"--recenter_on {lists}: expected {{name}} in the path, as there are {len(self.inputs)} tomograms. "
+                "Detections are a list for each: 'detections/{name}/{name}_particles.csv'."
+            )
         self.files()
 
     def files(self) -> list[Path]:
         """Every file that is read; FileNotFoundError if a list, labels, region or template is missing."""
         region = self.region if self.region and ":" not in self.region else None
         found = [one.path for one in self.inputs]
-        found += [per_tomogram(p, one.name) for p in (self.particles, self.labels, region) for one in self.inputs]
+        patterns = (self.particles, self.labels, region, self.recenter_on)
+        found += [per_tomogram(pattern, one.name) for pattern in patterns for one in self.inputs]
         found += [Path(spec["mask"]) for spec in (self.specs.specs.values() if self.specs else ()) if "mask" in spec]
         return [config_of(path) if is_copick(path) else path for path in found if path is not None]
 
@@ -245,41 +261,19 @@ class _Job:
             self.notes += notes
         return particles.select(self._rows[one.name])
 
+    def detections_of(self, one: TomogramInput, size_zyx: tuple[int, int, int], voxel: np.ndarray) -> np.ndarray | None:
+        """Centers (x, y, z) to recenter on, Å of that tomogram; None where the density decides."""
+        path = per_tomogram(self.recenter_on, one.name)
+        if path is None:
+            return None
+        context = TomogramContext.from_options(voxel_size=voxel, size_zyx=size_zyx)
+        return read_list(path, None, context).centers_xyz_angstrom
+
     def _number_classes(self, particles: ParticleList) -> None:
         names = self.specs.class_names if self.specs else {}
         numbered = all(key.isdecimal() for key in names)
         wanted = {name: int(key) for key, name in names.items()} if numbered else {}
         self.classes.update(number_classes(set(map(str, particles.class_name)), self.classes, wanted))
-
-
-def _inputs(
-    tomograms: tuple[str, ...],
-    shape: tuple[int, int, int] | None,
-    tomogram_voxel_size: float | None,
-    voxel_size: float | None,
-    particles: str | None,
-    binning: float,
-) -> list[TomogramInput]:
-    if tomograms:
-        found = [one for given in tomograms for one in expand_tomograms(given)]
-        names = [tomogram_base_name(str(path)) for path, _ in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
-        return [
-            TomogramInput(name, path, voxel_size=tomogram_voxel_size or own)
-            for name, (path, own) in zip(names, found, strict=True)
-        ]
-    size = tomogram_voxel_size or voxel_size
-    if shape is None or size is None or particles is None or "{name}" in particles:
-        raise ValueError(
-            "give tomogram files; or, for labels alone, --particles LIST with --shape 200,512,512 and --voxel_size 10."
-        )
-    if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
-        raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
-    context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
-    listed = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
-    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in listed]
 
 
 def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
@@ -316,6 +310,7 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
             "shapes": job.specs.specs if job.specs else None,
             "binning": job.binning,
             "region": job.region,
+            "recenter_on": job.recenter_on,
             "voxel_size": job.voxel_size,
             **vars(job.options),
         },
@@ -344,7 +339,7 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
     volume, size, voxel, metadata = one.read()
     grid = resample_grid(size, voxel, job.voxel_size)
     image = volume if volume is None or grid.is_same else grid.resample(volume)
-    region = None if job.region is None else _picked(grid, read_region(job.region, one.name, size))
+    region = None if job.region is None else grid.pick(read_region(job.region, one.name, size))
     if job.labels is not None:
         prepared = _given_labels(job, one, grid, region)
     else:
@@ -366,6 +361,7 @@ def _painted(
 ) -> Prepared:
     particles = job.particles_of(one, size, voxel)
     particles = particles.with_centers(grid.move_centers(particles.centers_xyz_angstrom))
+    detections = job.detections_of(one, size, voxel)
     if job.specs is None:
         raise ValueError("give the particles' shape.")
     bar = tqdm(
@@ -385,6 +381,7 @@ def _painted(
             job.options,
             volume=image,
             region=region,
+            detections=None if detections is None else grid.move_centers(detections),
             progress=bar.update,
         )
 
@@ -394,9 +391,4 @@ def _given_labels(job: _Job, one: TomogramInput, grid: Grid, region: np.ndarray 
     volume, _ = read_tomogram(str(path), check="labels")
     if volume.shape != grid.old_size_zyx:
         raise ValueError(f"{path}: expected labels of the tomogram's shape {grid.old_size_zyx}, got {volume.shape}.")
-    return labels_as_given(_picked(grid, volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)
-
-
-def _picked(grid: Grid, volume: np.ndarray) -> np.ndarray:
-    """Labels or a mask on the grid; where it stays the same, no copy."""
-    return volume if grid.is_same else grid.pick(volume)
+    return labels_as_given(grid.pick(volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)

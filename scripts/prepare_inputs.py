@@ -6,7 +6,6 @@ import glob
 import itertools
 import json
 import math
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +33,8 @@ __all__ = [
     "number_classes",
     "per_tomogram",
     "read_list",
-    "read_region",
     "read_shape_specs",
+    "tomogram_inputs",
 ]
 
 _SPEC_KEYS = {"radius", "mask", "density", "voxel_size", "threshold", "invert", "name"}
@@ -105,6 +104,37 @@ def expand_tomograms(given: str) -> list[tuple[Path, float | None]]:
     if not found:
         raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(VOLUME_SUFFIXES)}). Check the path.")
     return [(one, None) for one in found]
+
+
+def tomogram_inputs(
+    tomograms: tuple[str, ...],
+    shape: tuple[int, int, int] | None,
+    tomogram_voxel_size: float | None,
+    voxel_size: float | None,
+    particles: str | None,
+    binning: float,
+) -> list[TomogramInput]:
+    """The tomograms of a call, or what stands for them where labels alone are made; ValueError if there are none."""
+    if tomograms:
+        found = [one for given in tomograms for one in expand_tomograms(given)]
+        names = [tomogram_base_name(str(path)) for path, _ in found]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
+        return [
+            TomogramInput(name, path, voxel_size=tomogram_voxel_size or own)
+            for name, (path, own) in zip(names, found, strict=True)
+        ]
+    size = tomogram_voxel_size or voxel_size
+    if shape is None or size is None or particles is None or "{name}" in particles:
+        raise ValueError(
+            "give tomogram files; or, for labels alone, --particles LIST with --shape 200,512,512 and --voxel_size 10."
+        )
+    if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
+        raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
+    context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
+    listed = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
+    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in listed]
 
 
 @dataclass
@@ -312,34 +342,6 @@ def read_list(path: Path, format_name: str | None, context: TomogramContext) -> 
     if len(particles) == 0:
         warnings.warn(f"{path}: the particle list is empty.", UserWarning, stacklevel=2)
     return particles
-
-
-def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
-    """A bool mask, shape (Z, Y, X), of the annotated part of a tomogram.
-
-    ``region`` is a mask file (``{name}`` stands for the tomogram) or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
-    empty numbers reach to the border.
-
-    Examples
-    --------
-    >>> int(read_region("1:3,:,0:2", "t", (4, 5, 6)).sum())
-    20
-    """
-    if re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region):
-        mask = np.zeros(tuple(size_zyx), dtype=bool)
-        limits = [[int(n) if n.strip() else None for n in part.split(":")] for part in region.split(",")]
-        mask[tuple(slice(*pair) for pair in limits)] = True
-    else:
-        path = per_tomogram(region, name)
-        volume, _ = read_tomogram(str(path), check="labels")
-        if volume.shape != tuple(size_zyx):
-            raise ValueError(
-                f"{path}: expected a region mask of the tomogram's shape {tuple(size_zyx)}, got {volume.shape}."
-            )
-        mask = np.asarray(volume) > 0
-    if not mask.any():
-        raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
-    return mask
 
 
 def _checked_spec(path: Path, key: str, value: Any) -> dict[str, Any]:

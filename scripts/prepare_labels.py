@@ -23,7 +23,7 @@ from scripts.particles.orientations import relion_angles
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare_inputs import ShapeSpecs
 from scripts.prepare_volume import apply_numbers, measure_labels, number_components, number_ids
-from scripts.recenter import recenter
+from scripts.recenter import recenter, recenter_on
 
 __all__ = ["LabelOptions", "Prepared", "label_particles", "labels_as_given"]
 
@@ -56,6 +56,7 @@ def label_particles(
     options: LabelOptions,
     volume: np.ndarray | None = None,
     region: np.ndarray | None = None,
+    detections: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Paint the particles of one tomogram.
@@ -69,10 +70,12 @@ def label_particles(
         Of the volume to be made.
     options : LabelOptions
     volume : ndarray, shape (Z, Y, X), optional
-        The tomogram; needed to recenter.
+        The tomogram; needed to recenter on the density.
     region : ndarray of bool, shape (Z, Y, X), optional
         Where absent labels are true negatives; elsewhere everything is ignored, except particles whose center
         lies in the region.
+    detections : ndarray, shape (m, 3), optional
+        Centers (x, y, z), Å, to recenter on instead.
     progress : callable, optional
 
     Raises
@@ -87,9 +90,12 @@ def label_particles(
     _check_fits(radius, size_zyx, voxel_size_zyx)
     moves = np.zeros((len(particles), 3))
     if options.recenter > 0:
-        if volume is None:
+        if detections is not None:
+            particles, moves = recenter_on(particles, detections, options.recenter)
+        elif volume is not None:
+            particles, moves = recenter(particles, volume, voxel_size_zyx, radius, options.recenter)
+        else:
             raise ValueError("--recenter needs the tomogram, not only its shape.")
-        particles, moves = recenter(particles, volume, voxel_size_zyx, radius, options.recenter)
         summary["recentered"] = _move_summary(moves)
     pairs = find_duplicates(particles, radius)
     summary["duplicates"] = _pair_summary(particles, pairs)

@@ -1,15 +1,20 @@
-"""Label volumes of any numbering to particles 1..n, and their measures, with little memory beside the result."""
+"""Volumes that `prepare` is given: labels of any numbering to particles 1..n, their measures, and regions."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import cc3d
 import fastremap
 import numpy as np
 
+from custom_transforms.io import read_tomogram
 from custom_transforms.slabs import chunks
 from scripts.painting import IGNORE
+from scripts.prepare_inputs import per_tomogram
 
-__all__ = ["apply_numbers", "label_dtype", "measure_labels", "number_components", "number_ids"]
+__all__ = ["apply_numbers", "label_dtype", "measure_labels", "number_components", "number_ids", "read_region"]
 
 
 def label_dtype(count: int) -> np.dtype:
@@ -106,3 +111,31 @@ def _native(chunk: np.ndarray) -> np.ndarray:
     """A contiguous integer array in the machine's byte order, which the compiled library needs."""
     kind = chunk.dtype.kind
     return np.ascontiguousarray(chunk, dtype=np.int64 if kind in "fb" else chunk.dtype.newbyteorder("="))
+
+
+def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
+    """A bool mask, shape (Z, Y, X), of the annotated part of a tomogram.
+
+    ``region`` is a mask file (``{name}`` stands for the tomogram) or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
+    empty numbers reach to the border.
+
+    Examples
+    --------
+    >>> int(read_region("1:3,:,0:2", "t", (4, 5, 6)).sum())
+    20
+    """
+    if re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region):
+        mask = np.zeros(tuple(size_zyx), dtype=bool)
+        limits = [[int(n) if n.strip() else None for n in part.split(":")] for part in region.split(",")]
+        mask[tuple(slice(*pair) for pair in limits)] = True
+    else:
+        path = per_tomogram(region, name)
+        volume, _ = read_tomogram(str(path), check="labels")
+        if volume.shape != tuple(size_zyx):
+            raise ValueError(
+                f"{path}: expected a region mask of the tomogram's shape {tuple(size_zyx)}, got {volume.shape}."
+            )
+        mask = np.asarray(volume) > 0
+    if not mask.any():
+        raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
+    return mask

@@ -1,4 +1,4 @@
-"""Move annotated points onto the density around them, by correlation with the average of their class."""
+"""Move annotated points onto the density around them, by correlation with their class's average, or onto detections."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx
+from scripts.evaluation.points import match_points
 from scripts.particles.particle_list import ParticleList
 
-__all__ = ["recenter"]
+__all__ = ["recenter", "recenter_on"]
 
 _ROUNDS = 3
 _MIN_PARTICLES = 3
@@ -58,6 +59,39 @@ def recenter(
                 float(radius_angstrom[members].max()),
                 search_angstrom,
             )
+    return particles.with_centers(particles.centers_xyz_angstrom + moves), moves
+
+
+def recenter_on(
+    particles: ParticleList, detections_xyz_angstrom: np.ndarray, search_angstrom: float
+) -> tuple[ParticleList, np.ndarray]:
+    """Move each particle to a detection near it, no two to the same one; those without one stay.
+
+    A network trained on roughly placed centers finds better ones: their errors average out over the particles.
+
+    Parameters
+    ----------
+    particles : ParticleList
+        Untouched.
+    detections_xyz_angstrom : ndarray, shape (m, 3)
+        Å of the same tomogram.
+    search_angstrom : float
+        A particle moves by at most this much.
+
+    Returns
+    -------
+    moved : ParticleList
+    moves_xyz_angstrom : ndarray, shape (n, 3)
+
+    Examples
+    --------
+    >>> moved, _ = recenter_on(ParticleList([[0.0, 0, 0], [50, 0, 0]]), np.array([[9.0, 0, 0], [80, 0, 0]]), 20.0)
+    >>> moved.centers_xyz_angstrom[:, 0].tolist()
+    [9.0, 50.0]
+    """
+    found = match_points(detections_xyz_angstrom, particles.centers_xyz_angstrom, search_angstrom)
+    moves = np.zeros((len(particles), 3))
+    moves[found.true] = detections_xyz_angstrom[found.predicted] - particles.centers_xyz_angstrom[found.true]
     return particles.with_centers(particles.centers_xyz_angstrom + moves), moves
 
 

@@ -63,7 +63,9 @@ class Grid:
         return (z_weights @ planes.reshape(len(planes), -1)).reshape(self.new_size_zyx)
 
     def pick(self, labels: np.ndarray) -> np.ndarray:
-        """Take the nearest old voxel for each new one: for labels and masks."""
+        """Take the nearest old voxel for each new one: for labels and masks; no copy where the grid is the same."""
+        if self.is_same:
+            return labels
         index = [
             np.clip(np.round(f * np.arange(m) + (f - 1) / 2).astype(int), 0, n - 1)
             for n, m, f in zip(self.old_size_zyx, self.new_size_zyx, self.factor_zyx, strict=True)

@@ -211,6 +211,32 @@ def test_recentering_moves_points_back_onto_the_density():
     np.testing.assert_array_equal(volume, before)
 
 
+@pytest.mark.parametrize("voxel_size", [None, 20.0])
+def test_particles_move_to_the_detections_of_their_tomogram(tmp_path, voxel_size):
+    """One to one and within reach: of two particles near one detection the nearer moves, as far as it may."""
+    for name in ("TS_1", "TS_2"):
+        write_mrc(tmp_path / f"{name}.mrc", np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32), 10.0)
+    rows = ["tomogram,x,y,z"] + [f"{name},{x},12,8" for name in ("TS_1", "TS_2") for x in (6, 11, 30)]
+    (tmp_path / "picks.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "TS_1_found.csv").write_text("x,y,z\n8,12,8\n30,12,11.5\n")
+    (tmp_path / "TS_2_found.csv").write_text("x,y,z\n30,13,8\n")
+    prepare(
+        *(str(tmp_path / f"{name}.mrc") for name in ("TS_1", "TS_2")), particles=str(tmp_path / "picks.csv"),
+        radius=30.0, recenter=30.0, recenter_on=str(tmp_path / "{name}_found.csv"), voxel_size=voxel_size,
+        validation_fraction=0, output_dir=str(tmp_path / "out"), quiet=True,
+    )  # fmt: skip
+    shift = (10.0 - (voxel_size or 10.0)) / 2  # of the first voxel's middle
+    columns = [f"reference_{axis}_angstrom" for axis in "xyz"]
+    for name, expected in (
+        ("TS_1", [[8, 12, 8], [11, 12, 8], [30, 12, 8]]),
+        ("TS_2", [[6, 12, 8], [11, 12, 8], [30, 13, 8]]),
+    ):
+        table = pd.read_csv(tmp_path / "out" / f"{name}_particles.csv").sort_values(columns)
+        np.testing.assert_allclose(table[columns], np.array(expected) * 10.0 + shift, atol=1e-3)
+    moved = json.loads((tmp_path / "out" / "prepare.json").read_text())["tomograms"]["TS_1"]["recentered"]
+    assert moved["max_angstrom"] == 20.0
+
+
 def test_another_voxel_size_is_binning_where_it_is_whole():
     volume = np.random.default_rng(0).random((13, 20, 28)).astype(np.float32)
     grid = resample_grid(volume.shape, np.full(3, 5.0), 10.0)

@@ -256,6 +256,8 @@ def test_the_table_of_a_part_is_of_what_is_in_the_part(data):
         ({"validation_fraction": 0.6, "test_fraction": 0.4}, "expected a sum below 1, got 0.6 [+] 0.4"),
         ({"ignore_shell": -5.0}, "--ignore_shell: expected a length in Å, at least 0, got -5.0"),
         ({"recenter": float("inf")}, "--recenter: expected a length in Å, at least 0, got inf"),
+        ({"recenter_on": "{name}.csv"}, "--recenter_on: expected --particles, which move, and --recenter"),
+        ({"recenter_on": "all.csv", "recenter": 30}, r"--recenter_on all.csv: expected \{name\} in the path"),
         ({"ignore_shell": "thick"}, "--ignore_shell: expected a length in Å, at least 0, got 'thick'"),
         ({"radius": 0.0}, "--radius: expected a length in Å, above 0, got 0.0"),
         ({"radius": -30.0}, "--radius: expected a length in Å, above 0, got -30.0"),
