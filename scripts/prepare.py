@@ -338,7 +338,7 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
 def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None, Grid]:
     volume, size, voxel, metadata = one.read()
     grid = resample_grid(size, voxel, job.voxel_size)
-    image = volume if volume is None or grid.is_same else grid.resample(volume)
+    image = None if volume is None else grid.resample(volume)
     region = None if job.region is None else grid.pick(read_region(job.region, one.name, size))
     if job.labels is not None:
         prepared = _given_labels(job, one, grid, region)

@@ -52,7 +52,12 @@ class Grid:
         return np.asarray(centers_xyz_angstrom) - self.shift_xyz_angstrom
 
     def resample(self, volume: np.ndarray) -> np.ndarray:
-        """Average (or, for smaller voxels, interpolate linearly) a volume onto the new grid; float32, (Z, Y, X)."""
+        """Average (or, for smaller voxels, interpolate linearly) a volume onto the new grid; float32, (Z, Y, X).
+
+        Where the grid is the same, the volume itself.
+        """
+        if self.is_same:
+            return volume
         z_weights, y_weights, x_weights = (
             _weights(n, m, f) for n, m, f in zip(self.old_size_zyx, self.new_size_zyx, self.factor_zyx, strict=True)
         )
@@ -63,7 +68,7 @@ class Grid:
         return (z_weights @ planes.reshape(len(planes), -1)).reshape(self.new_size_zyx)
 
     def pick(self, labels: np.ndarray) -> np.ndarray:
-        """Take the nearest old voxel for each new one: for labels and masks; no copy where the grid is the same."""
+        """Take the nearest old voxel for each new one: for labels and masks; the volume itself on the same grid."""
         if self.is_same:
             return labels
         index = [

@@ -26,7 +26,7 @@ import torch
 from scipy import fft, ndimage
 from tqdm.auto import tqdm
 
-from scripts.evaluation.points import match_points
+from scripts.evaluation.points import match_points, match_radius
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene
@@ -72,14 +72,14 @@ def _spectra(imaged: np.ndarray, density: np.ndarray, rest: np.ndarray) -> tuple
     line = np.hanning(WINDOW + 1)[:WINDOW]
     taper = line[:, None, None] * line[:, None] * line
     cross, own, power = (np.zeros((WINDOW, WINDOW, WINDOW // 2 + 1), kind) for kind in (complex, float, float))
-    corners = [range(0, side - WINDOW + 1, WINDOW // 2) for side in density.shape]
-    for corner in product(*corners):
+    corners = list(product(*(range(0, side - WINDOW + 1, WINDOW // 2) for side in density.shape)))
+    for corner in corners:
         box = tuple(slice(a, a + WINDOW) for a in corner)
         image, truth, other = (fft.rfftn(taper * volume[box]) for volume in (imaged, density, rest))
         cross += image * truth.conj()
         own += np.abs(truth) ** 2
         power += np.abs(other) ** 2
-    count = len(list(product(*corners))) * (taper**2).sum()
+    count = len(corners) * (taper**2).sum()
     return cross / count, own / count, power / count
 
 
@@ -94,7 +94,7 @@ def table_of(arguments: tuple[str, int, Path, Path, Path]) -> pd.DataFrame:
     if not np.array_equal(np.bincount(labels.ravel(), minlength=1)[1:], true["volume_vox"]):
         raise ValueError(f"{tomogram}: expected the particles that are simulated now, got others. Run data.py again.")
     found = pd.read_csv(detections / name / tomogram / f"{tomogram}_particles.csv").query("label > 0")
-    reach = np.maximum(true["diameter_angstrom"].to_numpy() / 4, 2 * scene["voxel_size"])
+    reach = match_radius(true["diameter_angstrom"] / 2, scene["voxel_size"])
     hit, near = (
         np.isin(np.arange(len(true)), match_points(found[CENTER].to_numpy(), true[CENTER].to_numpy(), wide).true)
         for wide in (reach, 2 * reach)
