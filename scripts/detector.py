@@ -35,7 +35,7 @@ from scripts.weights_record import read_record, recorded_settings
 __all__ = ["Detector", "check_device"]
 
 ROOT = Path(__file__).parents[1]
-LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # null follows from particle_diameter
+LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # may be expressions of particle_diameter
 # the steps of post-processing that have a form for volumes larger than memory
 STREAMABLE = {
     SplitPredictiond,
@@ -96,9 +96,9 @@ class Detector:
         for path in config:
             asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
         asked.update(self._known(overrides or {}, "options"))
-        diameter = self.parser["particle_diameter"]
         self._set(asked)
-        self._set(self._belonging(asked, diameter))
+        self._set(self._belonging(asked))
+        self._set({name: self.parser.get_parsed_content(name) for name in LENGTHS})
         check_device(self.parser.get_parsed_content("device"))
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
         self.postprocessing = self.parser.get_parsed_content("postprocessing")
@@ -119,16 +119,13 @@ class Detector:
         for key, value in values.items():
             self.parser[key] = value
 
-    def _belonging(self, asked: Mapping[str, Any], diameter: float) -> dict[str, Any]:
-        """Settings that follow from what was asked for: those of other weights, and lengths of another diameter."""
+    def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that other weights bring along, bar those that were asked for."""
         weights = Path(self.parser.get_parsed_content("weights")).expanduser()
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
             follow |= self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
-        own = follow.get("particle_diameter", diameter)
-        if asked.get("particle_diameter", own) != own:
-            follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size
         return {key: value for key, value in follow.items() if key not in asked}
 
     def plan(self, tomogram: Tomogram) -> Plan | None:

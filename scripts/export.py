@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from custom_transforms.zarr_read import is_zarr
 from scripts.cli_output import tell
 from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
+from scripts.json_file import read_object
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
@@ -48,7 +50,7 @@ def export(
     Parameters
     ----------
     source : str
-        Particle list to read.
+        Particle list to read, or the output folder of detect: one list of all its tomograms.
     target : str
         Particle list to write.
     from_format : str
@@ -85,6 +87,7 @@ def export(
 
     Examples
     --------
+    python -m scripts export detections all_particles.star --to_format relion5
     python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
     python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
     """
@@ -106,7 +109,10 @@ def export(
         center_rule=center_rule,
         axis_order=axis_order,
     )
-    particles = read_particles(source, from_format, context)
+    if not is_copick(source) and Path(source).is_dir():
+        particles, context = _detections(Path(source), context)
+    else:
+        particles = read_particles(source, from_format, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
     if into_project:
@@ -116,6 +122,36 @@ def export(
     of = "" if len(particles) == total else f" of {total}"
     text = f"{target}: {len(particles)}{of} particles, {writer.description}"
     tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
+
+
+def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
+    """The particles of every finished tomogram in a folder of detections, and what is known of the tomograms."""
+    lists: list[ParticleList] = []
+    shapes: dict[str, tuple[int, int, int]] = {}
+    voxel_sizes: dict[tuple[float, ...], str] = {}
+    for table in sorted(folder.glob("*/*_particles.csv")):
+        name = table.parent.name
+        record = table.with_name(f"{name}.json")
+        if table.name != f"{name}_particles.csv" or not record.is_file():
+            continue  # not of detect, or not finished
+        known = read_object(record, "the record of a detection")["tomogram"]
+        shapes[name] = tuple(known["shape_zyx"])
+        voxel_sizes.setdefault(tuple(np.round(known["voxel_size_zyx_angstrom"], 4)), name)
+        own = replace(context, name=name, size_zyx=shapes[name], voxel_size_zyx=known["voxel_size_zyx_angstrom"])
+        lists.append(read_particles(table, "csv", own).with_tomogram(name))
+    if not lists:
+        raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
+    if len(voxel_sizes) > 1:
+        sizes = ", ".join(f"{name} {'x'.join(f'{one:g}' for one in size)} Å" for size, name in voxel_sizes.items())
+        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {sizes}. Export them apart.")
+    unbinned = {
+        name: (round(shape[0] * context.binning), round(shape[1] * context.binning), round(shape[2] * context.binning))
+        for name, shape in shapes.items()
+        if name not in context.unbinned_sizes
+    }
+    voxel_size_zyx = np.array(next(iter(voxel_sizes)))
+    sizes_of = {**context.unbinned_sizes, **unbinned}
+    return ParticleList.concat(lists), replace(context, voxel_size_zyx=voxel_size_zyx, unbinned_sizes=sizes_of)
 
 
 def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> list[str]:

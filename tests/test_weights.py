@@ -13,7 +13,7 @@ from bundle.build import settings_of
 from bundle.join import compact, join
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
-from scripts.detector import Detector
+from scripts.detector import LENGTHS, Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size
@@ -96,13 +96,25 @@ def test_other_weights_bring_their_settings_and_options_win(files, tmp_path):
     assert settings({}) == [8.0, 80.0, 0.3, 9000.0]
     assert settings({"mask_threshold": 0.7}, [tmp_path / "overlay.json"])[2] == 0.7
     assert settings({}, [tmp_path / "overlay.json"])[2] == 0.6
-    # a size that was chosen for other particles is not kept for these
-    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, None]
-    assert settings({"particle_diameter": 200.0, "min_size": 5.0})[3] == 5.0
+    assert settings({"particle_diameter": 200.0, "min_size": 5.0}) == [8.0, 200.0, 0.3, 5.0]
+    record["settings"]["min_size"] = "$0.005 * @particle_diameter**3"
+    weights.with_suffix(".json").write_text(json.dumps(record))
+    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, 40000.0]  # lengths follow
     record["settings"] = {"mask_treshold": 0.3}
     weights.with_suffix(".json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="'mask_treshold' is not an id of configs/inference.json"):
         settings({})
+
+
+@pytest.mark.parametrize("diameter", [120.0, 250.0, 940.0])
+def test_lengths_follow_the_diameter_alike_in_detect_and_in_the_monai_command(files, diameter):
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "inference.json"))
+    parser["particle_diameter"] = diameter
+    plain = [parser.get_parsed_content(name) for name in LENGTHS]
+    detector = Detector({**OPTIONS, "weights": str(files / "model.pt"), "particle_diameter": diameter})
+    assert [detector.parser[name] for name in LENGTHS] == plain
+    assert plain[0] == pytest.approx(diameter / 3) and plain[2] == 1.5 * diameter
 
 
 def test_the_monai_command_warns_of_weights_of_another_voxel_size(files):
