@@ -18,7 +18,18 @@ from scripts.evaluate import evaluate
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.data import TEST
 
-COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)", "PQ")
+COLUMNS = (
+    "scene",
+    "particles",
+    "center F1",
+    "interval",
+    "precision",
+    "recall",
+    "merged rate",
+    "split rate",
+    "error (Å)",
+    "PQ",
+)
 
 
 def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
@@ -39,6 +50,7 @@ def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
         "precision": points["precision"],
         "recall": points["recall"],
         "merged rate": volume["merged_rate"],
+        "split rate": volume["split_rate"],
         "error (Å)": points["mean_center_error_angstrom"],
         "PQ": volume["panoptic_quality"],
     }
