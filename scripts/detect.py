@@ -15,7 +15,7 @@ from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
-from scripts.datalist import find_tomograms
+from scripts.datalist import absolute_path, find_tomograms
 from scripts.detector import Detector, check_device
 from scripts.outputs import finished_record, recorded, tomogram_name
 
@@ -263,4 +263,4 @@ def _items_of(given: str) -> list[dict[str, Any]]:
     found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
-    return [{"image": str(Path(name).resolve())} for name in found]
+    return [{"image": absolute_path(name)} for name in found]
