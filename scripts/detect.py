@@ -257,10 +257,12 @@ def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _items_of(given: str) -> list[dict[str, Any]]:
+    if is_copick(given):
+        return find_tomograms(given)
     path = Path(given).expanduser()
-    if is_copick(given) or path.is_dir():
-        return find_tomograms(given if is_copick(given) else path)
-    found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
-    return [{"image": absolute_path(name)} for name in found]
+    return [
+        item for one in found for item in (find_tomograms(one) if one.is_dir() else [{"image": absolute_path(one)}])
+    ]

@@ -60,6 +60,16 @@ def test_a_link_names_the_tomogram_and_not_its_target(tmp_path):
     assert find_tomograms(tmp_path) == expected[1:]
 
 
+def test_a_pattern_finds_folders_as_naming_them_does(tmp_path):
+    for name in ("a/TS_01.mrc", "b/TS_02.mrc", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c.mrc").touch()
+    expected = [str(tmp_path / name) for name in ("a/TS_01.mrc", "b/TS_02.mrc", "c.mrc")]
+    assert [item["image"] for item in expand([f"{tmp_path}/*"])] == expected
+    assert expand([f"{tmp_path}/*"]) == expand([f"{tmp_path}/{name}" for name in ("a", "b", "c.mrc")])
+
+
 def test_the_folder_above_a_link_is_that_of_its_target(tmp_path):
     (tmp_path / "store" / "set").mkdir(parents=True)
     (tmp_path / "store" / "TS_01.mrc").touch()
