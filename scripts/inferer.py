@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -279,8 +278,10 @@ class TomogramInferer(Inferer):
             for s, b, tile, side in zip(start, before, self.roi_size, volume.shape, strict=True)
         )
         if region is not None:
-            scale = [there / here for there, here in zip(region.shape, volume.shape, strict=True)]
-            at = [slice(int(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, scale, strict=True)]
+            at = [
+                slice(b.start * there // here, -(-b.stop * there // here))  # whole numbers: no rounding past the end
+                for b, there, here in zip(box, region.shape, volume.shape, strict=True)
+            ]
             if not any(np.asarray(region[z, at[1], at[2]]).any() for z in range(at[0].start, at[0].stop)):
                 return False
         lowest, highest = np.inf, -np.inf
