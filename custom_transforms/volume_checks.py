@@ -21,6 +21,7 @@ __all__ = [
     "check_shape",
     "check_values",
     "decide_voxel_size",
+    "label_background",
     "metadata_warnings",
 ]
 
@@ -222,6 +223,12 @@ def _fill(volume: np.ndarray, value: float) -> None:
 
 
 def _check_labels(path: Path, labels: np.ndarray, notes: Notes) -> np.ndarray:
+    background = label_background(path, labels, notes)
+    return labels if background == 0 else labels.astype(np.int16) - np.int16(background)
+
+
+def label_background(path: Path, labels: np.ndarray, notes: Notes) -> int:
+    """Refuse what are no labels, as `check_values` does; return the background's value: 0, or -128 of IMOD's bytes."""
     lowest, highest, odd = 0.0, 0.0, 0
     for slab in slabs(labels):
         low, high = float(slab.min()), float(slab.max())
@@ -238,13 +245,13 @@ def _check_labels(path: Path, labels: np.ndarray, notes: Notes) -> np.ndarray:
         notes.warn(
             f"{path}: the lowest label is -128, as in masks of IMOD's shifted bytes; 128 was added to every label."
         )
-        return labels.astype(np.int16) + np.int16(128)
+        return -128
     if lowest < -1 or highest > np.iinfo(np.int32).max:
         raise ValueError(
             f"{path}: expected labels (0 background, 1..n particles, -1 ignore), got values from {lowest:g} to "
             f"{highest:g}. Give the label volume, not a tomogram."
         )
-    return labels
+    return 0
 
 
 def build_metadata(path: Path, raw: RawVolume, voxel_size_zyx: np.ndarray, notes: Notes) -> dict[str, Any]:

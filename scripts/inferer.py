@@ -17,9 +17,10 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SimpleInferer
 from tqdm.auto import tqdm
 
-from custom_transforms.io import add_warning, read_tomogram
+from custom_transforms.io import add_warning
 from custom_transforms.normalize import normalize_tomogram
 from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
+from scripts.lazy_volumes import read_region_mask
 from scripts.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
@@ -138,7 +139,7 @@ class TomogramInferer(Inferer):
         if inputs.ndim != 5 or inputs.shape[1] != 1:
             raise ValueError(f"expected tomograms (B, 1, Z, Y, X), got {tuple(inputs.shape)}. Give one channel.")
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        region = read_region(self.region, inputs.shape[2:]) if self.region is not None else None
+        region = read_region_mask(self.region, inputs.shape[2:]) if self.region is not None else None
         meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
         seen = self.seen_shape(inputs.shape[2:], meta)
         results = [self._predict_volume(volume, network, region, seen) for volume in plain[:, 0]]
@@ -358,23 +359,6 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
-
-
-def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:
-    """Read the region in which to look: true where the volume is above 0.
-
-    Raises
-    ------
-    ValueError
-        If its shape is not the tomogram's.
-    """
-    volume, _ = read_tomogram(path, check="labels")
-    if tuple(volume.shape) != tuple(shape):
-        raise ValueError(
-            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {volume.shape}. "
-            "Draw it on this tomogram, at the same binning."
-        )
-    return np.asarray(volume > 0)
 
 
 def reflect_to_length(volume: torch.Tensor, axis: int, length: int) -> tuple[torch.Tensor, int]:

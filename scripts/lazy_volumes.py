@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom_transforms.io import read_tomogram
 from custom_transforms.mrc_header import read_mrc
 from custom_transforms.normalize import CONTRASTS
 from custom_transforms.slabs import mean_and_deviation, slabs
-from custom_transforms.volume_checks import Notes, RawVolume, build_metadata, check_values, decide_voxel_size
+from custom_transforms.volume_checks import (
+    Notes,
+    RawVolume,
+    build_metadata,
+    check_values,
+    decide_voxel_size,
+    label_background,
+)
 
 __all__ = [
     "FileVolume",
@@ -24,6 +32,7 @@ __all__ = [
     "StoredVolume",
     "map_volume",
     "open_tomogram",
+    "read_region_mask",
 ]
 
 CACHED_PLANES = 32
@@ -106,25 +115,23 @@ class ProbabilityVolume(LazyVolume):
 
 
 class RegionVolume(LazyVolume):
-    """Where a volume in a file is above 0.
+    """Where a volume in an MRC file is above its background; `read_region_mask` without holding the whole of it.
 
     Raises
     ------
-    ValueError
-        If its shape is not the tomogram's.
+    FileNotFoundError, ValueError
+        As `read_region_mask`, and for files that cannot be read by parts.
     """
 
     def __init__(self, path: str | Path, shape: Sequence[int]) -> None:
-        self.volume = map_volume(Path(path))[0]
+        path, notes = Path(path), Notes()
+        self.volume = map_volume(path, notes=notes)[0]
         super().__init__(self.volume.shape, bool)
-        if self.shape != tuple(shape):
-            raise ValueError(
-                f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {self.shape}. "
-                "Draw it on this tomogram, at the same binning."
-            )
+        _check_region_shape(path, self.shape, shape)
+        self.background = label_background(path, self.volume, notes)  # type: ignore[arg-type]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self.volume[index] > 0
+        return self.volume[index] > self.background
 
 
 class StoredVolume(LazyVolume):
@@ -214,6 +221,27 @@ def map_volume(path: Path, signed: bool | None = None, notes: Notes | None = Non
             "little-endian, map axes 1-2-3. Convert it (IMOD: newstack input.mrc.gz output.mrc)."
         )
     return FileVolume(raw.array), raw
+
+
+def read_region_mask(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+    """Read the region in which to look, of any format: true where its labels are above 0.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing or damaged, its values are no labels, or its shape is not the tomogram's.
+    """
+    volume, _ = read_tomogram(path, check="labels")
+    _check_region_shape(path, volume.shape, shape)
+    return np.asarray(volume > 0)
+
+
+def _check_region_shape(path: str | Path, shape: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(expected)}, got {tuple(shape)}. "
+            "Draw it on this tomogram, at the same binning."
+        )
 
 
 def _fill_nonfinite(path: Path, volume: FileVolume, notes: Notes) -> None:

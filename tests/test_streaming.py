@@ -20,8 +20,9 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
-from scripts.lazy_volumes import PlaneCache
+from scripts.lazy_volumes import PlaneCache, RegionVolume, read_region_mask
 from scripts.plan import make_plan
+from scripts.prepare_volume import read_region
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
 SHAPE = (20, 28, 36)
@@ -284,6 +285,22 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
     with pytest.raises(ValueError, match="got a constant volume"):
         detector(tmp_path / "flat.mrc", plan_of(detector))
+
+
+def test_a_region_means_the_same_in_memory_and_streamed(tmp_path):
+    """IMOD's shifted bytes are 0 and 1; what are no labels is refused by both, in the same words."""
+    inside = np.zeros((8, 9, 10), bool)
+    inside[2:5, 3:, :4] = True
+    write_mrc(tmp_path / "imod.mrc", np.where(inside, -127, -128).astype(np.int8), VOXEL_SIZE)
+    write_mrc(tmp_path / "half.mrc", np.where(inside, 0.5, 0).astype(np.float32), VOXEL_SIZE)
+    write_mrc(tmp_path / "ones.mrc", inside.astype(np.int8), VOXEL_SIZE)
+    with pytest.warns(UserWarning, match="128 was added to every label"):
+        np.testing.assert_array_equal(RegionVolume(tmp_path / "imod.mrc", inside.shape)[:], inside)
+    for read in (read_region_mask, RegionVolume, lambda path, shape: read_region(str(path), "t", shape)):
+        with pytest.raises(ValueError, match=r"expected labels .* got 72 voxels that are not whole numbers"):
+            read(tmp_path / "half.mrc", inside.shape)
+        with pytest.raises(ValueError, match=r"the tomogram's shape \(Z, Y, X\) \(8, 9, 11\), got \(8, 9, 10\). Draw"):
+            read(tmp_path / "ones.mrc", (8, 9, 11))
 
 
 def plan_of(detector):
