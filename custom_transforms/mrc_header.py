@@ -57,7 +57,8 @@ def read_mrc(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
         check_shape(path, shape)
         volume = _read_data(path, stream, dtype, shape, 1024 + max(0, int(header["nsymbt"])), notes)
     if not dtype.isnative:
-        volume = volume.astype(dtype.newbyteorder("="))
+        # not of the map: what `astype` makes of one calls itself a map, too
+        volume = np.asarray(volume).astype(dtype.newbyteorder("="))
     volume = _resolve_sign(path, volume, header, signed, notes)
     return _in_zyx_order(path, volume, header, notes)
 

@@ -53,7 +53,7 @@ def test_big_endian_files_are_read(tmp_path):
     path = save(tmp_path / "a.mrc", phantom().astype(">f4"))
     loaded, meta, _ = warned(path)
     assert meta["header"]["byte_order"] == "big" and loaded.dtype.isnative
-    assert np.array_equal(loaded, phantom())
+    assert np.array_equal(loaded, phantom()) and not isinstance(loaded, np.memmap)
     raw = phantom("int8")
     patch(save(path, raw), 0, np.frombuffer(path.read_bytes()[:1024], dtype="<i4").astype(">i4").tobytes())
     patch(path, MAP_MARK, b"MAP \x11\x11\0\0")

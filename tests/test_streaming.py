@@ -24,6 +24,7 @@ from scripts.lazy_volumes import PlaneCache, RegionVolume, read_region_mask
 from scripts.plan import make_plan
 from scripts.prepare_volume import read_region
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
+from tests.volume_files import save
 
 SHAPE = (20, 28, 36)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -273,9 +274,13 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     folder, options = scene
     volume, _ = read_tomogram(folder / "scene.mrc")
     write_mrc(tmp_path / "packed.mrc.gz", volume, VOXEL_SIZE)
+    save(tmp_path / "big.mrc", np.asarray(volume).astype(">f4"), VOXEL_SIZE)
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
-    with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
-        detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
+    for name in ("packed.mrc.gz", "big.mrc"):
+        with pytest.raises(ValueError, match=f"{name}: expected a file that can be read by parts, as it is larger"):
+            detector(tmp_path / name, detector.plan(tmp_path / name))
+    with pytest.raises(ValueError, match="big.mrc: expected a file that can be read by parts"):
+        RegionVolume(tmp_path / "big.mrc", volume.shape)
     filtered = Detector({**options, "output_dir": str(tmp_path), "exclude": "region.mrc"}, stream=True)
     told = r"larger than memory, and ExcludeParticlesd \(--exclude\) needs all of it. Leave it out"
     with pytest.raises(ValueError, match=told):
