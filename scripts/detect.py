@@ -145,9 +145,10 @@ def detect(
     region : str
         Volume of the tomogram's shape; particles are looked for only where it is above 0.
     memory : float
-        Largest memory to use, GiB; by default what is free.
+        Largest memory to use, GiB; by default what is free. Kept for MRC files alone.
     stream : bool
-        true or false: keep volumes on disk instead of in memory; by default where memory does not suffice.
+        true or false: keep volumes on disk instead of in memory (MRC files alone); by default where memory does not
+        suffice.
     scratch_dir : str
         Folder on a fast disk for volumes larger than memory; by default output_dir.
     device : str
