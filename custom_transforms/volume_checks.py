@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.slabs import slabs
-from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.units import as_voxel_size_zyx, voxel_size_text
 
 __all__ = [
     "Notes",
@@ -120,7 +120,10 @@ def decide_voxel_size(path: Path, raw: RawVolume, voxel_size: Any, check: str, n
     if voxel_size is not None:
         chosen = as_voxel_size_zyx(voxel_size)
         if not problem and (np.abs(stored / chosen - 1) > ANISOTROPY_LIMIT).any():
-            notes.warn(f"{path}: the given voxel size {_told(chosen)} replaces the {_told(stored)} of its header.")
+            notes.warn(
+                f"{path}: the given voxel size {voxel_size_text(chosen)} replaces the {voxel_size_text(stored)} of its "
+                "header."
+            )
     elif not problem:
         chosen = stored
     elif check == "labels":
@@ -136,8 +139,8 @@ def decide_voxel_size(path: Path, raw: RawVolume, voxel_size: Any, check: str, n
         )
     if chosen.max() / chosen.min() - 1 > ANISOTROPY_LIMIT:
         notes.warn(
-            f"{path}: the voxels are not cubes, {_told(chosen)} along Z, Y, X. Distances in Å are right, but networks "
-            "trained on cubes see distorted particles. If the header is wrong, give --voxel_size."
+            f"{path}: the voxels are not cubes, {voxel_size_text(chosen)} along Z, Y, X. Distances in Å are right, but "
+            "networks trained on cubes see distorted particles. If the header is wrong, give --voxel_size."
         )
     return chosen
 
@@ -148,12 +151,6 @@ def _size_problem(stored: np.ndarray, missing: str) -> str:
     if np.allclose(stored, 1.0, rtol=0, atol=1e-5):
         return "its header says exactly 1.0 Å, which programs write when they do not know it"
     return ""
-
-
-def _told(size_zyx: np.ndarray) -> str:
-    if np.ptp(size_zyx) < 1e-5:
-        return f"{size_zyx[0]:g} Å"
-    return " x ".join(f"{size:g}" for size in size_zyx) + " Å"
 
 
 def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: bool, notes: Notes) -> np.ndarray:

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from custom_transforms.io import add_warning
 from custom_transforms.normalize import normalize_tomogram
-from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
+from custom_transforms.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
+from custom_transforms.units import voxel_size_text
 from scripts.lazy_volumes import read_region_mask
 from scripts.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
@@ -152,25 +153,23 @@ class TomogramInferer(Inferer):
         if self.voxel_size_model is None or "voxel_size_zyx" not in meta:
             return z, y, x
         own = np.asarray(meta["voxel_size_zyx"], dtype=float).reshape(-1)[:3]  # a loader may have batched it
-        seen = model_shape((z, y, x), own, self.voxel_size_model)
-        if seen == (z, y, x):
-            return seen
-        told = f"voxels of {' x '.join(f'{size:g}' for size in np.unique(own))} Å, the networks know {self._model_text}"
-        text = (
-            f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are in "
-            "its own. --keep_voxel_size switches this off."
-        )
+        if not needs_rescaling(own, self.voxel_size_model):
+            return z, y, x
+        known = voxel_size_text(self.voxel_size_model)  # type: ignore[arg-type]
+        told = f"voxels of {voxel_size_text(own)}, the networks know {known}"
         if self.keep_voxel_size:
             seen, text = (z, y, x), f"{told}: nothing was rescaled (keep_voxel_size), and particles may be missed."
+        else:
+            seen = model_shape((z, y, x), own, self.voxel_size_model)
+            text = (
+                f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are "
+                "in its own. --keep_voxel_size switches this off."
+            )
         if np.ndim(meta["voxel_size_zyx"]) == 1:
             add_warning(meta, text)
         else:  # of a batch, whose entries are not ours to change
             warnings.warn(text, UserWarning, stacklevel=2)
         return seen
-
-    @property
-    def _model_text(self) -> str:
-        return f"{' x '.join(f'{size:g}' for size in np.unique(np.asarray(self.voxel_size_model, dtype=float)))} Å"
 
     def _predict_volume(
         self, volume: torch.Tensor, network: Callable, region: np.ndarray | None, seen: tuple[int, int, int]

@@ -317,3 +317,26 @@ def test_voxel_sizes_within_five_percent_are_left_alone():
     assert model_shape((20, 30, 40), np.full(3, 10.4), 10.0) == (20, 30, 40)
     assert model_shape((20, 30, 40), np.array([10.6, 10.0, 10.0]), 10.0) == (21, 30, 40)
     assert model_shape((20, 30, 40), np.full(3, 30.0), None) == (20, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "sizes", "seen"),
+    [
+        (2000.0, "10 Å, got 2000 Å", "4000 x 6000 x 8000"),
+        ((0.4, 10.0, 10.0), "10 Å, got 0.4 x 10 x 10 Å", "1 x 30 x 40"),
+        (0.6, "10 Å, got 0.6 Å", "1 x 2 x 2"),
+    ],
+)
+def test_a_voxel_size_that_cannot_be_true_is_refused_unless_it_is_kept(voxel_size, sizes, seen):
+    size_zyx = np.broadcast_to(voxel_size, 3)
+    told = f"expected one near the networks' {sizes}: 20 x 30 x 40 voxels would be rescaled to {seen}. Give the true"
+    with pytest.raises(ValueError, match=told):
+        model_shape((20, 30, 40), size_zyx, 10.0)
+    options = {"roi_size": (16, 16, 16), "voxel_size_model": 10.0}
+    with pytest.raises(ValueError, match=told):
+        TomogramInferer(**options).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    with pytest.warns(UserWarning, match="nothing was rescaled"):
+        kept = TomogramInferer(**options, keep_voxel_size=True).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    assert kept == (20, 30, 40)
+    assert model_shape((4, 30, 40), np.full(3, 5.0), 10.0) == (2, 15, 20)
+    assert model_shape((20, 30, 40), np.full(3, 200.0), 10.0) == (400, 600, 800)
