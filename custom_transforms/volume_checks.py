@@ -23,6 +23,7 @@ __all__ = [
     "decide_voxel_size",
     "label_background",
     "metadata_warnings",
+    "warn_if_unrotated",
 ]
 
 CHECKS = ("tomogram", "labels")
@@ -153,6 +154,16 @@ def _size_problem(stored: np.ndarray, missing: str) -> str:
     return ""
 
 
+def warn_if_unrotated(path: Path, shape: tuple[int, ...], notes: Notes) -> None:
+    """Warn of a tomogram, shape (Z, Y, X), that is thinner along Y than along Z."""
+    depth, height = shape[:2]
+    if height < depth:
+        notes.warn(
+            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
+            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
+        )
+
+
 def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: bool, notes: Notes) -> np.ndarray:
     """Refuse values that nothing later could work with; one pass, slab by slab.
 
@@ -161,7 +172,8 @@ def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: boo
     path : Path
         For the messages.
     volume : ndarray, shape (Z, Y, X)
-        Any real dtype. Only ``fill_nonfinite`` writes to it (a copy-on-write map keeps the file as it is).
+        Any real dtype. Only ``fill_nonfinite`` writes to it (a copy-on-write map keeps the file as it is). A volume
+        that is read by slices is told the value by its attribute ``fill`` instead.
     check : {"tomogram", "labels"}
         A tomogram has finite values and is not constant; labels are whole numbers from -1, and may be empty.
     fill_nonfinite : bool
@@ -213,6 +225,9 @@ def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: boo
 
 
 def _fill(volume: np.ndarray, value: float) -> None:
+    if not isinstance(volume, np.ndarray):
+        volume.fill = value
+        return
     for slab in slabs(volume):
         finite = np.isfinite(slab)
         if not finite.all():

@@ -12,7 +12,7 @@ import torch
 from custom_transforms.io import read_tomogram
 from custom_transforms.mrc_header import read_mrc
 from custom_transforms.normalize import CONTRASTS
-from custom_transforms.slabs import mean_and_deviation, slabs
+from custom_transforms.slabs import mean_and_deviation
 from custom_transforms.volume_checks import (
     Notes,
     RawVolume,
@@ -20,6 +20,7 @@ from custom_transforms.volume_checks import (
     check_values,
     decide_voxel_size,
     label_background,
+    warn_if_unrotated,
 )
 
 __all__ = [
@@ -72,13 +73,17 @@ class FileVolume(LazyVolume):
     ----------
     mapped : memmap, shape (Z, Y, X)
         Says where the voxels lie in the file.
-    fill : float, optional
+
+    Attributes
+    ----------
+    fill : float or None
         Takes the place of NaN and Inf.
     """
 
-    def __init__(self, mapped: np.memmap, fill: float | None = None) -> None:
+    def __init__(self, mapped: np.memmap) -> None:
         super().__init__(mapped.shape, mapped.dtype)
-        self.filename, self.offset, self.fill = mapped.filename, mapped.offset, fill
+        self.filename, self.offset = mapped.filename, mapped.offset
+        self.fill: float | None = None
 
     def __getitem__(self, index: Any) -> np.ndarray:
         mapped = np.memmap(self.filename, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)  # type: ignore[call-overload]
@@ -192,15 +197,8 @@ def open_tomogram(
     path, notes = Path(path), Notes()
     volume, raw = map_volume(path, signed, notes)
     size_zyx = decide_voxel_size(path, raw, voxel_size, "tomogram", notes)
-    depth, height, _ = volume.shape
-    if height < depth:
-        notes.warn(
-            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
-            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
-        )
-    if fill_nonfinite and volume.dtype.kind == "f":
-        _fill_nonfinite(path, volume, notes)
-    check_values(path, volume, "tomogram", False, notes)  # type: ignore[arg-type]
+    warn_if_unrotated(path, volume.shape, notes)
+    check_values(path, volume, "tomogram", fill_nonfinite, notes)  # type: ignore[arg-type]
     return volume, build_metadata(path, raw, size_zyx, notes)
 
 
@@ -242,15 +240,3 @@ def _check_region_shape(path: str | Path, shape: Sequence[int], expected: Sequen
             f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(expected)}, got {tuple(shape)}. "
             "Draw it on this tomogram, at the same binning."
         )
-
-
-def _fill_nonfinite(path: Path, volume: FileVolume, notes: Notes) -> None:
-    """Let the mean of the finite voxels stand for the others."""
-    total, finite = 0.0, 0
-    for slab in slabs(volume):  # type: ignore[arg-type]
-        good = slab if np.isfinite(slab).all() else slab[np.isfinite(slab)]
-        total, finite = total + float(good.sum(dtype=np.float64)), finite + good.size
-    bad = volume.size - finite
-    if bad and finite:
-        volume.fill = total / finite
-        notes.warn(f"{path}: {bad:,} voxels that are NaN or Inf were replaced by the mean of the others.")

@@ -20,7 +20,7 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
-from scripts.lazy_volumes import PlaneCache, RegionVolume, read_region_mask
+from scripts.lazy_volumes import PlaneCache, RegionVolume, open_tomogram, read_region_mask
 from scripts.plan import make_plan
 from scripts.prepare_volume import read_region
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
@@ -290,6 +290,24 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
     with pytest.raises(ValueError, match="got a constant volume"):
         detector(tmp_path / "flat.mrc", plan_of(detector))
+
+
+@pytest.mark.parametrize("fill_nonfinite", [False, True])
+@pytest.mark.parametrize("bad", ["some", "all", "no"])
+def test_a_tomogram_read_by_slices_is_checked_and_filled_as_one_read_whole(tmp_path, bad, fill_nonfinite):
+    volume = np.random.default_rng(0).normal(size=(11, 10, 9)).astype(np.float32)  # y is thinner than z
+    volume[{"some": np.s_[3, 4, 5:7], "all": np.s_[:], "no": np.s_[:0]}[bad]] = np.nan
+    save(tmp_path / "a.mrc", volume, VOXEL_SIZE)
+    outcomes = []
+    for read in (read_tomogram, open_tomogram):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                values, meta = read(tmp_path / "a.mrc", fill_nonfinite=fill_nonfinite)
+                outcomes.append((values[:].tobytes(), meta["warnings"]))
+            except ValueError as error:
+                outcomes.append((str(error), [str(one.message) for one in caught]))
+    assert outcomes[0] == outcomes[1] and "y is thinner than z (10 < 11 voxels)" in str(outcomes[0][1])
 
 
 def test_a_region_means_the_same_in_memory_and_streamed(tmp_path):
