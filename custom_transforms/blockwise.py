@@ -172,7 +172,7 @@ class Job:
         self.blocks, self.probability, self.center_map = blocks, probability, center_map
         self.voxel, self.sizes, self.refine_radius = voxel, sizes, refine_radius
         self.weights, self.unit = squared_axis_weights(voxel)
-        self.ball = Ball(sizes.radius_max / self.unit, self.weights)
+        self.ball = Ball(sizes.radius_max / self.unit, self.weights, blocks.shape)
         self.min_voxels = sizes.min_size / voxel.prod()
         self.components, self.owners = scratch("components", np.int32), scratch("owners", np.int32)
         self.component_of = np.zeros(1, np.int32)  # component of every id in self.components, 0 where it is a speck

@@ -260,10 +260,12 @@ def _convert(name: str, kind: Any, value: str) -> Any:
         raise UsageError(f"--{name}: expected true or false, got {value!r}. Nothing was done.")
     if kind in (int, float):
         try:
-            return kind(value)
-        except ValueError as error:
+            number = kind(value)
+            int(number)  # refuses nan and inf: no settings, and their names would be text to fire
+        except (ValueError, OverflowError) as error:
             wanted = "a whole number" if kind is int else "a number"
             raise UsageError(f"--{name}: expected {wanted}, got {value!r}. Nothing was done.") from error
+        return number
     return value
 
 

@@ -15,7 +15,7 @@ from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
-from scripts.datalist import find_tomograms
+from scripts.datalist import absolute_path, find_tomograms
 from scripts.detector import Detector, check_device
 from scripts.outputs import finished_record, recorded, tomogram_name
 
@@ -145,9 +145,10 @@ def detect(
     region : str
         Volume of the tomogram's shape; particles are looked for only where it is above 0.
     memory : float
-        Largest memory to use, GiB; by default what is free.
+        Largest memory to use, GiB; by default what is free. Kept for MRC files alone.
     stream : bool
-        true or false: keep volumes on disk instead of in memory; by default where memory does not suffice.
+        true or false: keep volumes on disk instead of in memory (MRC files alone); by default where memory does not
+        suffice.
     scratch_dir : str
         Folder on a fast disk for volumes larger than memory; by default output_dir.
     device : str
@@ -257,10 +258,12 @@ def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _items_of(given: str) -> list[dict[str, Any]]:
+    if is_copick(given):
+        return find_tomograms(given)
     path = Path(given).expanduser()
-    if is_copick(given) or path.is_dir():
-        return find_tomograms(given if is_copick(given) else path)
-    found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
-    return [{"image": str(Path(name).resolve())} for name in found]
+    return [
+        item for one in found for item in (find_tomograms(one) if one.is_dir() else [{"image": absolute_path(one)}])
+    ]

@@ -21,6 +21,7 @@ from custom_transforms.instances import (
     MeasureParticlesd,
     SplitPredictiond,
 )
+from custom_transforms.io import MRC_SUFFIXES
 from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
@@ -136,11 +137,13 @@ class Detector:
         Raises
         ------
         ValueError
-            If memory or disk do not suffice.
+            If memory or disk do not suffice, or a file of another format than MRC should be streamed.
         """
         item = self._item(tomogram)
         geometry = mrc_geometry(item["image"])
-        if geometry is None:  # the plan of the tomogram before must not stay
+        if geometry is None:
+            self._check_limits(item["image"])
+            # the plan of the tomogram before must not stay
             self.inferer.roi_size, self.inferer.batch = tuple(self.parser["tile"]), self.parser["batch_size"]
             return None
         shape, _ = geometry
@@ -165,6 +168,23 @@ class Detector:
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan
+
+    def _check_limits(self, path: str | Path) -> None:
+        """Refuse to stream a file of another format than MRC; warn that no memory limit holds for it."""
+        if str(path).lower().endswith(MRC_SUFFIXES):
+            return  # a broken header, which the reader explains
+        if self.stream:
+            raise ValueError(
+                f"{path}: expected an MRC file, the one format that can be streamed (--stream), got another. "
+                "Convert it to MRC, or leave --stream out."
+            )
+        if self.memory is not None:
+            warnings.warn(
+                f"{path}: --memory {self.memory:g} is not kept: a file that is not MRC is read whole. "
+                "Convert it to MRC if memory is short.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _item(self, tomogram: Tomogram) -> dict[str, Any]:
         """The item of a tomogram; where it does not say its voxel size or contrast, the config does."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import copy
-import gzip
 import logging
 import math
 import os
@@ -18,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mrcfile.dtypes import HEADER_DTYPE
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from custom_transforms.io import MRC_SUFFIXES
+from custom_transforms.mrc_header import read_mrc_geometry
 from scripts.tiles import TileGrid
 
 __all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_geometry"]
@@ -273,20 +272,9 @@ def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | 
 
     None for other files and strange headers: the reader tells the user what is wrong with them.
     """
-    name = str(path).lower()
-    if not name.removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
+    if not str(path).lower().endswith(MRC_SUFFIXES):
         return None
-    opener: Any = gzip.open if name.endswith(".gz") else bz2.open if name.endswith(".bz2") else open
     try:
-        with opener(path, "rb") as stream:
-            raw = stream.read(HEADER_DTYPE.itemsize)
-    except OSError:
+        return read_mrc_geometry(Path(path))
+    except (OSError, ValueError):
         return None
-    if len(raw) < HEADER_DTYPE.itemsize:
-        return None
-    for order in "<>":
-        header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
-        shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
-        if all(0 < side < 100_000 for side in shape):
-            return shape, np.array([float(header["cella"][a]) / max(int(header[f"m{a}"]), 1) for a in "zyx"])
-    return None

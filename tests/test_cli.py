@@ -77,9 +77,10 @@ def test_numbers_are_parsed_and_anything_else_is_an_error(run):
     assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
         (("a.mrc",), "out", False, 1000.0, (64, 96, 96))
     ]
-    code, _, error = run("a.mrc", "--diameter", "wide")
-    assert code == 2
-    assert error == "error: --diameter: expected a number, got 'wide'. Nothing was done.\n"
+    for text in ("wide", "nan", "inf", "-inf", "1e999"):
+        code, _, error = run("a.mrc", "--diameter", text)
+        assert code == 2
+        assert error == f"error: --diameter: expected a number, got {text!r}. Nothing was done.\n"
 
 
 def test_a_missing_value_and_a_repeated_option_are_errors(run):

@@ -293,6 +293,21 @@ def test_a_tile_that_shrank_for_one_tomogram_is_whole_again_for_the_next(setting
     assert (detector.inferer.roi_size, detector.inferer.batch) == ((32, 32, 32), 1)
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.nii.gz", "a.em", "a.zarr/0"])
+def test_what_cannot_be_streamed_or_kept_within_a_memory_is_told_before_any_work(setting, tmp_path, name):
+    _, options = setting
+    for stream in (None, False):
+        detector = Detector({**options, "output_dir": str(tmp_path)}, memory=2, stream=stream)
+        with pytest.warns(UserWarning, match=f"{name}: --memory 2 is not kept: a file that is not MRC is read whole"):
+            assert detector.plan(tmp_path / name) is None
+    detector.stream = True
+    with pytest.raises(
+        ValueError, match=f"{name}: expected an MRC file, the one format .* Convert it to MRC, or leave"
+    ):
+        detector.plan(tmp_path / name)
+    assert detector.plan(tmp_path / "no header.mrc") is None
+
+
 def test_a_gpu_that_is_not_there_is_an_error():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

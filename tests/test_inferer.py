@@ -122,6 +122,23 @@ def test_only_the_region_is_looked_at(image, tmp_path):
         TomogramInferer(background=[-20.0, 0.0], region=tmp_path / "region.mrc", **options)(image[..., :35], some)
 
 
+def test_a_region_of_other_voxels_is_read_to_its_last_plane_and_no_farther(tmp_path):
+    """39 planes for the networks and 25 of the region: 39 * (25 / 39) is 25.000000000000004."""
+    region = np.zeros((25, 28, 36), np.int8)
+    region[2:8, 10:20, 10:30] = 1
+    write_mrc(tmp_path / "region.mrc", region, 15.6)
+    image = torch.randn(1, 1, *region.shape, generator=torch.Generator().manual_seed(0))
+    options = {"roi_size": (16, 24, 24), "amp": False, "voxel_size_model": 10.0, "background": [-20.0, 0.0]}
+    all_tiles, some = Blur(), Blur()
+    with pytest.warns(UserWarning, match="rescaled to 39 x 44 x 56"):
+        full, inside = (
+            TomogramInferer(region=path, **options)(MetaTensor(image, meta={"voxel_size_zyx": np.full(3, 15.6)}), blur)
+            for path, blur in ((None, all_tiles), (tmp_path / "region.mrc", some))
+        )
+    assert some.seen < all_tiles.seen
+    torch.testing.assert_close(inside[0, 1][region > 0], full[0, 1][region > 0])
+
+
 @pytest.mark.parametrize("shape", [(3, 44, 36), (20, 5, 36), (1, 2, 3), (20, 44, 4)])
 def test_thin_tomograms_are_seen_in_their_reflections(shape):
     image = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
@@ -300,3 +317,26 @@ def test_voxel_sizes_within_five_percent_are_left_alone():
     assert model_shape((20, 30, 40), np.full(3, 10.4), 10.0) == (20, 30, 40)
     assert model_shape((20, 30, 40), np.array([10.6, 10.0, 10.0]), 10.0) == (21, 30, 40)
     assert model_shape((20, 30, 40), np.full(3, 30.0), None) == (20, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "sizes", "seen"),
+    [
+        (2000.0, "10 Å, got 2000 Å", "4000 x 6000 x 8000"),
+        ((0.4, 10.0, 10.0), "10 Å, got 0.4 x 10 x 10 Å", "1 x 30 x 40"),
+        (0.6, "10 Å, got 0.6 Å", "1 x 2 x 2"),
+    ],
+)
+def test_a_voxel_size_that_cannot_be_true_is_refused_unless_it_is_kept(voxel_size, sizes, seen):
+    size_zyx = np.broadcast_to(voxel_size, 3)
+    told = f"expected one near the networks' {sizes}: 20 x 30 x 40 voxels would be rescaled to {seen}. Give the true"
+    with pytest.raises(ValueError, match=told):
+        model_shape((20, 30, 40), size_zyx, 10.0)
+    options = {"roi_size": (16, 16, 16), "voxel_size_model": 10.0}
+    with pytest.raises(ValueError, match=told):
+        TomogramInferer(**options).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    with pytest.warns(UserWarning, match="nothing was rescaled"):
+        kept = TomogramInferer(**options, keep_voxel_size=True).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    assert kept == (20, 30, 40)
+    assert model_shape((4, 30, 40), np.full(3, 5.0), 10.0) == (2, 15, 20)
+    assert model_shape((20, 30, 40), np.full(3, 200.0), 10.0) == (400, 600, 800)

@@ -20,9 +20,11 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
-from scripts.lazy_volumes import PlaneCache
+from scripts.lazy_volumes import PlaneCache, RegionVolume, open_tomogram, read_region_mask
 from scripts.plan import make_plan
+from scripts.prepare_volume import read_region
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
+from tests.volume_files import save
 
 SHAPE = (20, 28, 36)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -272,9 +274,13 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     folder, options = scene
     volume, _ = read_tomogram(folder / "scene.mrc")
     write_mrc(tmp_path / "packed.mrc.gz", volume, VOXEL_SIZE)
+    save(tmp_path / "big.mrc", np.asarray(volume).astype(">f4"), VOXEL_SIZE)
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
-    with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
-        detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
+    for name in ("packed.mrc.gz", "big.mrc"):
+        with pytest.raises(ValueError, match=f"{name}: expected a file that can be read by parts, as it is larger"):
+            detector(tmp_path / name, detector.plan(tmp_path / name))
+    with pytest.raises(ValueError, match="big.mrc: expected a file that can be read by parts"):
+        RegionVolume(tmp_path / "big.mrc", volume.shape)
     filtered = Detector({**options, "output_dir": str(tmp_path), "exclude": "region.mrc"}, stream=True)
     told = r"larger than memory, and ExcludeParticlesd \(--exclude\) needs all of it. Leave it out"
     with pytest.raises(ValueError, match=told):
@@ -284,6 +290,40 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
     with pytest.raises(ValueError, match="got a constant volume"):
         detector(tmp_path / "flat.mrc", plan_of(detector))
+
+
+@pytest.mark.parametrize("fill_nonfinite", [False, True])
+@pytest.mark.parametrize("bad", ["some", "all", "no"])
+def test_a_tomogram_read_by_slices_is_checked_and_filled_as_one_read_whole(tmp_path, bad, fill_nonfinite):
+    volume = np.random.default_rng(0).normal(size=(11, 10, 9)).astype(np.float32)  # y is thinner than z
+    volume[{"some": np.s_[3, 4, 5:7], "all": np.s_[:], "no": np.s_[:0]}[bad]] = np.nan
+    save(tmp_path / "a.mrc", volume, VOXEL_SIZE)
+    outcomes = []
+    for read in (read_tomogram, open_tomogram):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                values, meta = read(tmp_path / "a.mrc", fill_nonfinite=fill_nonfinite)
+                outcomes.append((values[:].tobytes(), meta["warnings"]))
+            except ValueError as error:
+                outcomes.append((str(error), [str(one.message) for one in caught]))
+    assert outcomes[0] == outcomes[1] and "y is thinner than z (10 < 11 voxels)" in str(outcomes[0][1])
+
+
+def test_a_region_means_the_same_in_memory_and_streamed(tmp_path):
+    """IMOD's shifted bytes are 0 and 1; what are no labels is refused by both, in the same words."""
+    inside = np.zeros((8, 9, 10), bool)
+    inside[2:5, 3:, :4] = True
+    write_mrc(tmp_path / "imod.mrc", np.where(inside, -127, -128).astype(np.int8), VOXEL_SIZE)
+    write_mrc(tmp_path / "half.mrc", np.where(inside, 0.5, 0).astype(np.float32), VOXEL_SIZE)
+    write_mrc(tmp_path / "ones.mrc", inside.astype(np.int8), VOXEL_SIZE)
+    with pytest.warns(UserWarning, match="128 was added to every label"):
+        np.testing.assert_array_equal(RegionVolume(tmp_path / "imod.mrc", inside.shape)[:], inside)
+    for read in (read_region_mask, RegionVolume, lambda path, shape: read_region(str(path), "t", shape)):
+        with pytest.raises(ValueError, match=r"expected labels .* got 72 voxels that are not whole numbers"):
+            read(tmp_path / "half.mrc", inside.shape)
+        with pytest.raises(ValueError, match=r"the tomogram's shape \(Z, Y, X\) \(8, 9, 11\), got \(8, 9, 10\). Draw"):
+            read(tmp_path / "ones.mrc", (8, 9, 11))
 
 
 def plan_of(detector):
