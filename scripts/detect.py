@@ -16,8 +16,9 @@ from scripts.cli import user_message
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
 from scripts.datalist import find_tomograms
+from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
-from scripts.outputs import finished_record, recorded, tomogram_name
+from scripts.outputs import tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -10,7 +9,6 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,13 @@ from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.zarr_read import import_zarr
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
+from scripts.detection_record import file_sha256
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
 
-__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "finished_record", "recorded", "tomogram_name"]
+__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "tomogram_name"]
 
 INSTANCES = "{name}_instances.mrc"
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
@@ -122,6 +121,10 @@ class SaveDetectiond(Transform):
         """Where the files of a tomogram go."""
         return self.output_dir / tomogram_name(tomogram)
 
+    def record(self, tomogram: str | Path) -> Path:
+        """Where the record of a tomogram goes; it is written last, so it says that all files are there."""
+        return self.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
+
     def check(self, tomogram: str | Path, voxel_size_zyx: np.ndarray | None = None) -> None:
         """Refuse a tomogram whose picks, or segmentation where a voxel size (Å) is given, cannot go where they should.
 
@@ -188,8 +191,7 @@ class SaveDetectiond(Transform):
         FileExistsError
             If there is one, and nothing is to be overwritten.
         """
-        folder = self.folder(tomogram)
-        record = folder / f"{tomogram_name(tomogram)}.json"
+        folder, record = self.folder(tomogram), self.record(tomogram)
         if record.exists() and not self.overwrite:
             raise FileExistsError(
                 f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
@@ -225,7 +227,7 @@ class SaveDetectiond(Transform):
             )
             made["files"]["report"] = files["report"].name
         text = json.dumps(made, indent=2, default=_plain)
-        record = folder / f"{name}.json"
+        record = self.record(path)
         with atomic_path(record) as temporary:
             Path(temporary).write_text(text + "\n")
         return {**files, "record": record}
@@ -314,52 +316,6 @@ class SaveMetrics:
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         with atomic_path(self.path) as temporary:
             Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
-
-
-def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:
-    """What the record of a finished detection says in numbers: particles kept and dropped, and the files written."""
-    folder = save.folder(tomogram)
-    path = folder / f"{tomogram_name(tomogram)}.json"
-    record = json.loads(path.read_text())
-    return {
-        "tomogram": str(tomogram),
-        "particles": record["particles"]["kept"],
-        "dropped": record["particles"]["dropped"],
-        "written": [*(folder / name for name in record["files"].values()), path],
-    }
-
-
-def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
-    """Tell whether a tomogram, an item of a datalist, was already detected with the same inputs.
-
-    Raises
-    ------
-    FileExistsError
-        If it was detected with other settings or weights, or not written into the copick project; names what differs.
-    """
-    tomogram = item["image"]
-    record = save.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
-    if save.overwrite or not record.is_file():
-        return False
-    made = json.loads(record.read_text())
-    then, now = made.get("inputs", {}), save.inputs(item)
-    written = save.copick in (None, made.get("copick"))
-    if then == now and written:
-        return True
-    changed = [key for key in now["settings"] if then.get("settings", {}).get(key) != now["settings"][key]]
-    changed += [key for key in ("tomogram", "weights_sha256") if then.get(key) != now[key]]
-    changed += [] if written else ["copick"]
-    raise FileExistsError(
-        f"{record}: detected before with other {', '.join(changed) or 'settings'}. "
-        "Choose another --output_dir, or --overwrite to replace it."
-    )
-
-
-@lru_cache(maxsize=8)
-def file_sha256(path: Path, modified: float) -> str:
-    """Hash a file; ``modified`` only renews the cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -181,6 +181,21 @@ def test_finished_tomograms_are_skipped_and_overwrite_repeats_them(setting, comm
     assert code == 1 and "detected before with other method" in error and "--overwrite" in error
 
 
+@pytest.mark.parametrize(
+    "text,told",
+    [("{", "but line 1 is not"), ("[]", "got a list"), ('{"inputs": {}, "files": []}', "it lacks particles, files")],
+)
+def test_a_damaged_record_is_an_error_that_names_it_and_overwrite_replaces_it(setting, command, tmp_path, text, told):
+    folder, _ = setting
+    record = tmp_path / "2024_01" / "tomogram_0" / "tomogram_0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+    code, _, error = command(folder / "tomogram_0.mrc")
+    assert code == 1 and f"error: {record}: expected" in error and told in error
+    assert error.endswith("Remove it or --overwrite to detect again.\n") and record.read_text() == text
+    assert command(folder / "tomogram_0.mrc", "--overwrite")[0] == 0
+
+
 def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, command, tmp_path):
     folder, _ = setting
     bad = tmp_path / "bad.mrc"
