@@ -13,7 +13,7 @@ from scripts.json_file import read_object
 if TYPE_CHECKING:
     from scripts.outputs import SaveDetectiond
 
-__all__ = ["file_sha256", "finished_record", "read_detection", "recorded"]
+__all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded"]
 
 
 def read_detection(record: Path) -> dict[str, Any]:
@@ -57,7 +57,8 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     Raises
     ------
     FileExistsError
-        If it was detected with other settings or weights, or not written into the copick project; names what differs.
+        If it was detected with other settings or weights, or not written into the copick project, or a file that is
+        wanted now is not among its files, or gone since; names what differs.
     ValueError
         If its record is damaged.
     """
@@ -65,17 +66,33 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     if save.overwrite or not record.is_file():
         return False
     made = read_detection(record)
-    then, now = made["inputs"], save.inputs(item)
-    written = save.copick in (None, made.get("copick"))
-    if then == now and written:
-        return True
-    changed = [key for key in now["settings"] if then.get("settings", {}).get(key) != now["settings"][key]]
-    changed += [key for key in ("tomogram", "weights_sha256") if then.get(key) != now[key]]
-    changed += [] if written else ["copick"]
-    raise FileExistsError(
-        f"{record}: detected before with other {', '.join(changed) or 'settings'}. "
-        "Choose another --output_dir, or --overwrite to replace it."
-    )
+    changed = _changed(made["inputs"], save.inputs(item)) + ([] if save.copick in (None, made.get("copick")) else ["copick"])
+    advice = "Choose another --output_dir, or --overwrite to replace it."
+    if changed:
+        raise FileExistsError(f"{record}: detected before with other {', '.join(changed)}. {advice}")
+    files = made["files"]
+    lacking = [one for one in save.written if one not in files or not (record.parent / files[one]).is_file()]
+    if lacking:  # never repeated unasked: hours, and perhaps lists corrected by hand
+        raise FileExistsError(
+            f"{record}: detected before, but its files lack {', '.join(lacking)} (not asked for then, or gone since). "
+            "`python -m scripts export` makes lists of the .csv and `python -m scripts report` the page; leave "
+            "--formats and --report as they were, or --overwrite to detect again."
+        )
+    return True
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings and files that differ, also of those that one of both lacks."""
+    old, new = then.get("settings") or {}, now["settings"]
+    changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    changed += [key for key in {**now, **then} if key != "settings" and then.get(key) != now.get(key)]
+    return list(dict.fromkeys(changed))
+
+
+def file_state(path: str | Path) -> dict[str, Any]:
+    """Path, bytes and time of a file, by which a later run sees whether it is still the same."""
+    status = Path(path).stat()
+    return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
 
 
 @lru_cache(maxsize=8)

@@ -19,11 +19,12 @@ from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
 from custom_transforms.io import atomic_path, metadata_warnings, write_instances
+from custom_transforms.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.zarr_read import import_zarr
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
-from scripts.detection_record import file_sha256
+from scripts.detection_record import file_sha256, file_state
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
@@ -32,6 +33,7 @@ from scripts.report.report import make_report
 __all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "tomogram_name"]
 
 INSTANCES = "{name}_instances.mrc"
+VOLUMES = ("region", "exclude", "membrane")  # settings that name a volume of the user's
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
 
 
@@ -143,20 +145,35 @@ class SaveDetectiond(Transform):
                 import_zarr()
                 check_segmentation(config, name, wanted, user, session, voxel_size_zyx, self.overwrite)
 
+    @property
+    def written(self) -> list[str]:
+        """What a detection leaves beside its record, as the record's ``files`` calls it."""
+        return list(dict.fromkeys(["instances", "csv", *self.formats, *(["report"] if self.report else [])]))
+
     def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         """What a detection depends on; two detections with the same are the same.
 
         ``tomogram`` is a path, or an item of a datalist, whose own voxel size and contrast count, too.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the tomogram, or a volume that goes with it (region, exclude, membrane), is not there.
         """
         item = tomogram if isinstance(tomogram, Mapping) else {"image": tomogram}
-        status = Path(item["image"]).stat()
         own: dict[str, Any] = {}
         if item.get("voxel_size") is not None:
             own["voxel_size"] = np.asarray(item["voxel_size"], dtype=float).ravel().tolist()
         if item.get("contrast") is not None:
             own["contrast"] = str(item["contrast"])
+        volumes = {
+            name: file_state(mask_path(str(self.settings[name]), item["image"]))
+            for name in VOLUMES
+            if name in self.settings
+        }
         return {
-            "tomogram": {"path": str(item["image"]), "bytes": status.st_size, "modified": status.st_mtime, **own},
+            "tomogram": {**file_state(item["image"]), **own},
+            **volumes,
             "settings": json.loads(json.dumps(self.settings)),
             "weights_sha256": file_sha256(self.weights, self.weights.stat().st_mtime),
         }

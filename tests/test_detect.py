@@ -1,6 +1,7 @@
 """Detect: tomogram in, whole set of files out; repeatable, resumable, and the same by either way in."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from monai.bundle import ConfigParser
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detect import Detector, check_device, detect, expand
+from scripts.detection_record import _changed
 from scripts.networks import MaskAndCenterNet
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
@@ -177,8 +179,49 @@ def test_finished_tomograms_are_skipped_and_overwrite_repeats_them(setting, comm
     assert code == 0 and "done before, skipped" in out
     code, out, _ = command("--overwrite", folder / "tomogram_0.mrc")
     assert code == 0 and "skipped" not in out
-    code, _, error = command(folder / "tomogram_0.mrc", "--method", "nearest")
-    assert code == 1 and "detected before with other method" in error and "--overwrite" in error
+    for arguments, name in (
+        (("--method", "nearest"), "method"),
+        (("--voxel_size", "20"), "voxel_size"),
+        (("--signed", "false"), "signed"),
+        (("--fill_nonfinite",), "fill_nonfinite"),
+    ):
+        code, _, error = command(folder / "tomogram_0.mrc", *arguments)
+        assert code == 1 and f"detected before with other {name}. Choose" in error and "--overwrite" in error
+
+
+def test_a_setting_that_is_left_out_again_and_an_edited_mask_are_other_inputs(setting, tmp_path):
+    folder, options = setting
+    for name in ("region", "exclude", "membrane"):
+        write_mrc(tmp_path / f"tomogram_0_{name}.mrc", np.ones((24, 48, 56), np.int8), VOXEL_SIZE)
+    masks = {name: str(tmp_path / f"{{name}}_{name}.mrc") for name in ("exclude", "membrane")}
+    masks["region"] = str(tmp_path / "tomogram_0_region.mrc")
+    options = {**options, "output_dir": str(tmp_path), "report": False, "voxel_size": 10.0}
+    save = Detector({**options, **masks, "membrane_max": 9.0}).save
+    item = {"image": str(folder / "tomogram_0.mrc")}
+    then = json.loads(json.dumps(save.inputs(item)))
+    assert _changed(then, save.inputs(item)) == []
+    for name in masks:
+        os.utime(tmp_path / f"tomogram_0_{name}.mrc", (1, 1))
+        assert _changed(then, save.inputs(item)) == [name]
+        then = save.inputs(item)
+    without = Detector({**options, "voxel_size": None}).save
+    assert set(_changed(then, without.inputs(item))) == {*masks, "membrane_max", "voxel_size"}
+
+
+def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_again(setting, command, tmp_path):
+    folder, _ = setting
+    few = (folder / "tomogram_0.mrc", "--formats", "csv", "--report", "false")
+    assert command(*few)[0] == 0
+    for arguments, lacking in (
+        (("--formats", "csv,relion5", "--report", "false"), "relion5"),
+        (("--formats", "csv", "--report", "true"), "report"),
+    ):
+        code, _, error = command(few[0], *arguments)
+        assert code == 1 and f"its files lack {lacking} (not asked for then, or gone since)" in error
+    assert "done before, skipped" in command(*few)[1]
+    (tmp_path / "2024_01" / "tomogram_0" / "tomogram_0_instances.mrc").unlink()
+    assert "its files lack instances" in command(*few)[2]
+    assert command(*few, "--overwrite")[0] == 0 and "done before, skipped" in command(*few)[1]
 
 
 @pytest.mark.parametrize(
