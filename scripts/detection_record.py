@@ -13,7 +13,7 @@ from scripts.json_file import read_object
 if TYPE_CHECKING:
     from scripts.outputs import SaveDetectiond
 
-__all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded"]
+__all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded", "remove_detection"]
 
 
 def read_detection(record: Path) -> dict[str, Any]:
@@ -93,6 +93,18 @@ def file_state(path: str | Path) -> dict[str, Any]:
     """Path, bytes and time of a file, by which a later run sees whether it is still the same."""
     status = Path(path).stat()
     return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
+
+
+def remove_detection(record: Path) -> None:
+    """Remove a record, then the files it lists in its own folder: a new detection may not write all of them."""
+    try:
+        files = read_detection(record)["files"].values()
+    except (FileNotFoundError, ValueError):  # nobody knows what a damaged record has listed
+        files = ()
+    record.unlink(missing_ok=True)
+    for name in files:
+        if isinstance(name, str) and name == Path(name).name:
+            (record.parent / name).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=8)

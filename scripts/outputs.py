@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.zarr_read import import_zarr
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
-from scripts.detection_record import file_sha256, file_state
+from scripts.detection_record import file_sha256, file_state, remove_detection
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
@@ -200,21 +200,34 @@ class SaveDetectiond(Transform):
         d["output_files"] = self.finish(d, labels, path, center_map)
         return d
 
+    def refuse_earlier(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse tomograms, items of a datalist, that were detected before, unless they are to be overwritten.
+
+        Raises
+        ------
+        FileExistsError
+            Names the record of the earlier detection.
+        """
+        for item in items:
+            record = self.record(item["image"])
+            if record.exists() and not self.overwrite:
+                raise FileExistsError(
+                    f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to "
+                    "replace it."
+                )
+
     def begin(self, tomogram: str | Path) -> Path:
-        """Make the folder of a tomogram, without the record of an earlier detection.
+        """Make the folder of a tomogram, without the record and files of an earlier detection.
 
         Raises
         ------
         FileExistsError
             If there is one, and nothing is to be overwritten.
         """
-        folder, record = self.folder(tomogram), self.record(tomogram)
-        if record.exists() and not self.overwrite:
-            raise FileExistsError(
-                f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
-            )
+        self.refuse_earlier([{"image": tomogram}])
+        folder = self.folder(tomogram)
         folder.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
+        remove_detection(self.record(tomogram))
         return folder
 
     def finish(self, data: Mapping[str, Any], labels: Any, tomogram: Any, center_map: Any = None) -> dict[str, Path]:

@@ -133,7 +133,8 @@ def detect_streamed(
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None
     timings = {"load": time.perf_counter() - start}
-    folder = save.begin(path)
+    folder = save.folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".scratch_", dir=scratch_dir or folder) as temporary:
         logits, centers = _predict(Path(temporary), image, network, inferer, region, own, seen)
         timings["networks"] = time.perf_counter() - start - timings["load"]
@@ -219,7 +220,7 @@ def _save(
     """Write what `SaveDetectiond` writes, the label volume slab by slab."""
     meta = data["image"].meta
     path = meta["filename_or_obj"]
-    instances = save.folder(path) / INSTANCES.format(name=tomogram_name(path))
+    instances = save.begin(path) / INSTANCES.format(name=tomogram_name(path))
     stored = instance_dtype(labels.highest)
     nstart = meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
     origin = meta.get("origin_xyz", (0, 0, 0))

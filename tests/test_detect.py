@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detect import Detector, check_device, detect, expand
-from scripts.detection_record import _changed
+from scripts.detection_record import _changed, remove_detection
 from scripts.networks import MaskAndCenterNet
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
@@ -221,7 +221,15 @@ def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_ag
     assert "done before, skipped" in command(*few)[1]
     (tmp_path / "2024_01" / "tomogram_0" / "tomogram_0_instances.mrc").unlink()
     assert "its files lack instances" in command(*few)[2]
-    assert command(*few, "--overwrite")[0] == 0 and "done before, skipped" in command(*few)[1]
+    whole = command(few[0], "--overwrite", "--formats", "csv,dynamo", "--report", "true")
+    assert whole[0] == 0
+    made = {"tomogram_0.json", "tomogram_0_instances.mrc", "tomogram_0_particles.csv"}
+    more = {"tomogram_0_particles_dynamo.tbl", "tomogram_0_report.html"}
+    notes = tmp_path / "2024_01" / "tomogram_0" / "notes.txt"
+    notes.write_text("the user's own")
+    assert set(files_of(notes.parent)) == made | more | {"notes.txt"}
+    assert command(*few, "--overwrite")[0] == 0 and set(files_of(notes.parent)) == made | {"notes.txt"}
+    assert "done before, skipped" in command(*few)[1]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +245,17 @@ def test_a_damaged_record_is_an_error_that_names_it_and_overwrite_replaces_it(se
     assert code == 1 and f"error: {record}: expected" in error and told in error
     assert error.endswith("Remove it or --overwrite to detect again.\n") and record.read_text() == text
     assert command(folder / "tomogram_0.mrc", "--overwrite")[0] == 0
+
+
+def test_only_files_in_the_record_s_own_folder_are_removed(tmp_path):
+    record = tmp_path / "t" / "t.json"
+    record.parent.mkdir()
+    (tmp_path / "other.csv").write_text("kept")
+    (tmp_path / "t" / "t.csv").write_text("goes")
+    files = {"csv": "t.csv", "a": "../other.csv", "b": str(tmp_path / "other.csv"), "c": 3, "d": "gone.csv"}
+    record.write_text(json.dumps({"inputs": {}, "particles": {}, "files": files}))
+    remove_detection(record)
+    assert list(files_of(tmp_path)) == ["other.csv"]
 
 
 def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, command, tmp_path):
