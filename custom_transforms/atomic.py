@@ -1,14 +1,15 @@
-"""A file that is there is whole: write beside the target, then rename."""
+"""A file that is there is whole: write beside the target, then rename. And folders that can be written to."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "check_folder"]
 
 
 @contextmanager
@@ -52,3 +53,28 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Pat
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(folder: str | os.PathLike, option: str) -> None:
+    """Make a folder, and refuse one that cannot be written to: to be asked before work that would be lost.
+
+    Parameters
+    ----------
+    folder : path
+        Missing parents are made, too.
+    option : str
+        What the user gives the folder with, for the message.
+
+    Raises
+    ------
+    OSError
+        Names the folder and the reason.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+    except OSError as error:
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        found = "a file is in its place" if is_file else f"writing fails: {error.strerror}"
+        raise OSError(f"{folder}: expected a folder to write to, but {found}. Choose another {option}.") from error

@@ -35,12 +35,13 @@ from custom_transforms.components import mask_from_probability
 from custom_transforms.entries import volume_like, volume_of, voxel_size_of
 from custom_transforms.particle_table import (
     PARTICLE_COLUMNS,
+    check_neighbor_number,
     empty_particle_table,
     filter_particles,
     measure_particles,
 )
 from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import find_seeds
+from custom_transforms.seeds import check_center_threshold, find_seeds
 from custom_transforms.units import ParticleSizes
 
 __all__ = [
@@ -142,6 +143,8 @@ class MaskFromProbabilityd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
+        if not 0 < threshold < 1:
+            raise ValueError(f"mask_threshold: expected a probability between 0 and 1, got {threshold!r}. Try 0.5.")
         self.threshold = threshold
         self.min_size = ParticleSizes.from_diameter(particle_diameter, min_size=min_size).min_size
 
@@ -174,6 +177,7 @@ class FindSeedsd(MapTransform):
         min_distance: float | None = None, allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
+        check_center_threshold(threshold)
         self.threshold = threshold
         self.radius = particle_diameter / 4
         self.min_distance = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance).min_distance
@@ -297,6 +301,7 @@ class FilterParticlesd(MapTransform):
         self.sizes = ParticleSizes.from_diameter(
             particle_diameter, min_size=min_size, neighbor_distance=neighbor_distance
         )
+        check_neighbor_number(neighbor_number)
         self.neighbor_number = neighbor_number
         self.in_place = in_place
 

@@ -18,7 +18,8 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
-from custom_transforms.io import atomic_path, metadata_warnings, write_instances
+from custom_transforms.atomic import atomic_path, check_folder
+from custom_transforms.io import metadata_warnings, write_instances
 from custom_transforms.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.zarr_read import import_zarr
@@ -199,6 +200,22 @@ class SaveDetectiond(Transform):
         center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
         d["output_files"] = self.finish(d, labels, path, center_map)
         return d
+
+    def check_output(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse, before any work, items of a datalist whose results have no place to go.
+
+        Raises
+        ------
+        FileExistsError
+            If one was detected before, and nothing is to be overwritten.
+        OSError
+            If the output folder, or the one that a tomogram has there already, cannot be written to.
+        """
+        items = list(items)
+        self.refuse_earlier(items)
+        for folder in dict.fromkeys([self.output_dir, *(self.folder(item["image"]) for item in items)]):
+            if folder == self.output_dir or folder.exists():
+                check_folder(folder, "--output_dir")
 
     def refuse_earlier(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Refuse tomograms, items of a datalist, that were detected before, unless they are to be overwritten.

@@ -323,6 +323,57 @@ def test_a_missing_mask_is_an_error_before_the_networks_run(setting, command, tm
     )
 
 
+@pytest.mark.parametrize(
+    "setting_of,value,told",
+    [
+        ("center_threshold", 0.0, "center_threshold: expected a number above 0"),
+        ("center_threshold", float("nan"), "center_threshold: expected a number above 0"),
+        ("mask_threshold", 50.0, "mask_threshold: expected a probability between 0 and 1, got 50.0"),
+        ("mask_threshold", 0.0, "mask_threshold: expected a probability between 0 and 1"),
+        ("neighbor_number", -1, "neighbor_number: expected 0"),
+    ],
+)
+def test_settings_out_of_range_are_errors_before_any_tomogram_is_read(setting, setting_of, value, told):
+    with pytest.raises(Exception) as error:
+        Detector({**setting[1], setting_of: value})
+    assert user_message(error.value).startswith(told)
+
+
+@pytest.mark.parametrize("option", ["region", "exclude", "membrane"])
+def test_a_volume_of_another_shape_is_an_error_before_any_work(setting, tmp_path, option):
+    folder, options = setting
+    write_mrc(tmp_path / "small.mrc.gz", np.ones((24, 48, 55), np.int8), VOXEL_SIZE)
+    more = {option: str(tmp_path / "small.mrc.gz"), **({"membrane_max": 9.0} if option == "membrane" else {})}
+    detector = Detector({**options, **more, "output_dir": str(tmp_path / "out")})
+    detector.network = None  # never asked
+    told = r"small.mrc.gz: expected a volume of the tomogram's shape \(Z, Y, X\) \(24, 48, 56\), got \(24, 48, 55\)"
+    with pytest.raises(ValueError, match=told):
+        detector(folder / "tomogram_0.mrc")
+    (tmp_path / "small.mrc.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="small.mrc.gz: no such file"):
+        detector(folder / "tomogram_0.mrc")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_without_a_place_are_an_error_before_any_work(setting, tmp_path):
+    folder, options = setting
+    (tmp_path / "file").write_text("no folder")
+    earlier = tmp_path / "out" / "tomogram_0" / "tomogram_0.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    for output_dir, told in (("file", "a file is in its place. Choose another --output_dir"), ("out", "Choose another")):
+        detector = Detector({**options, "output_dir": str(tmp_path / output_dir)})
+        detector.network = None  # never asked
+        with pytest.raises(OSError, match=told):
+            detector(folder / "tomogram_0.mrc")
+        some = {key: value for key, value in options.items() if key not in ("device", "progress", "weights")}
+        with pytest.raises(Exception) as error:  # there are no weights to load, either: this comes first
+            run_config("inference.json", "inference", dataset_dir=str(folder), weights=str(tmp_path / "none.pt"),
+                       output_dir=str(tmp_path / output_dir), **some)  # fmt: skip
+        assert told in user_message(error.value)
+    assert [one.name for one in earlier.parent.iterdir()] == [earlier.name]
+
+
 def test_a_tomogram_of_a_dataset_keeps_its_own_voxel_size_and_contrast(setting, command, tmp_path):
     folder, options = setting
     volume, _ = read_tomogram(folder / "tomogram_0.mrc")

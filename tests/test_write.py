@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import SaveImage
 
+from custom_transforms.atomic import check_folder
 from custom_transforms.io import (
     LoadTomogramd,
     MrcWriter,
@@ -159,6 +160,22 @@ def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_and_one_that_can_is_made(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new" / "folder", "--output_dir")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "a.mrc").write_bytes(b"old")
+    for wrong in (tmp_path / "a.mrc", tmp_path / "a.mrc" / "folder"):
+        with pytest.raises(OSError, match="expected a folder to write to, but a file is in its place. Choose another --o"):
+            check_folder(wrong, "--output_dir")
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=f"^{tmp_path}: expected a folder .* writing fails: Permission denied. Choose"):
+        check_folder(tmp_path, "--scratch_dir")
 
 
 def test_existing_file_is_replaced_only_if_allowed(tmp_path):
