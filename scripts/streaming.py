@@ -6,7 +6,6 @@ every voxel. What is on the way lies in a temporary Zarr folder, which is remove
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from scripts.lazy_volumes import (
 )
 from scripts.outputs import INSTANCES, SaveDetectiond, tomogram_name
 from scripts.plan import Plan
+from scripts.scratch import scratch_folder
 
 __all__ = ["SETTINGS", "detect_streamed"]
 
@@ -133,14 +133,12 @@ def detect_streamed(
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None
     timings = {"load": time.perf_counter() - start}
-    folder = save.folder(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".scratch_", dir=scratch_dir or folder) as temporary:
-        logits, centers = _predict(Path(temporary), image, network, inferer, region, own, seen)
+    with scratch_folder(scratch_dir or save.folder(path), tomogram_name(path)) as temporary:
+        logits, centers = _predict(temporary, image, network, inferer, region, own, seen)
         timings["networks"] = time.perf_counter() - start - timings["load"]
         labels, table = detect_instances_blockwise(
             ProbabilityVolume(logits), centers, np.asarray(meta["voxel_size_zyx"]), **settings, block=plan.block,
-            scratch=Scratch(Path(temporary), own),
+            scratch=Scratch(temporary, own),
             progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
         )  # fmt: skip
         table, labels = _filter(filters, table, labels, image, meta)

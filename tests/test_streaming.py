@@ -22,6 +22,7 @@ from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
 from scripts.lazy_volumes import PlaneCache
 from scripts.plan import make_plan
+from scripts.scratch import LOCK, scratch_folder
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
 SHAPE = (20, 28, 36)
@@ -219,6 +220,18 @@ def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         detector(folder / "scene.mrc", plan)
     assert list((tmp_path / "broken" / "scene").iterdir()) == []
+
+
+def test_scratch_of_a_killed_run_goes_when_the_tomogram_is_begun_again_and_that_of_a_living_one_stays(tmp_path):
+    killed, other, foreign = (tmp_path / f".scratch_{name}" for name in ("a [1]_x", "b_x", "a [1]_y"))
+    for folder in (killed, other, foreign):
+        folder.mkdir()
+        (folder / "logits").write_text("large")
+    for folder in (killed, other):
+        (folder / LOCK).touch()
+    with scratch_folder(tmp_path, "a [1]") as living, scratch_folder(tmp_path, "a [1]") as second:
+        assert not killed.exists() and living.is_dir() and second.is_dir() and living != second
+    assert {one.name for one in tmp_path.iterdir()} == {other.name, foreign.name}  # no lock in it: perhaps not ours
 
 
 @pytest.fixture
