@@ -29,7 +29,7 @@ from custom_transforms.zarr_read import import_zarr
 from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
-from scripts.streaming import SETTINGS, detect_streamed
+from scripts.streaming import SETTINGS, computed, detect_streamed
 from scripts.unpack import unpacked
 from scripts.weights_record import read_record, recorded_settings
 
@@ -226,7 +226,11 @@ class Detector:
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
         data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
-        return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
+        return {
+            **data,
+            "computed": computed("memory", self.inferer),
+            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        }
 
     def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""

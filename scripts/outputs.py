@@ -96,7 +96,8 @@ class SaveDetectiond(Transform):
     Notes
     -----
     Takes ``image`` (for the metadata), ``instances`` (labels), ``particles`` (the table) and optionally ``timings``
-    (seconds by stage); returns them unchanged, with ``output_files``.
+    (seconds by stage) and ``computed`` (the path, tile and batch that memory allowed, whatever the settings say);
+    returns them unchanged, with ``output_files``.
     """
 
     def __init__(
@@ -336,6 +337,7 @@ class SaveDetectiond(Transform):
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
             "warnings": metadata_warnings(meta),
+            "computed": dict(data.get("computed") or {}),
             "timings_seconds": dict(data.get("timings") or {}),
             "made_with": {
                 "python": platform.python_version(),

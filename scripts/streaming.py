@@ -39,7 +39,7 @@ from scripts.outputs import INSTANCES, SaveDetectiond, tomogram_name
 from scripts.plan import Plan
 from scripts.scratch import scratch_folder
 
-__all__ = ["SETTINGS", "detect_streamed"]
+__all__ = ["SETTINGS", "computed", "detect_streamed"]
 
 # the ids of configs/inference.json that decide the instances; see `detect_instances`
 SETTINGS = (
@@ -147,9 +147,15 @@ def detect_streamed(
             **item,
             "image": MetaTensor(torch.zeros(0), meta=meta),
             "particles": table,
+            "computed": computed("streamed", inferer),
             "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         }
         return _save(save, data, labels, volume, centers)
+
+
+def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:
+    """How a tomogram was computed, for its record: tile and batch may be smaller than asked for, as memory allowed."""
+    return {"path": path, "tile": list(inferer.roi_size), "batch": inferer.batch}
 
 
 def _predict(

@@ -12,8 +12,9 @@ from monai.bundle import ConfigParser
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detect import Detector, check_device, detect, expand
-from scripts.detection_record import _changed, remove_detection
+from scripts.detection_record import _changed, finished_record, remove_detection
 from scripts.networks import MaskAndCenterNet
+from scripts.plan import Plan
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 
 NETWORKS = {
@@ -419,6 +420,18 @@ def test_a_tile_that_shrank_for_one_tomogram_is_whole_again_for_the_next(setting
     detector.inferer.roi_size, detector.inferer.batch = (16, 16, 16), 7
     assert detector.plan(tmp_path / "a.tif") is None
     assert (detector.inferer.roi_size, detector.inferer.batch) == ((32, 32, 32), 1)
+
+
+def test_the_record_has_the_tile_that_was_used_and_the_settings_the_one_asked_for(setting, tmp_path, monkeypatch):
+    folder, options = setting
+    plan = Plan("memory", (24, 48, 56), (16, 24, 16), 9, 2, 1, 1, 1)
+    monkeypatch.setattr("scripts.detector.make_plan", lambda *_, **__: plan)
+    detector = Detector({**options, "output_dir": str(tmp_path), "report": False})
+    item = {"image": str(folder / "tomogram_0.mrc")}
+    found = detector(item, detector.plan(item))
+    record = json.loads(found["output_files"]["record"].read_text())
+    assert record["computed"] == {"path": "memory", "tile": [16, 24, 16], "batch": 2}
+    assert record["inputs"]["settings"]["tile"] == [32, 32, 32] and finished_record(detector.save, item)
 
 
 def test_a_gpu_that_is_not_there_is_an_error():
