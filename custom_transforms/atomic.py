@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import uuid
@@ -9,7 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "check_folder"]
+__all__ = ["atomic_path", "check_folder", "naming_the_full_disk"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def naming_the_full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Say what could not be written, and what to do, where the system only says that there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"{path}: expected room to write it, got {error.strerror!r}. Make room, raise the limit (quota, ulimit -f), "
+            "or choose a folder on another disk."
+        ) from error
+
 
 
 @contextmanager
@@ -33,6 +51,8 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Pat
     ------
     ValueError
         If the target exists and ``overwrite`` is False.
+    OSError
+        If the disk is full, or the file larger than may be; names the target.
 
     Examples
     --------
@@ -49,7 +69,8 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Pat
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex[:12]}.{target.name}")
     try:
-        yield temporary
+        with naming_the_full_disk(target):
+            yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

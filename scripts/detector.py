@@ -165,7 +165,7 @@ class Detector:
         )
         if plan.path == "streamed":
             self._check_streamable()
-        check_disk(plan, self.scratch_dir or self.save.folder(item["image"]))
+        check_disk(plan, self.save.folder(item["image"]), self.scratch_dir)
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from custom_transforms.atomic import naming_the_full_disk
+
 __all__ = ["scratch_folder"]
 
 LOCK = "in_use.lock"
@@ -32,6 +34,11 @@ def scratch_folder(parent: str | Path, name: str) -> Iterator[Path]:
     ------
     Path
         ``<parent>/.scratch_<name>_<random>``, empty but for the lock.
+
+    Raises
+    ------
+    OSError
+        If the disk is full; names the folder.
     """
     parent, prefix = Path(parent), f".scratch_{name}_"
     parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +50,8 @@ def scratch_folder(parent: str | Path, name: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # a file system without locks: then none can be taken by others either, and nothing is removed
             pass
-        yield Path(folder)
+        with naming_the_full_disk(folder):
+            yield Path(folder)
 
 
 def _is_abandoned(folder: Path) -> bool:

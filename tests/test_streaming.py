@@ -1,6 +1,8 @@
 """Larger than memory: block by block and through files the result is the one in memory."""
 
+import errno
 import json
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -233,6 +235,28 @@ def test_scratch_of_a_killed_run_goes_when_the_tomogram_is_begun_again_and_that_
     with scratch_folder(tmp_path, "a [1]") as living, scratch_folder(tmp_path, "a [1]") as second:
         assert not killed.exists() and living.is_dir() and second.is_dir() and living != second
     assert {one.name for one in tmp_path.iterdir()} == {other.name, foreign.name}  # no lock in it: perhaps not ours
+
+
+def test_a_scratch_dir_is_made_and_one_that_is_a_file_or_full_is_told(scene, tmp_path):
+    folder, options = scene
+    path = folder / "scene.mrc"
+    (tmp_path / "file").write_text("no folder")
+    wrong = Detector({**options, "output_dir": str(tmp_path / "a")}, stream=True, scratch_dir=tmp_path / "file")
+    plan = wrong.plan(path)
+    wrong.network = None  # never asked
+    with pytest.raises(OSError, match="file: expected a folder to write to, but a file is in its place. Choose another -"):
+        wrong(path, plan)
+    new = tmp_path / "new" / "scratch"
+    detector = Detector({**options, "output_dir": str(tmp_path / "b")}, stream=True, scratch_dir=new)
+
+    class Full(Blobs):
+        def forward(self, image):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    detector.network = Full()
+    with pytest.raises(OSError, match=rf"^{new}/.scratch_scene_\w+: expected room to write it, got 'No space"):
+        detector(path, plan)
+    assert list(new.iterdir()) == []
 
 
 @pytest.fixture
