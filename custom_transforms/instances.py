@@ -30,7 +30,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom_transforms.assign import METHODS, assign_instances
-from custom_transforms.chain import detect_instances, split_prediction
+from custom_transforms.chain import check_finite, detect_instances, split_prediction
 from custom_transforms.components import mask_from_probability
 from custom_transforms.entries import volume_like, volume_of, voxel_size_of
 from custom_transforms.particle_table import (
@@ -92,6 +92,8 @@ class Seeds:
 class SplitPredictiond(MapTransform):
     """Replace the prediction (2, Z, Y, X) by "probability" and "center_map", each (1, Z, Y, X).
 
+    A prediction that is not finite is an error.
+
     Parameters
     ----------
     keys : str
@@ -117,6 +119,7 @@ class SplitPredictiond(MapTransform):
             prediction = d.pop(key)
             meta = dict(getattr(prediction, "meta", {}))
             plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else torch.as_tensor(prediction)
+            check_finite(plain)
             maps = split_prediction(plain.detach(), self.dtype, self.in_place)
             for name, volume in zip(("probability", "center_map"), maps, strict=True):
                 d[name] = MetaTensor(volume, meta=dict(meta))

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from tqdm.auto import tqdm
 
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
+from custom_transforms.chain import check_finite
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.io import add_warning
 from custom_transforms.mrc_write import instance_dtype, new_header, write_volume
@@ -186,6 +187,7 @@ def _store(
     depth = arrays[0].chunks[0]
     waiting = np.empty((2, depth, *scratch.shape[1:]), dtype=dtype)
     for first, last, maps in slabs:
+        check_finite(maps, first)
         values = maps.to(inferer.map_dtype).cpu().numpy()
         if not prefix:
             values[1] = values[1].clip(0, 1)

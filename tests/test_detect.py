@@ -259,6 +259,32 @@ def test_only_files_in_the_record_s_own_folder_are_removed(tmp_path):
     assert list(files_of(tmp_path)) == ["other.csv"]
 
 
+def test_nothing_kept_says_whether_nothing_was_found_or_which_filters_dropped_it(
+    setting, command, tmp_path, monkeypatch
+):
+    folder, _ = setting
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: Blobs())
+    drop = ("--edge_margin", "1e4", "--center_threshold", "0.2", "--report", "false")
+    code, _, error = command(folder / "tomogram_0.mrc", *drop)
+    assert code == 0 and "no particle is left: the filters dropped all" in error and "by edge). Are" in error
+    code, _, error = command(folder / "tomogram_1.mrc", "--mask_threshold", "0.99999", "--center_threshold", "99")
+    assert code == 0 and "no particle was found. Is the contrast right (--contrast)? Or are the particles" in error
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("stream", [False, True])
+def test_maps_that_are_not_finite_are_an_error_and_leave_nothing(setting, tmp_path, value, stream):
+    folder, options = setting
+    item = {"image": str(folder / "tomogram_0.mrc")}
+    detector = Detector({**options, "output_dir": str(tmp_path)}, stream=stream)
+    plan = detector.plan(item)
+    detector.network = lambda image: torch.cat([image, image * 0 + value], dim=1)
+    with pytest.raises(Exception) as error:
+        detector(item, plan)
+    assert user_message(error.value).startswith("the networks gave values that are not finite (NaN, Inf) in planes 0 to")
+    assert files_of(tmp_path) == {}
+
+
 def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, command, tmp_path):
     folder, _ = setting
     bad = tmp_path / "bad.mrc"
