@@ -7,15 +7,18 @@ rejected before any work, text stays text, and booleans are flags.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import re
+import signal
 import sys
+import threading
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,7 @@ EXIT_CODES = {
     1: "an error in the input or while running; one line on stderr says which",
     2: "the command line was not understood; nothing was done",
     130: "stopped by Ctrl-C",
+    143: "ended from outside (SIGTERM, as a batch system does at the time limit); nothing temporary is left",
 }
 GLOBAL_FLAGS = {  # taken by every verb
     "quiet": "No progress and no notes on stderr; warnings and errors stay.",
@@ -59,6 +63,32 @@ GLOBAL_FLAGS = {  # taken by every verb
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 SWITCH = "true or false"  # an option that may be left out, which is neither
+
+
+class Terminated(SystemExit):
+    """SIGTERM came. No `Exception`, so that a batch does not go on with its next tomogram."""
+
+    code: int = 143  # 128 + SIGTERM, as a shell has it
+
+    def __init__(self) -> None:
+        super().__init__(self.code)
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, so that temporary files are removed; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 class UsageError(ValueError):
@@ -85,7 +115,7 @@ def main(
     if verb in verbs and any(argument in ("-h", "--help") for argument in _options(arguments)):
         print(help_text(f"{program} {verb}", find_verb(verb, verbs)))
         return 0
-    with command_output(flags["json"], flags["quiet"]) as said:
+    with sigterm_raises(), command_output(flags["json"], flags["quiet"]) as said:
         code, error = _run(verb, arguments, verbs, flags["debug"])
         if error:
             print(f"error: {error}", file=sys.stderr)
@@ -102,6 +132,8 @@ def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], 
         fire.Fire(function, command=safe_arguments(verb, function, _without_flags(arguments, own)), name=verb)
     except KeyboardInterrupt:
         return 130, "stopped"
+    except Terminated as stop:
+        return stop.code, "ended by SIGTERM"
     except UsageError as error:
         return 2, str(error)
     except Exception as error:

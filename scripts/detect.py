@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
 from scripts.datalist import absolute_path, find_tomograms
+from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
-from scripts.outputs import finished_record, recorded, tomogram_name
+from scripts.outputs import tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -223,9 +226,29 @@ def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:
     table = data["particles"]
     kept = int((table["label"] > 0).sum())
     if kept == 0:
-        print(f"warning: {path}: no particle was found. Is the contrast right (--contrast)?", file=sys.stderr)
+        print(f"warning: {path}: {nothing_kept(table)}", file=sys.stderr)
     dropped = f", {len(table) - kept} dropped by filters" if len(table) > kept else ""
     return f"{path}: {kept} particles{dropped} -> {data['output_files']['record'].parent}"
+
+
+def nothing_kept(table: pd.DataFrame) -> str:
+    """Say why a table has no particle that was kept, and what to look at.
+
+    Examples
+    --------
+    >>> nothing_kept(pd.DataFrame({"dropped_by": ["size", "edge", "size"]}))
+    'no particle is left: the filters dropped all 3 that were found (2 by size, 1 by edge). Are their settings right?'
+    """
+    if len(table) == 0:
+        return (
+            "no particle was found. Is the contrast right (--contrast)? Or are the particles larger or smaller than "
+            "those the networks were trained on?"
+        )
+    reasons = ", ".join(f"{count} by {word}" for word, count in table["dropped_by"].value_counts().items())
+    return (
+        f"no particle is left: the filters dropped all {len(table)} that were found ({reasons}). "
+        "Are their settings right?"
+    )
 
 
 def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:

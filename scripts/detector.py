@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from custom_transforms.atomic import check_folder
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import (
     AssignInstancesd,
@@ -29,7 +30,7 @@ from custom_transforms.zarr_read import import_zarr
 from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
-from scripts.streaming import SETTINGS, detect_streamed
+from scripts.streaming import SETTINGS, computed, detect_streamed
 from scripts.unpack import unpacked
 from scripts.weights_record import read_record, recorded_settings
 
@@ -164,7 +165,7 @@ class Detector:
         )
         if plan.path == "streamed":
             self._check_streamable()
-        check_disk(plan, self.scratch_dir or self.save.folder(item["image"]))
+        check_disk(plan, self.save.folder(item["image"]), self.scratch_dir)
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan
@@ -200,11 +201,15 @@ class Detector:
         return None if geometry is None or not (geometry[1] > 0).all() else geometry[1]
 
     def _check_files(self, item: Mapping[str, Any], streamed: bool) -> None:
-        """Refuse what post-processing would stumble over, before any work: missing masks, picks that are there."""
-        for step in self.postprocessing.transforms:
-            if isinstance(step, ParticleFilter):
-                step.check_files(item["image"])
+        """Refuse, before any work, what would be found wrong only after it: masks, and places for the results."""
+        filters = [one for one in self.postprocessing.transforms if isinstance(one, ParticleFilter)]
+        for path in [self.inferer.region, *(one.mask_file(item["image"]) for one in filters)]:
+            if path is not None:
+                check_mask(path, item["image"])
         self.save.check(item["image"], None if streamed else self._voxel_size(item))
+        self.save.check_output([item])
+        if streamed and self.scratch_dir is not None:
+            check_folder(self.scratch_dir, "--scratch_dir")
 
     def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
         """R_max in voxels; 0 if the voxel size is not known."""
@@ -238,7 +243,11 @@ class Detector:
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
         data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
-        return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
+        return {
+            **data,
+            "computed": computed("memory", self.inferer),
+            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        }
 
     def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
@@ -274,6 +283,25 @@ class Detector:
             filters=[one for one in filters if one.active],
             scratch_dir=self.scratch_dir,
             progress=self.parser["progress"],
+        )
+
+
+def check_mask(path: str | Path, tomogram: str | Path) -> None:
+    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Names the file, and both shapes.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    known, own = mrc_geometry(tomogram), mrc_geometry(path)
+    # map axes may be in another order than the header's sides: which is which, only reading the file tells
+    if known is not None and own is not None and sorted(known[0]) != sorted(own[0]):
+        raise ValueError(
+            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {known[0]}, got {own[0]}. "
+            "Give one made on this tomogram, at the same binning."
         )
 
 

@@ -52,6 +52,8 @@ class Plan:
         Expected peak of resident memory, and of temporary and final files, bytes.
     limit : int
         Memory that may be used, bytes.
+    results : int
+        The part of ``disk`` that the final files take, bytes.
     block : int
         Side, voxels, of the blocks of a streamed post-processing.
     """
@@ -64,6 +66,7 @@ class Plan:
     memory: int
     disk: int
     limit: int
+    results: int = 0
     block: int = 0
 
     def text(self) -> str:
@@ -146,10 +149,10 @@ def make_plan(
     padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    disk = 4 * voxels  # the labels, at most
+    disk = results = 4 * voxels  # the labels, at most
     if path == "streamed":
         disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
-    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit)
+    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
     block = block_side(plan, reach)
@@ -157,23 +160,39 @@ def make_plan(
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
 
 
-def check_disk(plan: Plan, folder: str | Path) -> None:
+def check_disk(plan: Plan, output: str | Path, scratch: str | Path | None = None) -> None:
     """Refuse, before any work, what the disk has no room for.
+
+    Parameters
+    ----------
+    plan : Plan
+    output : path
+        Where the results go.
+    scratch : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go. On one disk both must fit.
 
     Raises
     ------
     ValueError
         Names the folder, what is needed and what is free.
     """
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if plan.disk > free:
-        raise ValueError(
-            f"{folder}: expected {plan.disk / GIB:.1f} GiB of free disk for this tomogram, found {free / GIB:.1f} GiB. "
-            "Make room, or name a folder on another disk with --scratch_dir or --output_dir."
-        )
+    needed: dict[Any, int] = {}  # by device
+    for folder, size in ((output, plan.results), (scratch or output, plan.disk - plan.results)):
+        existing = Path(folder).absolute()
+        while not existing.exists():
+            existing = existing.parent
+        device = _device(existing)
+        needed[device] = needed.get(device, 0) + size
+        free = shutil.disk_usage(existing).free
+        if needed[device] > free:
+            raise ValueError(
+                f"{folder}: expected {needed[device] / GIB:.1f} GiB of free disk for this tomogram, found "
+                f"{free / GIB:.1f} GiB. Make room, or name a folder on another disk with --scratch_dir or --output_dir."
+            )
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def halo_of(reach: int) -> int:

@@ -1,14 +1,19 @@
 """The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
 
 import json
+import os
 import re
 import shlex
+import signal
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tqdm.auto import tqdm
 
+from custom_transforms.atomic import atomic_path
 from scripts import cli
 from scripts.cli_output import tell
 from scripts.particles.context import ParticleListWarning
@@ -105,6 +110,28 @@ def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrap
     monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: fail)
     assert cli.main(["fail"]) == 1
     assert capsys.readouterr().err == "error: the file is bad\n"
+
+
+def test_sigterm_runs_what_cleans_up_gives_143_and_the_handler_of_before_is_back(monkeypatch, capsys, tmp_path):
+    def end() -> None:
+        with atomic_path(tmp_path / "a.csv") as temporary:
+            temporary.write_text("half")
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except Exception as error:
+                raise AssertionError("a batch would go on with its next tomogram") from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: end)
+    assert cli.main(["end"]) == 143 and 143 in cli.EXIT_CODES
+    assert capsys.readouterr().err == "error: ended by SIGTERM\n"
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_verb_in_another_thread_leaves_signals_alone(run_work):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["work", "--quiet"]).result() == 0
 
 
 def test_every_verb_explains_each_of_its_options():

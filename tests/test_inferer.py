@@ -1,6 +1,7 @@
 """Inference over a whole tomogram: tiles, flips, what is skipped, memory, and other voxel sizes."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from custom_transforms.io import write_mrc
 from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
 from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
-from scripts.plan import check_disk, forward_bytes, make_plan
+from scripts.plan import Plan, check_disk, forward_bytes, make_plan
 from scripts.tiles import TileGrid
 
 
@@ -253,6 +254,27 @@ def test_too_little_disk_is_an_error_before_any_work(tmp_path):
     plan = replace(make_plan((32, 64, 64), Blur(), tile=(32, 32, 32), overlap=0.25), disk=10**18)
     with pytest.raises(ValueError, match="GiB of free disk for this tomogram, found"):
         check_disk(plan, tmp_path / "not" / "yet")
+
+
+@pytest.mark.parametrize(
+    "one_disk,results,scratch,short",
+    [
+        (False, 5, 9, None),
+        (False, 11, 1, "t: expected 11.0 GiB of free disk for this tomogram, found 10.0 GiB"),
+        (False, 1, 11, "fast: expected 11.0 GiB"),
+        (True, 5, 6, "fast: expected 11.0 GiB"),
+        (True, 5, 5, None),
+    ],
+)
+def test_results_and_scratch_need_room_each_and_on_one_disk_together(
+    tmp_path, monkeypatch, one_disk, results, scratch, short
+):
+    (tmp_path / "fast").mkdir()
+    monkeypatch.setattr("scripts.plan.shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 2**30))
+    monkeypatch.setattr("scripts.plan._device", lambda folder: "one" if one_disk else folder.name)
+    plan = Plan("streamed", (1, 1, 1), (1, 1, 1), 1, 1, 1, (results + scratch) * 2**30, 1, results * 2**30)
+    with nullcontext() if short is None else pytest.raises(ValueError, match=short):
+        check_disk(plan, tmp_path / "out" / "t", tmp_path / "fast")
 
 
 def gaussian(shape, center, sigma):

@@ -1,6 +1,8 @@
 """Larger than memory: block by block and through files the result is the one in memory."""
 
+import errno
 import json
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -23,6 +25,7 @@ from scripts.detect import Detector
 from scripts.lazy_volumes import PlaneCache, RegionVolume, open_tomogram, read_region_mask
 from scripts.plan import make_plan
 from scripts.prepare_volume import read_region
+from scripts.scratch import LOCK, scratch_folder
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
 from tests.volume_files import save
 
@@ -170,6 +173,7 @@ def detect_both(path, options, tmp_path, network=None):
         files = {one.name: one.read_bytes() for one in sorted(data["output_files"]["csv"].parent.iterdir())}
         record = json.loads(files.pop(f"{path.stem}.json"))
         del record["timings_seconds"]
+        assert record.pop("computed") == {"path": plan.path, "tile": options["tile"], "batch": 1}
         found.append((files, record, data["particles"]))
     return found
 
@@ -207,7 +211,7 @@ def test_the_report_of_a_streamed_tomogram_shows_the_same_volumes(scene, tmp_pat
 
 def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     folder, options = scene
-    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 1.0},
+    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 0.99999},
                                    tmp_path)  # fmt: skip
     assert len(table) == 0
 
@@ -221,6 +225,42 @@ def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         detector(folder / "scene.mrc", plan)
     assert list((tmp_path / "broken" / "scene").iterdir()) == []
+
+
+def test_scratch_of_a_killed_run_goes_when_the_tomogram_is_begun_again_and_that_of_a_living_one_stays(tmp_path):
+    killed, other, foreign = (tmp_path / f".scratch_{name}" for name in ("a [1]_x", "b_x", "a [1]_y"))
+    for folder in (killed, other, foreign):
+        folder.mkdir()
+        (folder / "logits").write_text("large")
+    for folder in (killed, other):
+        (folder / LOCK).touch()
+    with scratch_folder(tmp_path, "a [1]") as living, scratch_folder(tmp_path, "a [1]") as second:
+        assert not killed.exists() and living.is_dir() and second.is_dir() and living != second
+    assert {one.name for one in tmp_path.iterdir()} == {other.name, foreign.name}  # no lock in it: perhaps not ours
+
+
+def test_a_scratch_dir_is_made_and_one_that_is_a_file_or_full_is_told(scene, tmp_path):
+    folder, options = scene
+    path = folder / "scene.mrc"
+    (tmp_path / "file").write_text("no folder")
+    wrong = Detector({**options, "output_dir": str(tmp_path / "a")}, stream=True, scratch_dir=tmp_path / "file")
+    plan = wrong.plan(path)
+    wrong.network = None  # never asked
+    with pytest.raises(
+        OSError, match="file: expected a folder to write to, but a file is in its place. Choose another -"
+    ):
+        wrong(path, plan)
+    new = tmp_path / "new" / "scratch"
+    detector = Detector({**options, "output_dir": str(tmp_path / "b")}, stream=True, scratch_dir=new)
+
+    class Full(Blobs):
+        def forward(self, image):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    detector.network = Full()
+    with pytest.raises(OSError, match=rf"^{new}/.scratch_scene_\w+: expected room to write it, got 'No space"):
+        detector(path, plan)
+    assert list(new.iterdir()) == []
 
 
 @pytest.fixture
