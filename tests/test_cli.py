@@ -1,5 +1,6 @@
 """The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
 
+import inspect
 import json
 import re
 import shlex
@@ -118,6 +119,15 @@ def test_every_verb_explains_each_of_its_options():
         for number, line in enumerate(lines):
             if line.startswith("  --"):
                 assert lines[number + 1].strip(), f"{verb}: {line.strip()} is not explained"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb):
+    documentation = inspect.getdoc(cli.find_verb(verb))
+    shown = cli.help_text(verb, cli.find_verb(verb)).split()
+    lines = re.sub(r"^\S.*\n-{3,}$|^\*?\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
+    missing = [word for word in lines.split() if word not in shown]
+    assert not missing and len(shown) > len(lines.split())
 
 
 def test_an_unknown_verb_lists_the_known_ones(capsys):
