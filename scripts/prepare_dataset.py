@@ -20,7 +20,7 @@ from scripts.particles.format import write_text
 from scripts.prepare_labels import Prepared
 from scripts.prepare_volume import apply_numbers, measure_labels
 
-__all__ = ["Item", "split_by_region", "split_names", "summary_text", "write_item", "write_json"]
+__all__ = ["Item", "split_by_region", "split_names", "summary_text", "write_datalist", "write_item", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,16 @@ def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarra
     voxel = item.voxel_size_zyx
     same = bool(np.abs(voxel / voxel[0] - 1).max() < 0.01)
     return {**entry, "contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
+
+
+def write_datalist(
+    folder: Path, name: str, sections: Mapping[str, list[dict]], classes: Mapping[str, int], source: str | None
+) -> None:
+    """Write ``dataset.json``, which training takes as it is; ``source`` is the particle list or the labels."""
+    provenance = {"made_by": "python -m scripts prepare", "particles": source, "details": "prepare.json"}
+    names = {str(number): name for name, number in classes.items()}
+    content = {"name": name, **sections, "class_names": names, "provenance": provenance}
+    write_json(folder / "dataset.json", content)
 
 
 def split_names(

@@ -17,7 +17,7 @@ from scripts.particles.registry import read_particles, write_particles
 from scripts.prepare import prepare
 from scripts.prepare_dataset import split_names
 from scripts.prepare_inputs import TomogramInput, match_particles
-from scripts.recenter import recenter
+from scripts.recenter import doubtful_moves, recenter
 from scripts.resample import resample_grid
 from scripts.shapes import Sphere, template_from_array
 
@@ -209,6 +209,41 @@ def test_recentering_moves_points_back_onto_the_density():
     assert np.linalg.norm(wrong, axis=1).mean() > 20 and np.linalg.norm(moves, axis=1).max() <= 60.0 + 1e-6
     assert np.linalg.norm(moved.centers_xyz_angstrom - true, axis=1).mean() < 8.0
     np.testing.assert_array_equal(volume, before)
+
+
+def test_doubtful_recentering_warns_and_says_so_in_the_record(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(size=(30, 40, 50)).astype(np.float32)
+    write_mrc(tmp_path / "TS_1.mrc", noise, 10.0)
+
+    def far(particles, *_):
+        return particles, np.full((len(particles), 3), 22.0)
+
+    monkeypatch.setattr("scripts.prepare_labels.recenter", far)
+    rows = [f"{x},{y},15" for x in (12, 20, 28, 36) for y in (12, 20, 28)]
+    (tmp_path / "picks.csv").write_text("\n".join(["x,y,z", *rows]) + "\n")
+    options = {"particles": str(tmp_path / "picks.csv"), "radius": 30.0, "recenter": 40.0, "quiet": True}
+    with pytest.warns(
+        UserWarning, match="TS_1: --recenter: 12 of 12 particles moved the full 40 Å, the mean is 38.1 Å"
+    ) as caught:
+        prepare(str(tmp_path / "TS_1.mrc"), output_dir=str(tmp_path / "out"), **options)
+    made = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    assert str(caught[0].message) in made["notes"] and "doubt" not in made["tomograms"]["TS_1"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "doubtful"),
+    [
+        ([], False),
+        ([10.0] * 10, False),
+        ([1.0] * 18 + [38.0], False),  # one in 19
+        ([1.0] * 9 + [38.0], True),  # one in ten
+        ([19.0] * 10, False),
+        ([21.0] * 10, True),
+    ],
+)
+def test_moves_are_doubtful_where_many_are_long(lengths, doubtful):
+    moves = np.array([[0.0, length, 0.0] for length in lengths]).reshape(-1, 3)
+    assert bool(doubtful_moves(moves, 40.0)) == doubtful
 
 
 @pytest.mark.parametrize("voxel_size", [None, 20.0])
