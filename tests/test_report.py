@@ -270,6 +270,34 @@ def test_what_evaluate_writes_is_what_the_report_reads(tmp_path):
     assert re.search(r"volume\.recall\s*0\.667", page.text)
 
 
+def test_a_report_made_again_still_shows_the_evaluation(tmp_path, recwarn):
+    run = make_run()
+    folder, evaluation = tmp_path / "TS_01", tmp_path / "evaluation"
+    folder.mkdir()
+    evaluation.mkdir()
+    run["particles"].to_csv(folder / "TS_01_particles.csv", index=False)
+    (folder / "TS_01.json").write_text(json.dumps(run["info"]))
+    (evaluation / "metrics.json").write_text("{}")
+    matches = matches_of(run["particles"])
+    matches.to_csv(evaluation / "matches.csv", index=False)
+
+    def shows_truth(**options) -> bool:
+        return "Compared with the truth" in Page(report(folder, **options)).text
+
+    assert not shows_truth() and shows_truth(evaluation=evaluation) and shows_truth()
+    record = json.loads((folder / "TS_01.json").read_text())
+    assert {key: record[key] for key in run["info"]} == run["info"]
+    assert not [one for one in recwarn if "evaluation" in str(one.message)]
+    matches.head(3).to_csv(evaluation / "matches.csv", index=False)
+    with pytest.warns(UserWarning, match="TS_01: the evaluation in .*evaluation, .* has been written anew since"):
+        assert not shows_truth()
+    (evaluation / "matches.csv").unlink()
+    with pytest.warns(UserWarning, match="is not there any more; the page is made without it"):
+        assert not shows_truth()
+    (folder / "TS_01.json").write_text(json.dumps(run["info"]))  # a new detection
+    assert not shows_truth()
+
+
 def warnings_of(tmp_path, **changes) -> list[str]:
     run = make_run() | changes
     return [check["title"] for check in summary.checks(load_run(tmp_path / "t", **run))]
