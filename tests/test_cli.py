@@ -201,13 +201,14 @@ def test_the_flags_of_every_verb_need_no_verb_and_change_nothing_after_two_dashe
 def test_the_demo_tells_scores_and_files(monkeypatch, tmp_path, capsys):
     scores = {
         "points": {"n_true": 5, "n_predicted": 4, "f1": 0.75},
-        "volume": {"f1": 0.5, "merged_rate": float("nan")},
+        "volume": {"f1": 0.5, "merged_rate": float("nan"), "split_rate": 0.02},
     }
     made = {"scores": scores, "report": tmp_path / "a" / "report.html", "folder": tmp_path / "a"}
     monkeypatch.setattr("scripts.demo.run_demo", lambda *_: made)
     assert cli.main(["demo", "--json", "--output_dir", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["results"][0]["scores"]["points"] == {"n_true": 5, "n_predicted": 4, "f1": 0.75}
+    assert found["results"][0]["text"].endswith("of instances 0.500, merged nan%, split 2.0%")
     assert found["results"][0]["text"].startswith("5 particles, 4 detected in 0 s: F1 of centers 0.750")
     assert found["written"] == [str(tmp_path / "a"), str(tmp_path / "a" / "report.html")]
 

@@ -390,10 +390,17 @@ def test_truth_is_joined_to_the_particles_from_files_and_from_memory(tmp_path):
     matches.to_csv(tmp_path / "matches.csv", index=False)
     page = Page(make_report(tmp_path / "t", **run, evaluation=tmp_path))
     assert (
-        "1 right, 1 merged, 0 split, 1 false; 1 of 4 true particles missed." in page.text and "volume.f1" in page.text
+        "1 right; none split; 2 particles merged into 1 detection; 1 false; 1 of 4 true particles missed." in page.text
+        and "volume.f1" in page.text
     )
     assert re.search(r"ribosome\s*0.500\s*0.250\s*–", page.text)
     assert "Missed: in the truth, but not found" in page.text and "False: found, but not in the truth" in page.text
+    assert re.search(r"merged\s*one found particle covers several true ones\s*1\s*2\s*split", page.text)
+    assert "missed (false negative, FN)" in page.text
+    pieces = matches.assign(outcome=matches["outcome"].replace({"TP": "split", "merged": "split", "FP": "split"}))
+    split = compare({"matches": pieces}, loaded).sentence()
+    assert split == "0 right; 3 particles split into 3 detections; none merged; 0 false; 1 of 4 true particles missed"
+    assert compare({"matches": short}, loaded).sentence().startswith("1 right; 0 detections split; 1 detection merged;")
     with pytest.raises(ValueError, match="expected a column outcome"):
         compare({"matches": matches.drop(columns="outcome")}, loaded)
     with pytest.raises(FileNotFoundError, match="metrics.json"):

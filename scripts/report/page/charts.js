@@ -22,7 +22,7 @@ function traces(flat) {
   const rows = [];
   for (let row = 0; row < particles.n; row++) if (!isDropped(row)) rows.push(row);
   const text = rows.map((row) => plain(`particle ${particles.text.particle_id[row]} ${particles.text.class[row]}`
-    + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${particles.text.outcome[row]}` : "")));
+    + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${tidy("outcome", row)}` : "")));
   const size = rows.length > 5000 ? 2.5 : rows.length > 500 ? 4 : 7;
   // Numbers with a stepped scale: plotly takes long over thousands of colour names.
   const palette = [...new Set(rows.map(colourOf))], place = new Map(palette.map((c, k) => [c, k]));
