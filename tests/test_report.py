@@ -314,6 +314,14 @@ def test_checks_speak_up_only_when_something_is_odd(tmp_path):
     assert warnings_of(tmp_path, info=info | {"model_voxel_size": 14.0}) == ["Model and tomogram differ in voxel size"]
     assert warnings_of(tmp_path, particles=many.assign(touches_border=True)) == ["Many particles touch the border"]
     assert warnings_of(tmp_path, particles=many.assign(score=0.1)) == ["Low scores"]
+    many.loc[:3, "dropped_by"] = "size"
+    assert warnings_of(tmp_path, particles=many) == []  # a tenth
+    many.loc[4:5, "dropped_by"] = "edge"
+    (check,) = summary.checks(load_run(tmp_path / "t", **run | {"particles": many}))
+    assert check["title"] == "Many candidates were dropped"
+    reasons = "size 4 (smaller than the minimum size), edge 2 (near a face of the tomogram)"
+    assert check["text"].startswith(f"6 of 40 candidates (15 %): {reasons}. ")
+    many["dropped_by"] = ""
     expected = {"score_quantiles": {"0.1": 0.8, "0.5": 0.9, "0.9": 0.95}}
     assert warnings_of(tmp_path, particles=many, info=info | expected) == ["Scores are unlike those of the training"]
     assert warnings_of(tmp_path, particles=table.assign(dropped_by="size")) == ["Every candidate was dropped"]
@@ -325,7 +333,9 @@ def test_particles_with_gold_are_counted_among_what_deserves_a_look(tmp_path):
     run["particles"] = run["particles"].assign(flags=["gold", "", "membrane,gold", "gold"])  # the fourth was dropped
     loaded = load_run(tmp_path / "TS_01", **run)
     (check,) = [one for one in summary.checks(loaded) if "Gold" in one["title"]]
-    assert "2 particles of 3 hold what looks like a gold bead" in check["text"]
+    assert "2 of 3 particles hold what looks like a gold bead" in check["text"]
+    loaded.particles.loc[0, "flags"] = ""
+    assert "1 of 3 particles holds what" in next(c["text"] for c in summary.checks(loaded) if "Gold" in c["title"])
     loaded.particles["flags"] = np.nan  # what a CSV without a flag is read as
     assert not [one for one in summary.checks(loaded) if "Gold" in one["title"]]
 
@@ -394,6 +404,8 @@ def test_truth_is_joined_to_the_particles_from_files_and_from_memory(tmp_path):
         and "volume.f1" in page.text
     )
     assert re.search(r"ribosome\s*0.500\s*0.250\s*–", page.text)
+    assert "Scores say nothing about particles that were missed." in page.text
+    assert "without WebGL flat, seen from above" in page.text and "scroll sideways" in page.text
     assert "Missed: in the truth, but not found" in page.text and "False: found, but not in the truth" in page.text
     assert re.search(r"merged\s*one found particle covers several true ones\s*1\s*2\s*split", page.text)
     assert "missed (false negative, FN)" in page.text

@@ -95,7 +95,19 @@ const MANY_POINTS = 25000;
 
 async function start3d(box) {
   const flat = !hasWebgl();
-  await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
+  const sorry = () => {
+    const line = document.createElement("p");
+    line.textContent = "This browser could not draw the centers in 3D, for which it needs WebGL. The slices and the table show the same particles.";
+    box.replaceChildren(line);
+  };
+  box.replaceChildren();
+  try {
+    await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
+  } catch (error) {
+    sorry();
+    return;
+  }
+  box.on("plotly_webglcontextlost", sorry);
   box.on("plotly_click", ({ points }) => { if (points[0].customdata >= 0) select(points[0].customdata, "plot"); });
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(() => keepStill(box, "png"), 1500); };
