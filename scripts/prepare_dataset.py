@@ -182,7 +182,7 @@ def _part(
 
 
 def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
-    """Three orthogonal slices with the particles' outlines over the tomogram (or over the labels alone)."""
+    """Three orthogonal slices, row 0 at the top, with the outlines over the tomogram (or over the labels alone)."""
     labels = item.prepared.labels
     z, y, x = (int(np.argmax(counts)) if counts.any() else len(counts) // 2 for counts in _label_counts(labels))
     cuts = (("z", "x", "y", z), ("y", "x", "z", y), ("x", "y", "z", x))
@@ -193,10 +193,10 @@ def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
         plane = labels[_plane(axis, index)]
         background = (plane > 0) * np.float32(0.5) if image is None else image[_plane(axis, index)].astype(np.float32)
         low, high = np.percentile(background, (1, 99)) if image is not None else (0, 1)
-        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
-        axes.imshow(_outlines(plane), origin="lower", interpolation="nearest")
+        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="upper")
+        axes.imshow(_outlines(plane), origin="upper", interpolation="nearest")
         axes.set(xlabel=f"{horizontal} (voxels)", ylabel=f"{vertical} (voxels)", title=f"{name} = {index}")
-    figure.suptitle(f"{item.name}: {int(labels.max())} particles; orange outlines, blue ignored")
+    figure.suptitle(f"{item.name}: {int(labels.max())} particles; orange outlines, blue ignored; row 0 at the top")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from custom_transforms.io import write_mrc
@@ -15,8 +16,9 @@ from scripts.painting import find_duplicates, ignore_shells, merge_duplicates, p
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles, write_particles
 from scripts.prepare import prepare
-from scripts.prepare_dataset import split_names
+from scripts.prepare_dataset import Item, draw_slices, split_names
 from scripts.prepare_inputs import TomogramInput, match_particles
+from scripts.prepare_labels import Prepared
 from scripts.recenter import doubtful_moves, recenter
 from scripts.resample import resample_grid
 from scripts.shapes import Sphere, template_from_array
@@ -324,6 +326,17 @@ def read_mrc(path):
 
 def tomograms_of(folder, count=3):
     return [str(folder / f"TS_{index}.mrc") for index in range(count)]
+
+
+def test_the_pictures_have_row_0_at_the_top(tmp_path):
+    labels = np.zeros((20, 40, 40), np.int16)
+    labels[8:12, 3:9, 28:34] = 1
+    item = Item("a", None, Prepared(labels, pd.DataFrame()), VOXEL, np.zeros(3), "dark", {})
+    draw_slices(tmp_path / "a.png", item, None)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int)
+    left = pixels[:, : pixels.shape[1] // 3]
+    y, x = np.argwhere(left[..., 0] - left[..., 2] > 150).mean(axis=0) / left.shape[:2]
+    assert y < 0.45 and x > 0.55
 
 
 def test_prepare_writes_a_data_set_that_training_reads(dataset, capsys):
