@@ -49,6 +49,7 @@ EXIT_CODES = {
     2: "the command line was not understood; nothing was done",
     130: "stopped by Ctrl-C",
 }
+RESUMING = ("simulate", "detect")  # what is finished is not done again
 GLOBAL_FLAGS = {  # taken by every verb
     "quiet": "No progress and no notes on stderr; warnings and errors stay.",
     "json": "Print one JSON object instead of text: results, files written, counts, warnings, and the error if any.",
@@ -73,6 +74,8 @@ def main(
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = {name: f"--{name}" in _options(arguments) for name in GLOBAL_FLAGS}
     words = [one for one in _options(arguments) if one.removeprefix("--") not in GLOBAL_FLAGS]
+    if words[:1] == ["help"] and len(words) > 1:  # help detect
+        arguments = words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview(verbs, program))
         return 0
@@ -100,7 +103,8 @@ def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], 
         own = inspect.signature(function).parameters
         fire.Fire(function, command=safe_arguments(verb, function, _without_flags(arguments, own)), name=verb)
     except KeyboardInterrupt:
-        return 130, "stopped"
+        resumes = verb in RESUMING and "--overwrite" not in arguments
+        return 130, "stopped; the same command goes on with what is left" if resumes else "stopped"
     except UsageError as error:
         return 2, str(error)
     except Exception as error:
@@ -184,7 +188,7 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
     """
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
-    options = {name for name, one in parameters.items() if one.kind is not one.VAR_POSITIONAL}
+    options = [name for name, one in parameters.items() if one.kind is not one.VAR_POSITIONAL]
     positional: list[str] = []
     named: dict[str, str] = {}
     queue = list(arguments)
@@ -195,7 +199,9 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
             break
         if not token.startswith("--"):
             if token.startswith("-") and len(token) > 1 and not token[1].isdigit():
-                raise UsageError(f"{token}: options have two dashes. See `--help`.")
+                close = [f"--{name}" for name in options if name.startswith(token[1:].replace("-", "_"))]
+                hint = f" Did you mean {' or '.join(close)}?" if close else " See `--help`."
+                raise UsageError(f"{token}: options have two dashes.{hint} Nothing was done.")
             positional.append(token)
             continue
         name, equals, value = token[2:].partition("=")

@@ -2,10 +2,13 @@
 
 import inspect
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from tqdm.auto import tqdm
@@ -128,6 +131,57 @@ def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb):
     lines = re.sub(r"^\S.*\n-{3,}$|^\*?\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
     missing = [word for word in lines.split() if word not in shown]
     assert not missing and len(shown) > len(lines.split())
+
+
+def test_help_of_a_verb_comes_both_ways(capsys):
+    assert cli.main(["help", "export"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: python -m scripts export SOURCE TARGET" in text
+    assert cli.main(["export", "--help"]) == 0 and capsys.readouterr().out == text
+    assert cli.main(["help", "exprot"]) == 2 and "Did you mean export?" in capsys.readouterr().err
+    assert cli.main(["help"]) == 0 and "Exit codes:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("token", "hint"),
+    [
+        ("-o", "Did you mean --output_dir or --overwrite?"),
+        ("-output-dir", "Did you mean --output_dir?"),
+        ("-v", "See `--help`."),
+    ],
+)
+def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
+    code, calls, error = run("a.mrc", token, "x")
+    assert (code, calls) == (2, []) and error == f"error: {token}: options have two dashes. {hint} Nothing was done.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goes_on"),
+    [(["detect"], True), (["simulate"], True), (["detect", "--overwrite"], False), (["prepare"], False)],
+)
+def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(monkeypatch, capsys, arguments, goes_on):
+    def stopped(overwrite: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: stopped)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == f"error: stopped{'; the same command goes on with what is left' * goes_on}\n"
+
+
+def test_the_recorded_command_is_as_it_was_typed(tmp_path):
+    code = "import sys; from scripts.outputs import command_line; print(command_line())"
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__main__.py").write_text(code)
+    (tmp_path / "tool.py").write_text(code)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), str(Path(cli.__file__).parents[1])]),
+    }
+    for command, expected in ((["-m", "tool", "demo"], "python -m tool demo"), (["tool.py", "demo"], "tool.py demo")):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
 
 
 def test_an_unknown_verb_lists_the_known_ones(capsys):
