@@ -287,6 +287,10 @@ def test_unknown_formats_list_the_known_ones(tmp_path):
     (tmp_path / "a.xyz").write_text("hello")
     with pytest.raises(ValueError, match="known: csv, original, deepfinder"):
         read_particles(tmp_path / "a.xyz", "excel")
+    with pytest.raises(ValueError, match="Did you mean relion5 or relion4 or warp or relion3 or stopgap[?]"):
+        read_particles(tmp_path / "a.xyz", "star")
+    with pytest.raises(ValueError, match="Did you mean dynamo[?]"):
+        read_particles(tmp_path / "a.xyz", "dinamo")
     with pytest.raises(ValueError, match="name it with --from_format"):
         read_particles(tmp_path / "a.xyz")
     with pytest.raises(ValueError, match="can only be read"):
