@@ -36,6 +36,7 @@ from scripts.prepare_inputs import (
     match_particles,
     number_classes,
     per_tomogram,
+    position_note,
     read_list,
     read_shape_specs,
     tomogram_inputs,
@@ -257,6 +258,7 @@ class _Job:
             )
             self._lists = {key: read_list(path, self.format, context)}
             self._number_classes(self._lists[key])
+            self._note(position_note(path, self.format))
         particles = self._lists[key]
         if own_list:
             return particles.with_tomogram(one.name)
@@ -272,6 +274,9 @@ class _Job:
             return None
         context = TomogramContext.from_options(voxel_size=voxel, size_zyx=size_zyx)
         return read_list(path, None, context).centers_xyz_angstrom
+
+    def _note(self, text: str) -> None:
+        self.notes += [text] if text and text not in self.notes else []
 
     def _number_classes(self, particles: ParticleList) -> None:
         names = self.specs.class_names if self.specs else {}

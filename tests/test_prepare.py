@@ -294,6 +294,30 @@ def test_tomograms_are_matched_by_name_and_numbers_only_in_order():
     assert rows["b"].tolist() == [1] and "in the order of the command line" in notes[0]
     with pytest.raises(ValueError, match="no tomogram of the list is among those given"):
         match_particles(particles, tomograms("other", "another"))
+    with pytest.raises(ValueError, match="does not say which tomogram a particle is in, and 2 are given. Add a column"):
+        match_particles(ParticleList(np.zeros((2, 3))), tomograms("a", "b"))
+    with pytest.raises(ValueError, match="The list has particles without a tomogram, 'c'; given are 'a', 'b'"):
+        match_particles(ParticleList(np.zeros((2, 3)), tomogram=["", "c"]), tomograms("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "factor", "unit"),
+    [
+        ("x,y,z", 1, "x, y, z in voxels"),
+        ("X_Angstrom,Y_Angstrom,Z_Angstrom", 10, "x_angstrom, y_angstrom, z_angstrom in Å"),
+    ],
+)
+def test_prepare_says_in_which_unit_it_read_a_table(tmp_path, columns, factor, unit):
+    write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32), 10.0)
+    (tmp_path / "picks.csv").write_text(f"{columns}\n{12 * factor},{11 * factor},{9 * factor}\n")
+    prepare(
+        str(tmp_path / "a.mrc"), particles=str(tmp_path / "picks.csv"), radius=30.0, output_dir=str(tmp_path / "out"),
+        quiet=True,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "out" / "prepare.json").read_text())["notes"] == [
+        f"the list's positions are its columns {unit}"
+    ]
+    assert pd.read_csv(tmp_path / "out" / "a_particles.csv")["x_vox"].tolist() == [12.0]
 
 
 def test_the_split_is_by_tomogram():
