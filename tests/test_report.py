@@ -270,6 +270,14 @@ def test_what_evaluate_writes_is_what_the_report_reads(tmp_path):
     assert re.search(r"volume\.recall\s*0\.667", page.text)
 
 
+def test_the_folder_of_several_detections_names_them(tmp_path):
+    for name in ("TS_01", "TS_02"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / f"{name}_particles.csv").touch()
+    with pytest.raises(ValueError, match=r"holds those of 2: .*out/TS_01, .*out/TS_02\. Give one of them"):
+        report(tmp_path / "out")
+
+
 def test_a_report_made_again_still_shows_the_evaluation(tmp_path, recwarn):
     run = make_run()
     folder, evaluation = tmp_path / "TS_01", tmp_path / "evaluation"
