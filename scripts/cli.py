@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import fire
-from fire import docstrings
 
 from scripts.cli_output import command_output
 
@@ -54,6 +53,7 @@ EXIT_CODES = {
     130: "stopped by Ctrl-C",
     143: "ended from outside (SIGTERM, as a batch system does at the time limit); nothing temporary is left",
 }
+RESUMING = ("simulate", "detect")  # what is finished is not done again
 GLOBAL_FLAGS = {  # taken by every verb
     "quiet": "No progress and no notes on stderr; warnings and errors stay.",
     "json": "Print one JSON object instead of text: results, files written, counts, warnings, and the error if any.",
@@ -104,6 +104,8 @@ def main(
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = {name: f"--{name}" in _options(arguments) for name in GLOBAL_FLAGS}
     words = [one for one in _options(arguments) if one.removeprefix("--") not in GLOBAL_FLAGS]
+    if words[:1] == ["help"] and len(words) > 1:  # help detect
+        arguments = words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview(verbs, program))
         return 0
@@ -131,7 +133,8 @@ def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], 
         own = inspect.signature(function).parameters
         fire.Fire(function, command=safe_arguments(verb, function, _without_flags(arguments, own)), name=verb)
     except KeyboardInterrupt:
-        return 130, "stopped"
+        resumes = verb in RESUMING and "--overwrite" not in arguments
+        return 130, "stopped; the same command goes on with what is left" if resumes else "stopped"
     except Terminated as stop:
         return stop.code, "ended by SIGTERM"
     except UsageError as error:
@@ -217,7 +220,7 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
     """
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
-    options = {name for name, one in parameters.items() if one.kind is not one.VAR_POSITIONAL}
+    options = [name for name, one in parameters.items() if one.kind is not one.VAR_POSITIONAL]
     positional: list[str] = []
     named: dict[str, str] = {}
     queue = list(arguments)
@@ -228,7 +231,9 @@ def safe_arguments(verb: str, function: Callable, arguments: Sequence[str]) -> l
             break
         if not token.startswith("--"):
             if token.startswith("-") and len(token) > 1 and not token[1].isdigit():
-                raise UsageError(f"{token}: options have two dashes. See `--help`.")
+                close = [f"--{name}" for name in options if name.startswith(token[1:].replace("-", "_"))]
+                hint = f" Did you mean {' or '.join(close)}?" if close else " See `--help`."
+                raise UsageError(f"{token}: options have two dashes.{hint} Nothing was done.")
             positional.append(token)
             continue
         name, equals, value = token[2:].partition("=")
@@ -313,13 +318,8 @@ def overview(verbs: Mapping[str, tuple[str, str]] = VERBS, program: str = "pytho
 
 def help_text(command: str, function: Callable) -> str:
     """Write a verb's help from its docstring: what it does, its arguments with defaults, and examples."""
-    parsed = docstrings.parse(inspect.getdoc(function))
+    what_it_does, described = _described(function)
     parameters = inspect.signature(function).parameters
-    described = {
-        name.strip().lstrip("*"): " ".join((one.description or "").split())
-        for one in parsed.args or []
-        for name in one.name.split(",")  # NumPy sections may describe two together
-    }
     usage, lines = [command], []
     hints = typing.get_type_hints(function)
     for name, one in parameters.items():
@@ -334,14 +334,40 @@ def help_text(command: str, function: Callable) -> str:
             shown = "" if one.default is None else f" (default: {one.default})"
             title = f"--{name}" + {bool: "", SWITCH: " [true|false]"}.get(kind, f" VALUE{shown}")
         lines.append(f"  {title}\n      {described.get(name, '')}")
-    text = [parsed.summary or "", "", "usage: " + " ".join(usage) + " [options]", ""]
-    if parsed.description:
-        text += [parsed.description, ""]
+    summary, _, more = what_it_does.partition("\n\n")
+    text = [summary, "", "usage: " + " ".join(usage) + " [options]", ""]
+    if more:
+        text += [more, ""]
     lines += [f"  --{name}\n      {what}" for name, what in GLOBAL_FLAGS.items() if name not in parameters]
     return "\n".join(text + lines + _examples(function))
 
 
+def _described(function: Callable) -> tuple[str, dict[str, str]]:
+    """The text before the first section of a docstring, and each parameter's description.
+
+    What is indented under a parameter is its description, whatever it holds: fire's own parser takes a line with a
+    colon for another parameter.
+    """
+    documentation = inspect.getdoc(function) or ""
+    described: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in _section(documentation, "Parameters").splitlines():
+        if line.startswith(" "):
+            for name in names:
+                described[name].append(line.strip())
+        elif line:
+            names = [name.strip().lstrip("*") for name in line.partition(":")[0].split(",")]  # one line may name two
+            described.update({name: [] for name in names})
+    before = re.split(r"^\S.*\n-{3,}$", documentation, maxsplit=1, flags=re.M)[0]
+    return before.strip(), {name: " ".join(lines) for name, lines in described.items()}
+
+
+def _section(documentation: str, title: str) -> str:
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=\n\S+\n-+\n|\Z)", documentation, re.DOTALL | re.M)
+    return found[1].strip() if found else ""
+
+
 def _examples(function: Callable) -> list[str]:
-    """The commands under ``Examples`` in a docstring, which fire's parser leaves out."""
-    section = re.search(r"^Examples\n-+\n(.*?)(?=\n\S+\n-+\n|\Z)", inspect.getdoc(function) or "", re.DOTALL | re.M)
-    return ["", "examples:", *(f"  {line}" for line in section[1].strip().splitlines())] if section else []
+    """The commands under ``Examples`` in a docstring."""
+    section = _section(inspect.getdoc(function) or "", "Examples")
+    return ["", "examples:", *(f"  {line}" for line in section.splitlines())] if section else []

@@ -221,7 +221,7 @@ def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = N
     tomogram : str
         The tomogram, if it is not any more where detect read it.
     evaluation : str
-        Folder that evaluate wrote; adds what is right, wrong and missed.
+        Folder that evaluate wrote; adds what is right, wrong and missed. By default the one the page showed last.
     output : str
         Page to write; by default beside the other files.
     """

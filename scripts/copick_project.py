@@ -195,11 +195,18 @@ def find_tomograms(uri: str) -> list[CopickTomogram]:
     every = list_tomograms(config)
     chosen = list_tomograms(config, wanted, tomo_type or None)
     kinds = sorted({f"{one.tomo_type}@{one.voxel_spacing:g}" for one in chosen})
-    if len(kinds) != 1:
-        known = ", ".join(sorted({f"{one.tomo_type}@{one.voxel_spacing:g}" for one in every})) or "none"
+    if not every:
+        places = " or ".join(str(root) for root in open_project(config).roots)
         raise ValueError(
-            f"{uri}: expected one type and voxel spacing of tomograms, got {len(kinds)}. Name one of those in the "
-            f"project: {known}, as in copick:{config}/wbp@10.0."
+            f"{uri}: the project has no tomograms. Expected {places} to hold "
+            "ExperimentRuns/RUN/VoxelSpacing10.000/TYPE.zarr."
+        )
+    if len(kinds) != 1:
+        known = ", ".join(sorted({f"{one.tomo_type}@{one.voxel_spacing:g}" for one in every}))
+        got = f"{len(kinds)} kinds" if kinds else "none of these"
+        raise ValueError(
+            f"{uri}: expected one type and voxel spacing of tomograms, the project has {got}. Name one that it has: "
+            f"{known}, as in copick:{config}/wbp@10.0."
         )
     return chosen
 

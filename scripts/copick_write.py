@@ -187,6 +187,11 @@ def _check_words(project: CopickProject, run: str, object_name: str, user: str, 
         raise ValueError(f"{project.config}: no object {object_name!r}; it has {known}. Name one, or add it there.")
     if run not in (known_runs := project.runs()):
         listed = ", ".join(known_runs[:10]) or "none"
+        if not run:
+            raise ValueError(
+                f"{project.config}: the particles name no tomogram, which says what run they are of. Give --tomogram "
+                f"RUN; the project has {listed}."
+            )
         raise ValueError(f"{project.config}: no run {run!r}; it has {listed}. The particles' tomograms must be runs.")
     for what, name in (("user", user), ("session", session)):
         if not name or _ILLEGAL.search(name):

@@ -46,7 +46,7 @@ def demo(output_dir: str = "runs/demo", seed: int = 1, shape: tuple[int, ...] = 
     tell(
         f"{points['n_true']} particles, {points['n_predicted']} detected in {seconds:.0f} s: "
         f"F1 of centers {points['f1']:.3f} (within half a radius), of instances {volume['f1']:.3f}, "
-        f"merged {volume['merged_rate']:.1%}",
+        f"merged {volume['merged_rate']:.1%}, split {volume['split_rate']:.1%}",
         written=[made["folder"]],
         scores=made["scores"],
         seconds=seconds,

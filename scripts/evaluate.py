@@ -94,7 +94,8 @@ def evaluate(
         predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size)
         result = compare_sides(name, predicted_side, true_side, rules)
         if folder is not None and coloured and predicted_side.volume is not None and true_side.volume is not None:
-            files += write_coloured(folder, result, predicted_side.volume, true_side.volume)
+            volumes = (predicted_side.volume, true_side.volume)
+            files += write_coloured(folder, result, *volumes, predicted_files.volume)
         results.append(result)
     inputs = {"predicted": str(predicted), "truth": str(truth), "voxel_size": voxel_size}
     summary = _finish(results, rules, bootstrap, seed, inputs, unmatched)

@@ -16,10 +16,13 @@ from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
 from scripts.json_file import read_object
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
+from scripts.particles.format import Format
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
 
 __all__ = ["export"]
+
+_LARGEST_PIXEL = 4.0  # Å
 
 
 def export(
@@ -29,7 +32,7 @@ def export(
     to_format: str | None = None,
     scale: float | None = None,
     shift: tuple[float, float, float] | None = None,
-    binning: float = 1.0,
+    binning: float | None = None,
     tomogram: str | None = None,
     voxel_size: float | None = None,
     size: tuple[int, int, int] | None = None,
@@ -62,7 +65,8 @@ def export(
     shift : tuple of 3 float
         Å to add to x, y and z, after the scale.
     binning : float
-        Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels.
+        Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels: relion4, warp, relion3,
+        eman2. 1 if not given.
     tomogram : str
         The tomogram: a file, which gives name, size and voxel size, or a name. Of a copick project,
         copick:CONFIG.json/TYPE@SPACING with --only_tomogram RUN.
@@ -103,7 +107,7 @@ def export(
     writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
     context = TomogramContext.from_options(
         **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
-        binning=float(binning),
+        binning=binning,
         unbinned_size_zyx=unbinned_size,
         tomograms_star=tomograms_star,
         center_rule=center_rule,
@@ -113,6 +117,8 @@ def export(
         particles, context = _detections(Path(source), context)
     else:
         particles = read_particles(source, from_format, context)
+    if binning is None:
+        _check_pixel(source, from_format, writer, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
     if into_project:
@@ -152,6 +158,23 @@ def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, T
     voxel_size_zyx = np.array(next(iter(voxel_sizes)))
     sizes_of = {**context.unbinned_sizes, **unbinned}
     return ParticleList.concat(lists), replace(context, voxel_size_zyx=voxel_size_zyx, unbinned_sizes=sizes_of)
+
+
+def _check_pixel(source: str, from_format: str | None, writer: Format, context: TomogramContext) -> None:
+    """Warn where pixels are taken to be unbinned that look binned: tilt series are recorded at 1 to 4 Å."""
+    voxel = context.voxel_size_zyx
+    if voxel is None or voxel.max() <= _LARGEST_PIXEL or is_copick(source):
+        return
+    reader = [] if Path(source).is_dir() else [find_format(from_format) if from_format else guess_format(source)]
+    for one in (*reader, writer):
+        if one.unbinned:
+            warnings.warn(
+                f"{one.name}: assumed unbinned pixels of {voxel.max():g} Å; "
+                "give --binning N if the tomogram is binned.",
+                ParticleListWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> list[str]:

@@ -332,7 +332,7 @@ class SaveDetectiond(Transform):
                 "labels": "0 background; label n of the volume is the row with label n of the table",
             },
             "weights": str(self.weights),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command_line(),
             "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
@@ -365,6 +365,13 @@ class SaveMetrics:
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         with atomic_path(self.path) as temporary:
             Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def command_line() -> str:
+    """The command that runs, as one types it: of ``python -m scripts`` only ``__main__.py`` is in the arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])
 
 
 def _plain(value: Any) -> Any:

@@ -75,7 +75,7 @@ class Plan:
         at_once = f", {self.batch} at once" if self.batch > 1 else ""
         how = "in memory" if self.path == "memory" else f"streamed through files, {self.disk / GIB:.1f} GiB of disk"
         return (
-            f"plan: {size} voxels, {self.tiles} tiles of {tile}{at_once}; {how}; "
+            f"plan: {size} voxels, {self.tiles} tile{'' if self.tiles == 1 else 's'} of {tile}{at_once}; {how}; "
             f"about {self.memory / GIB:.1f} of {self.limit / GIB:.1f} GiB of memory"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scripts.prepare_dataset import (
     split_by_region,
     split_names,
     summary_text,
+    write_datalist,
     write_item,
     write_json,
 )
@@ -34,6 +36,7 @@ from scripts.prepare_inputs import (
     match_particles,
     number_classes,
     per_tomogram,
+    position_note,
     read_list,
     read_shape_specs,
     tomogram_inputs,
@@ -121,7 +124,9 @@ def prepare(
     merge_duplicates : bool
         Keep one of two particles closer than a third of their radius (the higher score).
     recenter : float
-        Move each particle by up to this many Å to where the density agrees best with its class's average.
+        Move each particle by up to this many Å to where the density agrees best with its class's average. For one kind
+        of particle per class, and errors well below the limit: among different or touching particles it can make
+        centers worse.
     recenter_on : str
         Lists of detections, with {name} in their path: --recenter moves each particle to the nearest of these instead.
     contrast : str
@@ -253,6 +258,7 @@ class _Job:
             )
             self._lists = {key: read_list(path, self.format, context)}
             self._number_classes(self._lists[key])
+            self._note(position_note(path, self.format))
         particles = self._lists[key]
         if own_list:
             return particles.with_tomogram(one.name)
@@ -268,6 +274,9 @@ class _Job:
             return None
         context = TomogramContext.from_options(voxel_size=voxel, size_zyx=size_zyx)
         return read_list(path, None, context).centers_xyz_angstrom
+
+    def _note(self, text: str) -> None:
+        self.notes += [text] if text and text not in self.notes else []
 
     def _number_classes(self, particles: ParticleList) -> None:
         names = self.specs.class_names if self.specs else {}
@@ -316,22 +325,8 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
         },
     }
     write_json(stage.path / "prepare.json", summary)
-    classes = {str(number): name for name, number in job.classes.items()}
-    provenance = {
-        "made_by": "python -m scripts prepare",
-        "particles": job.particles or job.labels,
-        "details": "prepare.json",
-    }
-    write_json(
-        stage.path / "dataset.json",
-        {
-            "name": stage.output_dir.resolve().name,
-            **sections,
-            "labels": label_only,
-            "class_names": classes,
-            "provenance": provenance,
-        },
-    )
+    name = stage.output_dir.resolve().name
+    write_datalist(stage.path, name, {**sections, "labels": label_only}, job.classes, job.particles or job.labels)
     return summary
 
 
@@ -373,7 +368,7 @@ def _painted(
         leave=False,
     )
     with bar:
-        return label_particles(
+        prepared = label_particles(
             particles,
             job.specs,
             grid.new_size_zyx,
@@ -384,6 +379,10 @@ def _painted(
             detections=None if detections is None else grid.move_centers(detections),
             progress=bar.update,
         )
+    if doubt := prepared.summary.pop("doubt", ""):
+        job.notes.append(f"{one.name}: --recenter: {doubt}")
+        warnings.warn(job.notes[-1], stacklevel=2)
+    return prepared
 
 
 def _given_labels(job: _Job, one: TomogramInput, grid: Grid, region: np.ndarray | None) -> Prepared:

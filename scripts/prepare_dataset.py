@@ -20,7 +20,7 @@ from scripts.particles.format import write_text
 from scripts.prepare_labels import Prepared
 from scripts.prepare_volume import apply_numbers, measure_labels
 
-__all__ = ["Item", "split_by_region", "split_names", "summary_text", "write_item", "write_json"]
+__all__ = ["Item", "split_by_region", "split_names", "summary_text", "write_datalist", "write_item", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,16 @@ def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarra
     voxel = item.voxel_size_zyx
     same = bool(np.abs(voxel / voxel[0] - 1).max() < 0.01)
     return {**entry, "contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
+
+
+def write_datalist(
+    folder: Path, name: str, sections: Mapping[str, list[dict]], classes: Mapping[str, int], source: str | None
+) -> None:
+    """Write ``dataset.json``, which training takes as it is; ``source`` is the particle list or the labels."""
+    provenance = {"made_by": "python -m scripts prepare", "particles": source, "details": "prepare.json"}
+    names = {str(number): name for name, number in classes.items()}
+    content = {"name": name, **sections, "class_names": names, "provenance": provenance}
+    write_json(folder / "dataset.json", content)
 
 
 def split_names(
@@ -172,7 +182,7 @@ def _part(
 
 
 def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
-    """Three orthogonal slices with the particles' outlines over the tomogram (or over the labels alone)."""
+    """Three orthogonal slices, row 0 at the top, with the outlines over the tomogram (or over the labels alone)."""
     labels = item.prepared.labels
     z, y, x = (int(np.argmax(counts)) if counts.any() else len(counts) // 2 for counts in _label_counts(labels))
     cuts = (("z", "x", "y", z), ("y", "x", "z", y), ("x", "y", "z", x))
@@ -183,10 +193,10 @@ def draw_slices(path: Path, item: Item, image: np.ndarray | None) -> None:
         plane = labels[_plane(axis, index)]
         background = (plane > 0) * np.float32(0.5) if image is None else image[_plane(axis, index)].astype(np.float32)
         low, high = np.percentile(background, (1, 99)) if image is not None else (0, 1)
-        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
-        axes.imshow(_outlines(plane), origin="lower", interpolation="nearest")
+        axes.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="upper")
+        axes.imshow(_outlines(plane), origin="upper", interpolation="nearest")
         axes.set(xlabel=f"{horizontal} (voxels)", ylabel=f"{vertical} (voxels)", title=f"{name} = {index}")
-    figure.suptitle(f"{item.name}: {int(labels.max())} particles; orange outlines, blue ignored")
+    figure.suptitle(f"{item.name}: {int(labels.max())} particles; orange outlines, blue ignored; row 0 at the top")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -18,8 +18,9 @@ from custom_transforms.io import VOLUME_SUFFIXES, read_tomogram
 from scripts.copick_project import is_copick
 from scripts.datalist import is_tomogram, tomograms_in
 from scripts.particles.context import TomogramContext, tomogram_base_name
+from scripts.particles.csv_table import CSV, position_unit
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import read_particles
+from scripts.particles.registry import find_format, guess_format, read_particles
 from scripts.prepare_copick import project_tomograms, source_of_run
 from scripts.shapes import Shape, Sphere, load_template
 
@@ -322,8 +323,14 @@ def _by_number(
                 "the list numbers its tomograms; they are taken in the order of the command line: " + ", ".join(given)
             )
             return {name: given[int(name) - first] for name in found}
+    if found == [""]:
+        raise ValueError(
+            f"the list does not say which tomogram a particle is in, and {len(given)} are given. Add a column tomogram "
+            "with their names, or use one list per tomogram: --particles 'lists/{name}.csv'."
+        )
+    listed = [repr(name) if name else "particles without a tomogram" for name in found[:10]]
     raise ValueError(
-        f"no tomogram of the list is among those given. The list has {', '.join(map(repr, found[:10]))}; "
+        f"no tomogram of the list is among those given. The list has {', '.join(listed)}; "
         f"given are {', '.join(map(repr, given[:10]))}. Rename the files, or use one list per tomogram: "
         "--particles 'lists/{name}.csv'."
     )
@@ -342,6 +349,13 @@ def read_list(path: Path, format_name: str | None, context: TomogramContext) -> 
     if len(particles) == 0:
         warnings.warn(f"{path}: the particle list is empty.", UserWarning, stacklevel=2)
     return particles
+
+
+def position_note(path: Path, format_name: str | None) -> str:
+    """Say which columns of a table were taken, and in which unit; "" for formats that leave no choice."""
+    if is_copick(path) or (find_format(format_name) if format_name else guess_format(path)) is not CSV:
+        return ""
+    return f"the list's positions are its columns {position_unit(path)}"
 
 
 def _checked_spec(path: Path, key: str, value: Any) -> dict[str, Any]:

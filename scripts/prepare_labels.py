@@ -23,7 +23,7 @@ from scripts.particles.orientations import relion_angles
 from scripts.particles.particle_list import ParticleList
 from scripts.prepare_inputs import ShapeSpecs
 from scripts.prepare_volume import apply_numbers, measure_labels, number_components, number_ids
-from scripts.recenter import recenter, recenter_on
+from scripts.recenter import doubtful_moves, recenter, recenter_on
 
 __all__ = ["LabelOptions", "Prepared", "label_particles", "labels_as_given"]
 
@@ -94,6 +94,7 @@ def label_particles(
             particles, moves = recenter_on(particles, detections, options.recenter)
         elif volume is not None:
             particles, moves = recenter(particles, volume, voxel_size_zyx, radius, options.recenter)
+            summary["doubt"] = doubtful_moves(moves, options.recenter)
         else:
             raise ValueError("--recenter needs the tomogram, not only its shape.")
         summary["recentered"] = _move_summary(moves)

@@ -10,11 +10,12 @@ from custom_transforms.units import angstrom_xyz_to_voxel_zyx
 from scripts.evaluation.points import match_points
 from scripts.particles.particle_list import ParticleList
 
-__all__ = ["recenter", "recenter_on"]
+__all__ = ["doubtful_moves", "recenter", "recenter_on"]
 
 _ROUNDS = 3
 _MIN_PARTICLES = 3
 _MAX_AVERAGED = 500
+_FULL = 0.9  # of the limit: the grid of voxels rarely has a point right at it
 
 
 def recenter(
@@ -93,6 +94,27 @@ def recenter_on(
     moves = np.zeros((len(particles), 3))
     moves[found.true] = detections_xyz_angstrom[found.predicted] - particles.centers_xyz_angstrom[found.true]
     return particles.with_centers(particles.centers_xyz_angstrom + moves), moves
+
+
+def doubtful_moves(moves_xyz_angstrom: np.ndarray, search_angstrom: float) -> str:
+    """Say what speaks against the moves of `recenter`; "" if nothing does.
+
+    Where the density decides, moves are short beside the limit. Without a clear peak near by they fill the sphere:
+    their mean is three quarters of the limit, and a quarter of them end near it.
+
+    Examples
+    --------
+    >>> doubtful_moves(np.array([[40.0, 0, 0], [5, 0, 0], [0, 8, 0]]), 40.0)[:62]
+    '1 of 3 particles moved the full 40 Å, the mean is 17.7 Å: look'
+    """
+    length = np.linalg.norm(moves_xyz_angstrom, axis=1)
+    full = int((length >= _FULL * search_angstrom).sum())
+    if not len(length) or (length.mean() <= search_angstrom / 2 and full < len(length) / 10):
+        return ""
+    return (
+        f"{full} of {len(length)} particles moved the full {search_angstrom:g} Å, the mean is {length.mean():.1f} Å: "
+        "look at the pictures, use --recenter_on or a smaller value"
+    )
 
 
 def _recenter_class(

@@ -113,18 +113,18 @@ def _markers(name: str, table: pd.DataFrame, diameters: np.ndarray) -> str:
 
 
 def _chimerax(name: str, tomogram: Path | None, size_zyx: tuple[int, ...]) -> str:
-    lines = [f"# {name}: open this file in ChimeraX", "close session"]
+    lines = [f"# {name}: open this file in ChimeraX"]  # numbers from 101: what is open already stays as it is
     if tomogram is not None:
         lines += [
-            f'open "{tomogram.as_posix()}" id 1',
-            "volume #1 originIndex 0,0,0",
-            f"volume #1 style image planes z,{size_zyx[0] // 2}",
+            f'open "{tomogram.as_posix()}" id 101',
+            "volume #101 originIndex 0,0,0",
+            f"volume #101 style image planes z,{size_zyx[0] // 2}",
         ]
     lines += [
-        f'open "{name}_instances.mrc" id 2',
-        "volume #2 originIndex 0,0,0",
-        "volume #2 region all style surface step 1 level 0.5 color #ff8c00 transparency 0.6",
-        f'open "{name}_markers.cmm" id 3',
+        f'open "{name}_instances.mrc" id 102',
+        "volume #102 originIndex 0,0,0",
+        "volume #102 region all style surface step 1 level 0.5 color #ff8c00 transparency 0.6",
+        f'open "{name}_markers.cmm" id 103',
         "view orient",
     ]
     return "\n".join([*lines, ""])

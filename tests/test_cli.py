@@ -1,14 +1,17 @@
 """The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
 
+import inspect
 import json
 import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tqdm.auto import tqdm
@@ -148,6 +151,66 @@ def test_every_verb_explains_each_of_its_options():
                 assert lines[number + 1].strip(), f"{verb}: {line.strip()} is not explained"
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb):
+    documentation = inspect.getdoc(cli.find_verb(verb))
+    shown = cli.help_text(verb, cli.find_verb(verb)).split()
+    lines = re.sub(r"^\S.*\n-{3,}$|^\*?\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
+    missing = [word for word in lines.split() if word not in shown]
+    assert not missing and len(shown) > len(lines.split())
+
+
+def test_help_of_a_verb_comes_both_ways(capsys):
+    assert cli.main(["help", "export"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: python -m scripts export SOURCE TARGET" in text
+    assert cli.main(["export", "--help"]) == 0 and capsys.readouterr().out == text
+    assert cli.main(["help", "exprot"]) == 2 and "Did you mean export?" in capsys.readouterr().err
+    assert cli.main(["help"]) == 0 and "Exit codes:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("token", "hint"),
+    [
+        ("-o", "Did you mean --output_dir or --overwrite?"),
+        ("-output-dir", "Did you mean --output_dir?"),
+        ("-v", "See `--help`."),
+    ],
+)
+def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
+    code, calls, error = run("a.mrc", token, "x")
+    assert (code, calls) == (2, []) and error == f"error: {token}: options have two dashes. {hint} Nothing was done.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goes_on"),
+    [(["detect"], True), (["simulate"], True), (["detect", "--overwrite"], False), (["prepare"], False)],
+)
+def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(monkeypatch, capsys, arguments, goes_on):
+    def stopped(overwrite: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: stopped)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == f"error: stopped{'; the same command goes on with what is left' * goes_on}\n"
+
+
+def test_the_recorded_command_is_as_it_was_typed(tmp_path):
+    code = "import sys; from scripts.outputs import command_line; print(command_line())"
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__main__.py").write_text(code)
+    (tmp_path / "tool.py").write_text(code)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), str(Path(cli.__file__).parents[1])]),
+    }
+    for command, expected in ((["-m", "tool", "demo"], "python -m tool demo"), (["tool.py", "demo"], "tool.py demo")):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
+
+
 def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert cli.main(["detct"]) == 2
     assert "expected one of " in (error := capsys.readouterr().err) and "Did you mean detect?" in error
@@ -219,13 +282,14 @@ def test_the_flags_of_every_verb_need_no_verb_and_change_nothing_after_two_dashe
 def test_the_demo_tells_scores_and_files(monkeypatch, tmp_path, capsys):
     scores = {
         "points": {"n_true": 5, "n_predicted": 4, "f1": 0.75},
-        "volume": {"f1": 0.5, "merged_rate": float("nan")},
+        "volume": {"f1": 0.5, "merged_rate": float("nan"), "split_rate": 0.02},
     }
     made = {"scores": scores, "report": tmp_path / "a" / "report.html", "folder": tmp_path / "a"}
     monkeypatch.setattr("scripts.demo.run_demo", lambda *_: made)
     assert cli.main(["demo", "--json", "--output_dir", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["results"][0]["scores"]["points"] == {"n_true": 5, "n_predicted": 4, "f1": 0.75}
+    assert found["results"][0]["text"].endswith("of instances 0.500, merged nan%, split 2.0%")
     assert found["results"][0]["text"].startswith("5 particles, 4 detected in 0 s: F1 of centers 0.750")
     assert found["written"] == [str(tmp_path / "a"), str(tmp_path / "a" / "report.html")]
 

@@ -82,7 +82,7 @@ def test_tomograms_of_every_run_are_found_and_read_with_their_voxel_size(project
         assert np.array_equal(volume, np.random.default_rng(index).normal(size=SHAPE).astype(np.float32))
         np.testing.assert_allclose(meta["voxel_size_zyx"], 10.012)
     assert list_tomograms(project, runs=["TS_002"]) == found[1:] and list_tomograms(project, voxel_spacing=5) == []
-    with pytest.raises(ValueError, match=r"got 0. Name one of those in the project: wbp@10.012"):
+    with pytest.raises(ValueError, match=r"has none of these. Name one that it has: wbp@10.012"):
         find_tomograms(f"copick:{project}/wbp@5")
 
 
@@ -181,6 +181,15 @@ def test_a_target_that_copick_could_not_find_is_refused(project, options, messag
     particles = some_particles(options.pop("run", "TS_001"))
     with pytest.raises(ValueError, match=message):
         write_picks(particles, project, **options)
+
+
+def test_a_project_without_tomograms_and_particles_without_a_run_are_told(project, tmp_path):
+    config = {"config_type": "filesystem", "pickable_objects": [], "overlay_root": "local:///nowhere/overlay"}
+    (tmp_path / "empty.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"no tomograms. Expected /nowhere/overlay to hold ExperimentRuns/RUN/Voxel"):
+        find_tomograms(f"copick:{tmp_path / 'empty.json'}")
+    with pytest.raises(ValueError, match=r"name no tomogram, .* Give --tomogram RUN; the project has TS_001, TS_002"):
+        write_picks(some_particles(run=""), project, "ribosome")
 
 
 def test_configs_that_cannot_be_used_are_told(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from custom_transforms.instance_centers import instance_centers
 from custom_transforms.io import read_tomogram, write_mrc
@@ -19,6 +21,7 @@ from scripts.evaluate import EvaluationWarning, evaluate, evaluate_sides
 from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules
+from scripts.evaluation.picture import recorded_slice
 from scripts.evaluation.points import match_points
 from scripts.evaluation.sides import Side, points_of, read_side
 from scripts.evaluation.sources import find_sides
@@ -268,6 +271,44 @@ def test_filled_centers_equal_those_of_the_targets(seed, voxel_size):
 # files
 
 
+def colour_in(picture, colour) -> list[float]:
+    """Where a colour is, as a fraction of the picture's height and width, the legend left out; [] if nowhere."""
+    pixels = np.asarray(Image.open(picture).convert("RGB"), int)
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    found = np.argwhere((np.abs(pixels - [red, green, blue]) < 3).all(-1))
+    found = found[found[:, 0] < 0.85 * len(pixels)]
+    return (found.mean(axis=0) / pixels.shape[:2]).tolist() if len(found) else []
+
+
+def test_the_picture_has_row_0_at_the_top_the_colours_of_the_report_and_the_tomogram_beneath(tmp_path):
+    """A slice of the middle half, though most voxels of particles are at a face."""
+    shape = (16, 40, 40)
+    true, predicted = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
+    true[0, :, :] = predicted[0, :, :] = 9  # most voxels
+    true[6:9, 2:8, 2:8] = 1  # missed, at the top left
+    predicted[6:9, 30:36, 2:8] = 4  # false, at the bottom left
+    true[7:10, 2:8, 30:36] = predicted[7:10, 2:8, 30:36] = 2
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for path, volume in ((folder / "a_instances.mrc", predicted), (tmp_path / "a_labels.mrc", true)):
+        write_mrc(path, volume, 10.0)
+    result = evaluate(folder / "a_instances.mrc", tmp_path / "a_labels.mrc", tmp_path / "out", bootstrap=0)
+    (picture,) = [path for path in result["files"] if path.endswith(".png")]
+    missed, false, right = (colour_in(picture, colour) for colour in ("#55c8ff", "#ff5a6e", "#5fe08a"))
+    assert missed[0] < 0.4 < 0.6 < false[0] and abs(missed[1] - false[1]) < 0.02 and right[1] > 0.6
+    assert right[0] == pytest.approx(missed[0], abs=0.02)
+    tomogram = np.zeros(shape, np.float32)
+    tomogram[7] = np.linspace(0, 1, 40)  # slice 7 is the middle one of 7 and 8
+    write_mrc(tmp_path / "a.mrc", tomogram, 10.0)
+    (folder / "a.json").write_text(json.dumps({"inputs": {"tomogram": {"path": str(tmp_path / "a.mrc")}}}))
+    np.testing.assert_array_equal(recorded_slice(folder / "a_instances.mrc", shape, 7), tomogram[7])
+    assert recorded_slice(folder / "a_instances.mrc", (16, 40, 41), 7) is None
+    assert recorded_slice(tmp_path / "a_labels.mrc", shape, 7) is None and recorded_slice(None, shape, 7) is None
+    before = Path(picture).read_bytes()
+    evaluate(folder, tmp_path / "a_labels.mrc", tmp_path / "out", bootstrap=0)
+    assert Path(picture).read_bytes() != before
+
+
 def test_coloured_volume_paints_verdicts_whatever_the_ids(tmp_path):
     """Defect 2 of the original: it painted 1, 2, 3 over ids 1, 2, 3, so a merged blob could come out as TP."""
     true = four_particles()
@@ -286,6 +327,7 @@ def test_coloured_volume_paints_verdicts_whatever_the_ids(tmp_path):
     expected[0:2, 0:2, 26:28] = 3
     np.testing.assert_array_equal(painted, expected)
     assert (tmp_path / "out" / "a_evaluation.png").read_bytes()[:4] == b"\x89PNG"
+    assert not any(colour_in(tmp_path / "out" / "a_evaluation.png", "#c9a0ff"))  # nothing is split
     matches = pd.read_csv(tmp_path / "out" / "matches.csv")
     by_side = {
         side: dict(zip(rows[f"{side}_label"], rows["outcome"], strict=True)) for side, rows in matches.groupby("side")

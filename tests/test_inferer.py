@@ -241,6 +241,7 @@ def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
     plan = make_plan((100, 200, 300), network, memory=8, **options)
     assert (plan.path, plan.tiles, plan.tile) == ("memory", 2 * 3 * 4, (96, 96, 96))
     assert "100 x 200 x 300 voxels, 24 tiles of 96 x 96 x 96; in memory; about " in plan.text()
+    assert " 1 tile of " in make_plan((96, 96, 96), network, memory=8, **options).text()
     assert make_plan((1024, 2048, 2048), network, memory=8, **options).path == "streamed"
     # the tile, the activations of 8 channels, and the output
     assert forward_bytes(network, (32, 32, 32)) == (1 + 8 + 2) * 4 * 32**3

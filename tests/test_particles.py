@@ -287,6 +287,10 @@ def test_unknown_formats_list_the_known_ones(tmp_path):
     (tmp_path / "a.xyz").write_text("hello")
     with pytest.raises(ValueError, match="known: csv, original, deepfinder"):
         read_particles(tmp_path / "a.xyz", "excel")
+    with pytest.raises(ValueError, match="Did you mean relion5 or relion4 or warp or relion3 or stopgap[?]"):
+        read_particles(tmp_path / "a.xyz", "star")
+    with pytest.raises(ValueError, match="Did you mean dynamo[?]"):
+        read_particles(tmp_path / "a.xyz", "dinamo")
     with pytest.raises(ValueError, match="name it with --from_format"):
         read_particles(tmp_path / "a.xyz")
     with pytest.raises(ValueError, match="can only be read"):
@@ -362,6 +366,34 @@ def test_export_converts_and_never_overwrites_unasked(tmp_path, capsys):
     np.testing.assert_allclose(first, make_particles().centers_xyz_angstrom[1] * 2 + [1, 0, 0], atol=1e-4)
     with pytest.raises(ValueError, match="the list has none of it; it has proteasome, ribosome"):
         export(str(tmp_path / "a.csv"), str(tmp_path / "c.csv"), only_class="x")
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "warned"),
+    [
+        ("a.star --to_format relion4", {"voxel_size": 10.0}, True),
+        ("a.star --to_format warp", {"voxel_size": 10.0}, True),
+        ("a.json --to_format eman2", {"voxel_size": 10.0, "size": SIZE_ZYX}, True),
+        ("a.star --to_format relion4", {"voxel_size": 10.0, "binning": 1.0}, False),
+        ("a.star --to_format relion4", {"voxel_size": 4.0}, False),
+        ("a.star --to_format relion5", {"voxel_size": 10.0, "size": SIZE_ZYX}, False),
+        ("a.tbl", {"voxel_size": 10.0}, False),
+    ],
+)
+def test_export_says_so_where_it_takes_large_pixels_for_unbinned(tmp_path, target, options, warned):
+    """Both ways, and once."""
+    name, _, written = target.partition(" --to_format ")
+    write_particles(make_particles(), tmp_path / "in.csv", voxel_size=10.0)
+    for source, to, formats in (
+        ("in.csv", name, {"to_format": written or None}),
+        (name, "b.csv", {"from_format": written or None}),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            export(str(tmp_path / source), str(tmp_path / to), **options, tomogram="TS_01", **formats)
+        said = [str(one.message) for one in caught if "assumed unbinned pixels" in str(one.message)]
+        expected = f"{written}: assumed unbinned pixels of 10 Å; give --binning N if the tomogram is binned."
+        assert said == [expected] * warned
 
 
 @pytest.mark.slow

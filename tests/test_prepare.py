@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from custom_transforms.io import write_mrc
@@ -15,9 +16,10 @@ from scripts.painting import find_duplicates, ignore_shells, merge_duplicates, p
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles, write_particles
 from scripts.prepare import prepare
-from scripts.prepare_dataset import split_names
+from scripts.prepare_dataset import Item, draw_slices, split_names
 from scripts.prepare_inputs import TomogramInput, match_particles
-from scripts.recenter import recenter
+from scripts.prepare_labels import Prepared
+from scripts.recenter import doubtful_moves, recenter
 from scripts.resample import resample_grid
 from scripts.shapes import Sphere, template_from_array
 
@@ -211,6 +213,41 @@ def test_recentering_moves_points_back_onto_the_density():
     np.testing.assert_array_equal(volume, before)
 
 
+def test_doubtful_recentering_warns_and_says_so_in_the_record(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(size=(30, 40, 50)).astype(np.float32)
+    write_mrc(tmp_path / "TS_1.mrc", noise, 10.0)
+
+    def far(particles, *_):
+        return particles, np.full((len(particles), 3), 22.0)
+
+    monkeypatch.setattr("scripts.prepare_labels.recenter", far)
+    rows = [f"{x},{y},15" for x in (12, 20, 28, 36) for y in (12, 20, 28)]
+    (tmp_path / "picks.csv").write_text("\n".join(["x,y,z", *rows]) + "\n")
+    options = {"particles": str(tmp_path / "picks.csv"), "radius": 30.0, "recenter": 40.0, "quiet": True}
+    with pytest.warns(
+        UserWarning, match="TS_1: --recenter: 12 of 12 particles moved the full 40 Å, the mean is 38.1 Å"
+    ) as caught:
+        prepare(str(tmp_path / "TS_1.mrc"), output_dir=str(tmp_path / "out"), **options)
+    made = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    assert str(caught[0].message) in made["notes"] and "doubt" not in made["tomograms"]["TS_1"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "doubtful"),
+    [
+        ([], False),
+        ([10.0] * 10, False),
+        ([1.0] * 18 + [38.0], False),  # one in 19
+        ([1.0] * 9 + [38.0], True),  # one in ten
+        ([19.0] * 10, False),
+        ([21.0] * 10, True),
+    ],
+)
+def test_moves_are_doubtful_where_many_are_long(lengths, doubtful):
+    moves = np.array([[0.0, length, 0.0] for length in lengths]).reshape(-1, 3)
+    assert bool(doubtful_moves(moves, 40.0)) == doubtful
+
+
 @pytest.mark.parametrize("voxel_size", [None, 20.0])
 def test_particles_move_to_the_detections_of_their_tomogram(tmp_path, voxel_size):
     """One to one and within reach: of two particles near one detection the nearer moves, as far as it may."""
@@ -257,6 +294,30 @@ def test_tomograms_are_matched_by_name_and_numbers_only_in_order():
     assert rows["b"].tolist() == [1] and "in the order of the command line" in notes[0]
     with pytest.raises(ValueError, match="no tomogram of the list is among those given"):
         match_particles(particles, tomograms("other", "another"))
+    with pytest.raises(ValueError, match="does not say which tomogram a particle is in, and 2 are given. Add a column"):
+        match_particles(ParticleList(np.zeros((2, 3))), tomograms("a", "b"))
+    with pytest.raises(ValueError, match="The list has particles without a tomogram, 'c'; given are 'a', 'b'"):
+        match_particles(ParticleList(np.zeros((2, 3)), tomogram=["", "c"]), tomograms("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "factor", "unit"),
+    [
+        ("x,y,z", 1, "x, y, z in voxels"),
+        ("X_Angstrom,Y_Angstrom,Z_Angstrom", 10, "x_angstrom, y_angstrom, z_angstrom in Å"),
+    ],
+)
+def test_prepare_says_in_which_unit_it_read_a_table(tmp_path, columns, factor, unit):
+    write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32), 10.0)
+    (tmp_path / "picks.csv").write_text(f"{columns}\n{12 * factor},{11 * factor},{9 * factor}\n")
+    prepare(
+        str(tmp_path / "a.mrc"), particles=str(tmp_path / "picks.csv"), radius=30.0, output_dir=str(tmp_path / "out"),
+        quiet=True,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "out" / "prepare.json").read_text())["notes"] == [
+        f"the list's positions are its columns {unit}"
+    ]
+    assert pd.read_csv(tmp_path / "out" / "a_particles.csv")["x_vox"].tolist() == [12.0]
 
 
 def test_the_split_is_by_tomogram():
@@ -289,6 +350,17 @@ def read_mrc(path):
 
 def tomograms_of(folder, count=3):
     return [str(folder / f"TS_{index}.mrc") for index in range(count)]
+
+
+def test_the_pictures_have_row_0_at_the_top(tmp_path):
+    labels = np.zeros((20, 40, 40), np.int16)
+    labels[8:12, 3:9, 28:34] = 1
+    item = Item("a", None, Prepared(labels, pd.DataFrame()), VOXEL, np.zeros(3), "dark", {})
+    draw_slices(tmp_path / "a.png", item, None)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int)
+    left = pixels[:, : pixels.shape[1] // 3]
+    y, x = np.argwhere(left[..., 0] - left[..., 2] > 150).mean(axis=0) / left.shape[:2]
+    assert y < 0.45 and x > 0.55
 
 
 def test_prepare_writes_a_data_set_that_training_reads(dataset, capsys):

@@ -270,6 +270,42 @@ def test_what_evaluate_writes_is_what_the_report_reads(tmp_path):
     assert re.search(r"volume\.recall\s*0\.667", page.text)
 
 
+def test_the_folder_of_several_detections_names_them(tmp_path):
+    for name in ("TS_01", "TS_02"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / f"{name}_particles.csv").touch()
+    with pytest.raises(ValueError, match=r"holds those of 2: .*out/TS_01, .*out/TS_02\. Give one of them"):
+        report(tmp_path / "out")
+
+
+def test_a_report_made_again_still_shows_the_evaluation(tmp_path, recwarn):
+    run = make_run()
+    folder, evaluation = tmp_path / "TS_01", tmp_path / "evaluation"
+    folder.mkdir()
+    evaluation.mkdir()
+    run["particles"].to_csv(folder / "TS_01_particles.csv", index=False)
+    (folder / "TS_01.json").write_text(json.dumps(run["info"]))
+    (evaluation / "metrics.json").write_text("{}")
+    matches = matches_of(run["particles"])
+    matches.to_csv(evaluation / "matches.csv", index=False)
+
+    def shows_truth(**options) -> bool:
+        return "Compared with the truth" in Page(report(folder, **options)).text
+
+    assert not shows_truth() and shows_truth(evaluation=evaluation) and shows_truth()
+    record = json.loads((folder / "TS_01.json").read_text())
+    assert {key: record[key] for key in run["info"]} == run["info"]
+    assert not [one for one in recwarn if "evaluation" in str(one.message)]
+    matches.head(3).to_csv(evaluation / "matches.csv", index=False)
+    with pytest.warns(UserWarning, match="TS_01: the evaluation in .*evaluation, .* has been written anew since"):
+        assert not shows_truth()
+    (evaluation / "matches.csv").unlink()
+    with pytest.warns(UserWarning, match="is not there any more; the page is made without it"):
+        assert not shows_truth()
+    (folder / "TS_01.json").write_text(json.dumps(run["info"]))  # a new detection
+    assert not shows_truth()
+
+
 def warnings_of(tmp_path, **changes) -> list[str]:
     run = make_run() | changes
     return [check["title"] for check in summary.checks(load_run(tmp_path / "t", **run))]
@@ -286,6 +322,14 @@ def test_checks_speak_up_only_when_something_is_odd(tmp_path):
     assert warnings_of(tmp_path, info=info | {"model_voxel_size": 14.0}) == ["Model and tomogram differ in voxel size"]
     assert warnings_of(tmp_path, particles=many.assign(touches_border=True)) == ["Many particles touch the border"]
     assert warnings_of(tmp_path, particles=many.assign(score=0.1)) == ["Low scores"]
+    many.loc[:3, "dropped_by"] = "size"
+    assert warnings_of(tmp_path, particles=many) == []  # a tenth
+    many.loc[4:5, "dropped_by"] = "edge"
+    (check,) = summary.checks(load_run(tmp_path / "t", **run | {"particles": many}))
+    assert check["title"] == "Many candidates were dropped"
+    reasons = "size 4 (smaller than the minimum size), edge 2 (near a face of the tomogram)"
+    assert check["text"].startswith(f"6 of 40 candidates (15 %): {reasons}. ")
+    many["dropped_by"] = ""
     expected = {"score_quantiles": {"0.1": 0.8, "0.5": 0.9, "0.9": 0.95}}
     assert warnings_of(tmp_path, particles=many, info=info | expected) == ["Scores are unlike those of the training"]
     assert warnings_of(tmp_path, particles=table.assign(dropped_by="size")) == ["Every candidate was dropped"]
@@ -297,7 +341,9 @@ def test_particles_with_gold_are_counted_among_what_deserves_a_look(tmp_path):
     run["particles"] = run["particles"].assign(flags=["gold", "", "membrane,gold", "gold"])  # the fourth was dropped
     loaded = load_run(tmp_path / "TS_01", **run)
     (check,) = [one for one in summary.checks(loaded) if "Gold" in one["title"]]
-    assert "2 particles of 3 hold what looks like a gold bead" in check["text"]
+    assert "2 of 3 particles hold what looks like a gold bead" in check["text"]
+    loaded.particles.loc[0, "flags"] = ""
+    assert "1 of 3 particles holds what" in next(c["text"] for c in summary.checks(loaded) if "Gold" in c["title"])
     loaded.particles["flags"] = np.nan  # what a CSV without a flag is read as
     assert not [one for one in summary.checks(loaded) if "Gold" in one["title"]]
 
@@ -362,10 +408,19 @@ def test_truth_is_joined_to_the_particles_from_files_and_from_memory(tmp_path):
     matches.to_csv(tmp_path / "matches.csv", index=False)
     page = Page(make_report(tmp_path / "t", **run, evaluation=tmp_path))
     assert (
-        "1 right, 1 merged, 0 split, 1 false; 1 of 4 true particles missed." in page.text and "volume.f1" in page.text
+        "1 right; none split; 2 particles merged into 1 detection; 1 false; 1 of 4 true particles missed." in page.text
+        and "volume.f1" in page.text
     )
     assert re.search(r"ribosome\s*0.500\s*0.250\s*–", page.text)
+    assert "Scores say nothing about particles that were missed." in page.text
+    assert "without WebGL flat, seen from above" in page.text and "scroll sideways" in page.text
     assert "Missed: in the truth, but not found" in page.text and "False: found, but not in the truth" in page.text
+    assert re.search(r"merged\s*one found particle covers several true ones\s*1\s*2\s*split", page.text)
+    assert "missed (false negative, FN)" in page.text
+    pieces = matches.assign(outcome=matches["outcome"].replace({"TP": "split", "merged": "split", "FP": "split"}))
+    split = compare({"matches": pieces}, loaded).sentence()
+    assert split == "0 right; 3 particles split into 3 detections; none merged; 0 false; 1 of 4 true particles missed"
+    assert compare({"matches": short}, loaded).sentence().startswith("1 right; 0 detections split; 1 detection merged;")
     with pytest.raises(ValueError, match="expected a column outcome"):
         compare({"matches": matches.drop(columns="outcome")}, loaded)
     with pytest.raises(FileNotFoundError, match="metrics.json"):

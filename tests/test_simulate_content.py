@@ -266,7 +266,7 @@ def test_a_bad_scene_says_what_was_expected(change, message):
 
 
 def test_a_scene_file_that_is_missing_or_broken_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Try configs/scene_vlp.json"):
+    with pytest.raises(FileNotFoundError, match="Shipped are .*cytosol, .*vlp"):
         load_scene(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ValueError, match="broken.json: expected JSON, but line 1 is not"):

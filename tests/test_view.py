@@ -192,8 +192,8 @@ def test_scripts_of_other_programs_hold_the_kept_particles(run_dir, capsys):
     opened = [line.split('"')[1] for line in script if line.startswith("open ")]
     assert opened == [str(run_dir.parent / "TS_01.mrc"), "TS_01_instances.mrc", "TS_01_markers.cmm"]
     assert all((run_dir / name).exists() for name in opened)  # ChimeraX works in the script's folder
-    assert script.count("volume #1 originIndex 0,0,0") == script.count("volume #2 originIndex 0,0,0") == 1
-    assert f"volume #1 style image planes z,{SHAPE[0] // 2}" in script
+    assert script.count("volume #101 originIndex 0,0,0") == script.count("volume #102 originIndex 0,0,0") == 1
+    assert f"volume #101 style image planes z,{SHAPE[0] // 2}" in script
     artiax = (run_dir / "TS_01_artiax.cxc").read_text()
     assert "artiax particles originScaleFactor 8 " in artiax and "TS_01_artiax.coords" in artiax
     pytest.importorskip("imodmodel")
@@ -206,7 +206,6 @@ def test_scripts_of_other_programs_hold_the_kept_particles(run_dir, capsys):
 
 
 KNOWN_COMMANDS = {  # of ChimeraX (user/commands) and ArtiaX (user/commands/artiax_*), with the keywords they take
-    "close": {"session"},
     "open": {"id", "format"},
     "volume": {"originIndex", "style", "planes", "region", "step", "level", "color", "transparency"},
     "view": {"orient"},

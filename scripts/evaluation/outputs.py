@@ -13,12 +13,12 @@ import numpy as np
 from custom_transforms.io import atomic_path, write_mrc
 from scripts.evaluation.overlap import paint
 from scripts.evaluation.pair import PairResult
+from scripts.evaluation.picture import write_picture
 from scripts.evaluation.tables import matches_table, metrics_table
 
 __all__ = ["COLORS", "color_volume", "to_json", "write_coloured", "write_tables"]
 
 COLORS = {"TP": 1, "merged": 2, "split": 2, "FP": 3, "FN": 3}  # 0: background and what was left out
-_PICTURE_COLORS = ("black", "#2e9e4f", "#e8c547", "#d1383d")
 
 
 def to_json(value: Any) -> Any:
@@ -69,31 +69,13 @@ def _colors(status: np.ndarray) -> list[int]:
     return [COLORS.get(str(s), 0) for s in status]
 
 
-def write_coloured(output_dir: Path, result: PairResult, predicted: np.ndarray, true: np.ndarray) -> list[Path]:
-    """Write ``<tomogram>_evaluation.mrc`` and the picture of its slice with most particle voxels."""
+def write_coloured(
+    output_dir: Path, result: PairResult, predicted: np.ndarray, true: np.ndarray, labels: Path | None = None
+) -> list[Path]:
+    """Write ``<tomogram>_evaluation.mrc`` and the picture of one of its slices; see `write_picture` for ``labels``."""
     painted = color_volume(result, predicted, true)
     volume_path, picture_path = (output_dir / f"{result.name}_evaluation{ending}" for ending in (".mrc", ".png"))
     size = np.ones(3) if result.voxel_size_zyx is None else result.voxel_size_zyx
     write_mrc(volume_path, painted, size)
-    best = int(np.argmax([np.count_nonzero(section) for section in painted]))
-    _write_picture(picture_path, painted[best], f"{result.name}, z = {best}")
+    write_picture(picture_path, result, predicted, true, labels)
     return [volume_path, picture_path]
-
-
-def _write_picture(path: Path, section: np.ndarray, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    height, width = section.shape
-    figure = Figure(figsize=(8, max(2.0, 8 * height / width + 0.8)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.imshow(section, cmap=ListedColormap(_PICTURE_COLORS), vmin=0, vmax=3, interpolation="nearest", origin="lower")
-    axes.set(title=title, xlabel="x (voxels)", ylabel="y (voxels)")
-    words = ("found", "merged or split", "missed or false")
-    handles = [Patch(color=color, label=word) for color, word in zip(_PICTURE_COLORS[1:], words, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -13,7 +13,7 @@ from scripts.particles.format import Format, number_column, read_text, require_c
 from scripts.particles.orientations import relion_angles, rotation_from_relion
 from scripts.particles.particle_list import ParticleList
 
-__all__ = ["CSV", "TABLE_COLUMNS", "particles_from_table", "read", "table_from_particles", "write"]
+__all__ = ["CSV", "TABLE_COLUMNS", "particles_from_table", "position_unit", "read", "table_from_particles", "write"]
 
 TABLE_COLUMNS = (
     "particle_id", "label", "class", "x_vox", "y_vox", "z_vox", "x_angstrom", "y_angstrom", "z_angstrom", "score",
@@ -23,6 +23,7 @@ _ANGSTROM = ("x_angstrom", "y_angstrom", "z_angstrom")
 _VOXEL = ("x_vox", "y_vox", "z_vox")
 _PLAIN = ("x", "y", "z")
 _ANGLES = ("angle_rot", "angle_tilt", "angle_psi")  # as rlnAngleRot/Tilt/Psi
+_UNITS = ((_ANGSTROM, "Å"), (_VOXEL, "voxels"), (_PLAIN, "voxels"))  # the first that is there counts
 _CLASS = ("class", "class_name", "class_label")
 _TOMOGRAM = ("tomogram", "tomo_name", "tomo_idx")
 _DECIMALS = 6
@@ -109,16 +110,25 @@ def table_from_particles(particles: ParticleList, context: TomogramContext | Non
 
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read a comma-, semicolon- or tab-separated table with a header line."""
+    return particles_from_table(_read_table(path), context, path)
+
+
+def position_unit(path: Path) -> str:
+    """Say which columns of a table give the positions, and their unit: ``x, y, z in voxels``; "" if there are none."""
+    names = [str(name).strip().lower() for name in _read_table(path, rows=0).columns]
+    return next((f"{', '.join(columns)} in {unit}" for columns, unit in _UNITS if columns[0] in names), "")
+
+
+def _read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
     text = read_text(path, "csv")
     if not text.strip():
         raise ValueError(f"{path}: csv needs a header line with x_angstrom,y_angstrom,z_angstrom; the file is empty.")
     header = text.lstrip().split("\n", 1)[0]
     separator = max(",;\t", key=header.count)
     try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, comment="#")
+        return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, comment="#", nrows=rows)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path}: csv rows do not match the header ({error}).") from error
-    return particles_from_table(table, context, path)
 
 
 def write(particles: ParticleList, path: Path, context: TomogramContext) -> None:
@@ -127,12 +137,12 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 
 
 def _centers(table: pd.DataFrame, context: TomogramContext, path: Path) -> np.ndarray:
-    for columns, in_voxels in ((_ANGSTROM, False), (_VOXEL, True), (_PLAIN, True)):
+    for columns, unit in _UNITS:
         if columns[0] not in table.columns:
             continue
         require_columns(table, columns, "csv", path)
         centers = np.stack([to_numbers(table[c], c, "csv", path) for c in columns], axis=1)
-        return centers * context.voxel_size_xyz(f"{path}: csv in voxels") if in_voxels else centers
+        return centers * context.voxel_size_xyz(f"{path}: csv in voxels") if unit == "voxels" else centers
     require_columns(table, _ANGSTROM, "csv", path)
     raise AssertionError("unreachable: require_columns raises")
 

@@ -80,4 +80,5 @@ EMAN2 = Format(
     read=read,
     write=write,
     sniff=lambda head: b'"boxes_3d"' in head or b'"apix_unbin"' in head,
+    unbinned=True,
 )

@@ -48,6 +48,8 @@ class Format:
         ``read(path, context)`` and ``write(particles, path, context)``; None where there is none.
     sniff : callable
         Whether the first 8 KiB of a file are this format.
+    unbinned : bool
+        Whether it counts pixels of the unbinned tilt series, so that positions depend on ``TomogramContext.binning``.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Format:
     read: Reader | None
     write: Writer | None
     sniff: Sniffer
+    unbinned: bool = False
 
 
 def require_columns(table: pd.DataFrame, columns: tuple[str, ...], format_name: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,10 @@ def find_format(name: str) -> Format:
     """
     key = str(name).strip().lower().replace("-", "_")
     if key not in FORMATS:
-        raise ValueError(f"{name!r} is not a particle-list format; known: {', '.join(FORMATS)}.")
+        by_ending = [one.name for one in FORMATS.values() if f".{key}" in one.suffixes]
+        close = by_ending or difflib.get_close_matches(key, FORMATS, 1)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"{name!r} is not a particle-list format; known: {', '.join(FORMATS)}.{hint}")
     return FORMATS[key]
 
 

@@ -87,6 +87,7 @@ def _format(name: str, description: str) -> Format:
         read=partial(read, format_name=name),
         write=partial(write, format_name=name),
         sniff=partial(_sniff, format_name=name),
+        unbinned=True,
     )
 
 

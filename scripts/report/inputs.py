@@ -57,7 +57,7 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
     FileNotFoundError
         If neither the folder nor the folder of the prefix exists.
     ValueError
-        If a folder holds more than one run and none has the folder's name.
+        If a folder holds more than one run and none has the folder's name, or the folders of runs; names them.
     """
     path = Path(run_dir_or_prefix)
     if not path.is_dir():
@@ -68,6 +68,12 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
             )
         return path
     names = sorted(p.name.removesuffix("_particles.csv") for p in path.glob("*_particles.csv"))
+    below = [] if names else sorted({str(p.parent) for p in path.glob("*/*_particles.csv")})
+    if below:
+        raise ValueError(
+            f"report: expected the folder of one detection, {str(path)!r} holds those of {len(below)}: "
+            f"{', '.join(below[:5])}{', ...' if len(below) > 5 else ''}. Give one of them."
+        )
     folder_name = path.resolve().name
     if not names or folder_name in names:
         return path / folder_name

@@ -17,7 +17,7 @@ from scripts.report import gallery, plots, summary
 from scripts.report.images import LabelCode, SliceStack, fit_labels, fit_slices
 from scripts.report.inputs import RunData, recorded_input
 from scripts.report.lookup import find_key
-from scripts.report.truth import Comparison, flat_metrics
+from scripts.report.truth import OUTCOMES, Comparison, flat_metrics
 
 __all__ = ["MAX_ROWS", "render_page"]
 
@@ -64,6 +64,7 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "made_by": _made_by(run),
         "info_json": json.dumps(run.info, indent=2, default=str, ensure_ascii=False),
         "comparison": comparison,
+        "outcomes": OUTCOMES,
         "metrics": flat_metrics({k: v for k, v in comparison.metrics.items() if k != "classes"})
         if comparison is not None
         else [],

@@ -9,6 +9,7 @@ import pandas as pd
 
 from custom_transforms.atomic import atomic_path
 from scripts.report.inputs import VolumeLike, load_run
+from scripts.report.remembered import remember_evaluation, remembered_evaluation
 from scripts.report.render import render_page
 from scripts.report.truth import Evaluation, compare
 
@@ -72,7 +73,7 @@ def make_report(
     info : dict, optional
         What made the run; by default ``<tomogram>.json``, or nothing.
     evaluation : dict or path, optional
-        See `scripts.report.truth.compare`.
+        See `scripts.report.truth.compare`. A folder is noted in the run's record and used again by the next report.
     output : path, optional
         By default ``<prefix>_report.html``.
     title : str, optional
@@ -90,9 +91,11 @@ def make_report(
         If files are missing, or volumes and table do not fit together; the message says what to do.
     """
     run = load_run(run_dir_or_prefix, tomogram, instances, center_map, particles, info)
-    comparison = compare(evaluation, run)
+    comparison = compare(remembered_evaluation(run) if evaluation is None else evaluation, run)
     path = Path(output) if output is not None else run.prefix.with_name(run.name + "_report.html")
     html = render_page(run, comparison, title or f"Particles in {run.name}", max_bytes)
     with atomic_path(path) as temporary:
         temporary.write_text(html, "utf-8")
+    if isinstance(evaluation, (str, Path)):
+        remember_evaluation(run, Path(evaluation))
     return path

@@ -67,7 +67,8 @@ def sentences(run: RunData) -> list[str]:
         level = "high" if median >= 0.6 else "medium" if median >= 0.35 else "low"
         lines.append(
             f"The scores are {level}: the median is {median:.2f} on a scale from 0 (a guess) to 1 (certain); "
-            f"{100 * np.mean(scores >= 0.5):.0f} % of the particles score 0.5 or more."
+            f"{100 * np.mean(scores >= 0.5):.0f} % of the particles score 0.5 or more. "
+            "Scores say nothing about particles that were missed."
         )
     classes = kept["class"].replace("", "no class").value_counts()
     if len(classes) > 1 or (len(classes) == 1 and classes.index[0] != "no class"):
@@ -113,6 +114,7 @@ def checks(run: RunData) -> list[dict[str, str]]:
         *_voxel_size(run),
         *_contrast(run),
         *_border(kept),
+        *_dropped(run, kept),
         *_gold(kept),
         *_score_distribution(run, kept),
     ]
@@ -198,13 +200,31 @@ def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
     return [_check("Many particles touch the border", text)]
 
 
+def _dropped(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
+    candidates, rows = len(run.particles), dropped_rows(run)
+    count = candidates - len(kept)
+    if candidates < 10 or kept.empty or count <= 0.1 * candidates:
+        return []
+    listed = ", ".join(
+        f"{row['reason']} {row['count']:,}" + (f" ({row['meaning']})" if row["meaning"] else "") for row in rows[:6]
+    )
+    text = (
+        f"{count:,} of {candidates:,} candidates ({100 * count / candidates:.0f} %): {listed}. Show them in the slices "
+        "(dropped candidates); if they are particles, loosen that filter and run again."
+    )
+    return [_check("Many candidates were dropped", text)]
+
+
 def _gold(kept: pd.DataFrame) -> list[dict[str, str]]:
     if "flags" not in kept.columns:
         return []
     beads = int(kept["flags"].fillna("").astype(str).str.split(",").map(lambda words: "gold" in words).sum())
     if not beads:
         return []
-    text = f"{_count(beads, 'particle')} of {len(kept):,} hold what looks like a gold bead; search the table for gold."
+    verb = "holds" if beads == 1 else "hold"
+    text = (
+        f"{beads:,} of {_count(len(kept), 'particle')} {verb} what looks like a gold bead; search the table for gold."
+    )
     return [_check("Gold beads among the particles", text)]
 
 

@@ -15,7 +15,13 @@ from scripts.report.inputs import RunData
 
 __all__ = ["OUTCOMES", "Comparison", "compare", "flat_metrics"]
 
-OUTCOMES = ("TP", "merged", "split", "FP", "FN")
+OUTCOMES = {
+    "TP": "right (true positive, TP)",
+    "merged": "merged",
+    "split": "split",
+    "FP": "false (false positive, FP)",
+    "FN": "missed (false negative, FN)",
+}
 Evaluation = dict[str, Any] | str | Path | None
 
 
@@ -35,6 +41,8 @@ class Comparison:
         Centers of the true particles that were missed.
     n_truth : int
         True particles that count.
+    true_counts : dict
+        How many true particles have each outcome; empty for matches that list no true particle but the missed.
     """
 
     metrics: dict[str, Any]
@@ -43,12 +51,29 @@ class Comparison:
     scored: pd.DataFrame
     misses_zyx_vox: np.ndarray
     n_truth: int
+    true_counts: dict[str, int]
 
     def counts(self) -> dict[str, int]:
-        """Return how often each outcome occurs, misses included."""
+        """Return how many detections have each outcome, and how many true particles were missed (FN)."""
         found = {name: int((self.outcome == name).sum()) for name in OUTCOMES}
         found["FN"] = len(self.misses_zyx_vox)
         return found
+
+    def sentence(self) -> str:
+        """Say what became of the detections and of the true particles, each in its own unit."""
+        n, true = self.counts(), self.true_counts
+        parts = [f"{n['TP']:,} right"]
+        for name in ("split", "merged"):
+            found, particles = n[name], true.get(name)
+            into = f"{found:,} detection{'' if found == 1 else 's'}"
+            if particles is None:
+                parts.append(f"{into} {name}")
+            elif found or particles:
+                parts.append(f"{particles:,} particle{'' if particles == 1 else 's'} {name} into {into}")
+            else:
+                parts.append(f"none {name}")
+        parts += [f"{n['FP']:,} false", f"{n['FN']:,} of {self.n_truth:,} true particles missed"]
+        return "; ".join(parts)
 
     def by_class(self) -> list[tuple[str, dict[str, Any]]]:
         """Return class name and scores, for the classes that the metrics know."""
@@ -145,6 +170,9 @@ def _join(metrics: dict[str, Any], matches: pd.DataFrame, run: RunData) -> Compa
         scored=scored[scored["outcome"].isin(OUTCOMES)],
         misses_zyx_vox=_positions(true[true["outcome"] == "FN"], run),
         n_truth=counted if "side" in matches.columns else listed,
+        true_counts={name: int((true["outcome"] == name).sum()) for name in OUTCOMES if name != "FP"}
+        if "side" in matches.columns
+        else {},
     )
 
 

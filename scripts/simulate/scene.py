@@ -212,9 +212,14 @@ def load_scene(source: str | Path | dict, maps: str | Path | None = None) -> dic
         return {**validate_scene(source), "folders": (*first, ".")}
     path = Path(source)
     if not path.is_file():
-        shipped = Path(__file__).parents[2] / "configs" / f"scene_{source}.json"
+        configs = Path(__file__).parents[2] / "configs"
+        shipped = configs / f"scene_{source}.json"
         if not shipped.is_file():
-            raise FileNotFoundError(f"scene: expected a JSON file, found none at {path}. Try configs/scene_vlp.json.")
+            names = [one.stem.removeprefix("scene_") for one in sorted(configs.glob("scene_*.json"))]
+            raise FileNotFoundError(
+                f"scene: expected a JSON file or the name of a shipped scene, found no file {path}. "
+                f"Shipped are {', '.join(names)}."
+            )
         path = shipped
     content = read_json(path)
     try:

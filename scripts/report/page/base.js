@@ -77,6 +77,7 @@ function select(row, source) {
 const SCORE_COLOURS = ["#ff5a5a", "#ff8a3d", "#ffb43d", "#ffe066", "#d8f070", "#9be88a", "#5fdcc0", "#55c8ff"];
 const CLASS_COLOURS = ["#55c8ff", "#ffb43d", "#7ee081", "#ff7ac0", "#ffe066", "#b9a0ff", "#ff6b57", "#a8e6e0", "#d9b38c", "#f2f2f2"];
 const OUTCOME_COLOURS = { TP: "#5fe08a", merged: "#ffb43d", split: "#c9a0ff", FP: "#ff5a6e", "": "#c5ccd3" };
+const OUTCOME_WORDS = { TP: "right (TP)", merged: "merged", split: "split", FP: "false (FP)" };
 const MISS_COLOUR = "#55c8ff";
 const DROPPED_COLOUR = "#aab4be";
 
@@ -101,8 +102,8 @@ function legendEntries() {
   } else if (state.colourBy === "class") {
     classNames.slice(0, CLASS_COLOURS.length).forEach((name, k) => entries.push([CLASS_COLOURS[k], name || "no class"]));
   } else if (state.colourBy === "outcome") {
-    ["TP", "merged", "split", "FP"].forEach((name) => entries.push([OUTCOME_COLOURS[name], name]));
-    entries.push([MISS_COLOUR, "FN (missed)"]);
+    Object.entries(OUTCOME_WORDS).forEach(([name, words]) => entries.push([OUTCOME_COLOURS[name], words]));
+    entries.push([MISS_COLOUR, "missed (FN)"]);
   }
   return entries;
 }
@@ -135,6 +136,7 @@ function startColours() {
 function tidy(name, row) {
   const text = particles.text[name][row];
   const value = particles.number[name] ? particles.number[name][row] : NaN;
+  if (name === "outcome") return OUTCOME_WORDS[text] || text;
   if (name === "touches_border") return text === "True" ? "yes" : text === "False" ? "no" : text;
   if (name === "volume_angstrom3" && value > 0) return (value / 1000).toLocaleString("en", { maximumFractionDigits: value < 1e5 ? 2 : 0 });
   if (Number.isNaN(value) || name === "particle_id" || name === "label") return text;

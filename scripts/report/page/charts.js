@@ -22,7 +22,7 @@ function traces(flat) {
   const rows = [];
   for (let row = 0; row < particles.n; row++) if (!isDropped(row)) rows.push(row);
   const text = rows.map((row) => plain(`particle ${particles.text.particle_id[row]} ${particles.text.class[row]}`
-    + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${particles.text.outcome[row]}` : "")));
+    + (particles.text.score ? ` score ${tidy("score", row)}` : "") + (particles.text.outcome ? ` ${tidy("outcome", row)}` : "")));
   const size = rows.length > 5000 ? 2.5 : rows.length > 500 ? 4 : 7;
   // Numbers with a stepped scale: plotly takes long over thousands of colour names.
   const palette = [...new Set(rows.map(colourOf))], place = new Map(palette.map((c, k) => [c, k]));
@@ -95,7 +95,19 @@ const MANY_POINTS = 25000;
 
 async function start3d(box) {
   const flat = !hasWebgl();
-  await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
+  const sorry = () => {
+    const line = document.createElement("p");
+    line.textContent = "This browser could not draw the centers in 3D, for which it needs WebGL. The slices and the table show the same particles.";
+    box.replaceChildren(line);
+  };
+  box.replaceChildren();
+  try {
+    await window.Plotly.newPlot(box, traces(flat), flat ? layoutFlat() : layout3d(), PLOT_OPTIONS);
+  } catch (error) {
+    sorry();
+    return;
+  }
+  box.on("plotly_webglcontextlost", sorry);
   box.on("plotly_click", ({ points }) => { if (points[0].customdata >= 0) select(points[0].customdata, "plot"); });
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(() => keepStill(box, "png"), 1500); };

@@ -106,6 +106,7 @@ function drawRows(force) {
   body.replaceChildren(spacer(first * ROW_HEIGHT), ...shown, spacer(list.printing ? 0 : (list.order.length - last) * ROW_HEIGHT));
   $("printed-rows").textContent = `Printed: ${last - first} of ${particles.n.toLocaleString("en")} rows.`;
   $("particles").setAttribute("aria-rowcount", list.order.length + 1);
+  hintColumns();
 }
 
 function scrollToRow(row) {
@@ -139,11 +140,17 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+function hintColumns() {
+  const box = $("rows");
+  $("more-columns").hidden = box.scrollLeft + box.clientWidth >= box.scrollWidth - 1;
+}
+
 function startTable() {
   const box = $("rows");
   if (!particles.text.dropped_by.some((t) => t !== "")) $("which").parentElement.hidden = true;
   if (particles.number.score) { list.sortBy = "score"; list.down = true; }
-  box.addEventListener("scroll", () => drawRows());
+  box.addEventListener("scroll", () => { drawRows(); hintColumns(); });
+  window.addEventListener("resize", hintColumns);
   box.addEventListener("click", (event) => {
     const line = event.target.closest("tr[data-row]");
     if (line) select(Number(line.dataset.row), "table");

@@ -1,0 +1,58 @@
+"""The evaluation that a run's report showed last, so that making the page again does not lose it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+from custom_transforms.atomic import atomic_path
+from scripts.report.inputs import RunData
+
+__all__ = ["remember_evaluation", "remembered_evaluation"]
+
+_KEY = "evaluation"
+
+
+def remember_evaluation(run: RunData, folder: Path) -> None:
+    """Note the folder of an evaluation in the record of a run; a run without a record is left alone.
+
+    A new detection writes a new record, so it never shows the evaluation of the one before.
+    """
+    record = _record(run)
+    if not record.is_file():
+        return
+    made = json.loads(record.read_text("utf-8"))
+    noted = {"folder": str(folder.resolve()), "matches_sha256": _sha256(folder)}
+    if made.get(_KEY) != noted:
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps({**made, _KEY: noted}, indent=2) + "\n", "utf-8")
+
+
+def remembered_evaluation(run: RunData) -> Path | None:
+    """Return the folder that `remember_evaluation` noted; None, with a warning, if it holds that evaluation no more."""
+    noted = run.info.get(_KEY)
+    if not isinstance(noted, dict):
+        return None
+    folder = Path(noted["folder"])
+    if not all((folder / name).is_file() for name in ("metrics.json", "matches.csv")):
+        what = "is not there any more"
+    elif _sha256(folder) != noted["matches_sha256"]:
+        what = "has been written anew since"
+    else:
+        return folder
+    warnings.warn(
+        f"{run.name}: the evaluation in {folder}, which the report showed last, {what}; the page is made without it. "
+        "Give --evaluation FOLDER to show one.",
+        stacklevel=2,
+    )
+    return None
+
+
+def _record(run: RunData) -> Path:
+    return run.prefix.with_name(run.name + ".json")
+
+
+def _sha256(folder: Path) -> str:
+    return hashlib.sha256((folder / "matches.csv").read_bytes()).hexdigest()
