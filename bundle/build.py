@@ -53,7 +53,7 @@ def build(
     Parameters
     ----------
     weights : str
-        Weights of both networks, as `python -m bundle join` makes them.
+        Weights of both networks, as `python -m scripts join` makes them.
     output : str
         Folder for the zip.
     thresholds : str

@@ -63,7 +63,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a weights file (.pt), found none. Train the networks "
-            "(configs/train_mask.json, configs/train_center.json) and join them with `python -m bundle join`, "
+            "(configs/train_mask.json, configs/train_center.json) and join them with `python -m scripts join`, "
             "or name another file with --weights."
         )
     try:

@@ -37,7 +37,7 @@ def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any
         if record["sha256"] != found:
             raise ValueError(
                 f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
-                f"the file's {found[:8]}). Join the two runs again with `python -m bundle join`, or remove it."
+                f"the file's {found[:8]}). Join the two runs again with `python -m scripts join`, or remove it."
             )
     return record
 

@@ -16,9 +16,9 @@ import torch
 from bundle.__main__ import VERBS
 from bundle.build import build_bundle, bundle_files, with_settings
 from bundle.checks import code, configs, files, metadata, networks
-from bundle.join import join
 from bundle.verify import newest_zip, verify_zip
 from scripts.cli import main
+from scripts.join import join
 from scripts.unpack import unpacked
 from tests.bundle_zip import NAME, read_zip
 
@@ -76,7 +76,7 @@ def test_only_tracked_files_go_in(tmp_path):
 def test_build_without_weights_is_an_error_that_says_how_to_get_them(tmp_path, capsys):
     assert main(["build", "--weights", str(tmp_path / "no.pt"), "--output", str(tmp_path)], VERBS) == 1
     message = capsys.readouterr().err
-    assert "expected a weights file (.pt), found none" in message and "python -m bundle join" in message
+    assert "expected a weights file (.pt), found none" in message and "python -m scripts join" in message
     assert not list(tmp_path.iterdir())
 
 

@@ -10,10 +10,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.adopt import adopt_weights
 from bundle.build import settings_of
-from bundle.join import compact, join
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detector import Detector
+from scripts.join import compact, join
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size

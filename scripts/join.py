@@ -24,7 +24,7 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     Kernels are stored in float16, at half the size; networks compute as before. A .json beside the file keeps what the
     two runs recorded: data, voxel size, best epoch, score, seed. Detection with these weights follows its settings.
 
-    example: python -m bundle join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
+    example: python -m scripts join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
 
     Parameters
     ----------
