@@ -49,14 +49,22 @@ def file_digest(path: str | Path) -> str:
 
 
 def recorded_settings(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Ids of ``configs/inference.json`` and their values that belong to the weights: voxel size, thresholds."""
-    settings = {} if record is None else record.get("settings", {})
-    return {key: value for key, value in settings.items() if not key.startswith("_")}
+    """Ids of ``configs/inference.json`` and their values that belong to the weights: voxel size, thresholds.
+
+    Examples
+    --------
+    >>> recorded_settings({"settings": {"voxel_size_model": 10.0, "mask_threshold": 0.4}})
+    {'voxel_size_model': 10.0, 'mask_threshold': 0.4}
+    >>> recorded_settings({"metric": "val_center_f1", "training": {"voxel_size": 8.0}})  # weights of one run
+    {'voxel_size_model': 8.0}
+    """
+    record = record or {}
+    size = record.get("training", {}).get("voxel_size")
+    trained = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
+    return trained | {key: value for key, value in record.get("settings", {}).items() if not key.startswith("_")}
 
 
 def recorded_voxel_size(record: Mapping[str, Any] | None) -> float | None:
     """Å per voxel that weights were trained at, of a joint record or of a single run's; None if it is not said."""
-    if record is None:
-        return None
-    value = recorded_settings(record).get("voxel_size_model", record.get("training", {}).get("voxel_size"))
-    return float(value) if isinstance(value, (int, float)) else None
+    value = recorded_settings(record).get("voxel_size_model")
+    return None if value is None else float(value)

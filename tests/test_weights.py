@@ -57,6 +57,25 @@ def test_join_records_the_voxel_size_of_the_runs_and_refuses_two(files, tmp_path
     assert not (tmp_path / "joint.pt").exists()
 
 
+def test_weights_of_one_run_bring_its_voxel_size(files, tmp_path, monkeypatch):
+    """As configs/train_joint.json makes them: one network, and a record without settings."""
+    weights = tmp_path / "joint.pt"
+    torch.save(torch.load(files / "model.pt", weights_only=True), weights)
+    weights.with_suffix(".json").write_text(json.dumps({"epoch": 3, "training": {"voxel_size": 8}}))
+    assert Detector({**OPTIONS, "weights": str(weights)}).parser["voxel_size_model"] == 8.0
+    assert Detector({**OPTIONS, "weights": str(weights), "voxel_size_model": 9}).parser["voxel_size_model"] == 9
+    assert settings_of(tmp_path, weights, read_record(weights), {}) == {"voxel_size_model": 8.0}
+    said = {}
+    monkeypatch.setattr("scripts.export_onnx.write_onnx", lambda *given: said.update(given[3]) or 0.0)
+    (tmp_path / "config.json").write_text(json.dumps({"network_def": NETWORKS}))
+    assert main(["export_onnx", "--weights", str(weights), "--config", str(tmp_path / "config.json")]) == 0
+    assert said["voxel_size_angstrom"] == 8.0
+    several = {"training": {"voxel_size": [8.0, 10.0]}}  # tomograms of a run that differ: nobody knows which to take
+    assert recorded_voxel_size(several) is None and settings_of(tmp_path, weights, several, {}) == {
+        "voxel_size_model": None
+    }
+
+
 def test_a_record_of_other_weights_is_an_error(files, tmp_path):
     torch.save(small_network().state_dict(), tmp_path / "model.pt")
     (tmp_path / "model.json").write_text((files / "model.json").read_text())
