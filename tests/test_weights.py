@@ -50,11 +50,31 @@ def test_join_records_the_voxel_size_of_the_runs_and_refuses_two(files, tmp_path
     assert record["settings"] == {"voxel_size_model": 8.0} and recorded_voxel_size(record) == 8.0
     assert record["mask"]["run"]["training"]["dataset"] == {"name": "balls"}
     other = tmp_path / "model.pt"
-    torch.save(small_network().state_dict(), other)
+    torch.save(small_network(3).state_dict(), other)
     other.with_suffix(".json").write_text(json.dumps({"training": {"voxel_size": 10.0}}))
     with pytest.raises(ValueError, match="two networks of one voxel size, got mask 8 Å, center 10 Å"):
         join(str(files / "mask" / "model.pt"), str(other), str(tmp_path / "joint.pt"))
     assert not (tmp_path / "joint.pt").exists()
+
+
+def test_join_refuses_swapped_doubled_and_joined_files(files, tmp_path):
+    for number, (name, metric) in enumerate((("mask", "val_mask_dice"), ("center", "val_center_f1"))):
+        torch.save(small_network(number).state_dict(), tmp_path / f"{name}.pt")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"metric": metric}))
+    mask, center, both, copy = (str(tmp_path / f"{one}.pt") for one in ("mask", "center", "both", "copy"))
+    join(mask, center, both)
+    (tmp_path / "copy.pt").write_bytes((tmp_path / "mask.pt").read_bytes())  # without its record
+    for first, second, message in (
+        (center, mask, r"center\.pt: expected the weights of MaskNet, but the record .* says val_center_f1"),
+        (mask, copy, r"copy\.pt: expected the weights of CenterNet, got the same as MaskNet's"),
+        (copy, mask, "got the same as MaskNet's"),
+        (mask, mask, "got the same as MaskNet's"),
+        (both, center, r"both\.pt: expected the weights of one network, got those of both"),
+        (mask, both, r"both\.pt: expected the weights of one network, got those of both"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            join(first, second, str(tmp_path / "new" / "model.pt"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_weights_of_one_run_bring_its_voxel_size(files, tmp_path, monkeypatch):
