@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from scripts.json_file import read_object
 
 __all__ = ["file_digest", "read_record", "recorded_settings", "recorded_voxel_size"]
+
+MEND = "Correct it there, or remove the file."
 
 
 def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any] | None:
@@ -25,7 +29,7 @@ def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any
     Raises
     ------
     ValueError
-        If it is not a JSON object, or names the sha256 of other weights.
+        If it is not a JSON object, names the sha256 of other weights, or holds what no training and no join writes.
     """
     weights = Path(weights).expanduser()
     path = weights.with_suffix(".json")
@@ -39,7 +43,21 @@ def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any
                 f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
                 f"the file's {found[:8]}). Join the two runs again with `python -m scripts join`, or remove it."
             )
+    _check_types(path, record)
     return record
+
+
+def _check_types(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a damaged record here, so that nobody who uses one needs to doubt its types."""
+    for part in ("settings", "training"):
+        if not isinstance(record.get(part, {}), dict):
+            raise ValueError(f"{path}: {part}: expected an object, got {json.dumps(record[part])}. {MEND}")
+    sizes = record.get("training", {}).get("voxel_size")  # a list where tomograms differ
+    named = [("training.voxel_size", size) for size in (sizes if isinstance(sizes, list) else [sizes])]
+    for name, size in [*named, ("settings.voxel_size_model", record.get("settings", {}).get("voxel_size_model"))]:
+        number = isinstance(size, (int, float)) and not isinstance(size, bool)
+        if size is not None and not (number and 0 < size < math.inf):
+            raise ValueError(f"{path}: {name}: expected Å per voxel above 0, or null, got {json.dumps(size)}. {MEND}")
 
 
 def file_digest(path: str | Path) -> str:

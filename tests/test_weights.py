@@ -113,6 +113,27 @@ def test_settings_and_records_that_are_no_json_name_the_file(files, tmp_path):
         read_record(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ('{"settings": null}', "settings: expected an object, got null"),
+        ('{"settings": []}', r"settings: expected an object, got \[\]"),
+        ('{"training": null}', "training: expected an object, got null"),
+        ('{"training": {"voxel_size": "8"}}', 'training.voxel_size: expected Å per voxel above 0, or null, got "8"'),
+        ('{"training": {"voxel_size": [8, 0]}}', "training.voxel_size: expected Å per voxel above 0, or null, got 0"),
+        ('{"settings": {"voxel_size_model": "ten"}}', 'settings.voxel_size_model: expected .*, got "ten"'),
+        ('{"settings": {"voxel_size_model": -3}}', "settings.voxel_size_model: expected .*, got -3"),
+        ('{"settings": {"voxel_size_model": true}}', "settings.voxel_size_model: expected .*, got true"),
+        ('{"settings": {"voxel_size_model": NaN}}', "settings.voxel_size_model: expected .*, got NaN"),
+        ("[]", "expected the record of weights, a JSON object, got a list"),
+    ],
+)
+def test_a_damaged_record_is_an_error_that_says_what_is_wrong(text, message, tmp_path):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"model\.json: {message}"):
+        read_record(tmp_path / "model.pt")
+
+
 def test_the_record_beside_weights_in_the_home_folder_is_found(files, monkeypatch):
     monkeypatch.setenv("HOME", str(files))
     assert recorded_voxel_size(read_record("~/model.pt")) == 8.0
