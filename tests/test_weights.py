@@ -9,7 +9,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.adopt import adopt_weights
-from bundle.build import settings_of
+from bundle.build import build_bundle, settings_of
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
 from scripts.detector import Detector
@@ -291,6 +291,23 @@ def test_pretrained_weights_that_do_not_fit_are_an_error(files, tmp_path):
         load_pretrained(small_network(), tmp_path / "no.pt", "mask_network")
     with pytest.raises(ValueError, match="expected a bundle of this project, but it has no configs/metadata.json"):
         load_pretrained(small_network(), tmp_path, "mask_network")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_all_who_read_them(value, files, tmp_path):
+    state = torch.load(files / "model.pt", weights_only=True)
+    state["mask_network.final_conv.bias"][0] = value
+    torch.save(state, tmp_path / "model.pt")
+    message = r"model\.pt: expected finite weights, got NaN .* in 1 of \d+ tensors \(mask_network\.final_conv\.bias\)"
+    for read in (
+        lambda path: read_state_dict(path),
+        lambda path: load_weights(ConfigParser({"n": NETWORKS}).get_parsed_content("n"), path),
+        lambda path: load_pretrained(small_network(), path, "mask_network"),
+        lambda path: build_bundle(ROOT, path, tmp_path / "dist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "model.pt")
+    assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize("name", ["mask", "center"])
