@@ -19,7 +19,7 @@ from bundle.checks import code, configs, files, metadata, networks
 from bundle.verify import newest_zip, verify_zip
 from scripts.cli import main
 from scripts.join import join
-from scripts.unpack import unpacked
+from scripts.unpack import extract, unpacked
 from tests.bundle_zip import NAME, read_zip
 
 
@@ -164,6 +164,10 @@ def test_links_second_names_and_second_folders_are_refused(tmp_path):
     for members, message in (
         ([link], "is a link"),
         (["a/x", "a/X"], "holds a name twice"),
+        (["a/x", "a/X/"], "holds a name twice"),
+        (["a/x/y", "a/X"], "a/X is a file and a folder in it"),
+        (["a", "a/x"], "a is a file and a folder in it"),
+        (["a/" + "x" * 300], "holds a name of 300 bytes, expected at most 255"),
         (["a/x", "b/x"], "expected one folder at the top, got a, b"),
         (["x"], "expected one folder at the top, got x"),
         (["a/x"], "expected a bundle of this project, but it has no configs/metadata.json"),
@@ -188,6 +192,19 @@ def test_a_missing_or_damaged_zip_gets_a_clear_error(archive, tmp_path):
     (tmp_path / "flipped.zip").write_bytes(flipped)
     with pytest.raises(ValueError, match="the zip cannot be unpacked .*CRC"):
         unpacked(tmp_path / "flipped.zip", tmp_path / "cache")
+    with zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/x", b"text" * 100)
+    content = bytearray((tmp_path / "deflated.zip").read_bytes())
+    content[33] ^= 0xFF  # the compressed bytes begin after 30 of the header and 3 of the name
+    (tmp_path / "deflated.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="the zip cannot be unpacked"):
+        unpacked(tmp_path / "deflated.zip", tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_in_words(archive, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match=r"the zip cannot be unpacked into .*taken/in \(Not a directory\)"):
+        extract(archive, tmp_path / "taken" / "in")
 
 
 # verify
