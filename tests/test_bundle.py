@@ -20,7 +20,7 @@ from bundle.verify import newest_zip, verify_zip
 from scripts.cli import main
 from scripts.join import join
 from scripts.unpack import extract, unpacked
-from tests.bundle_zip import NAME, read_zip
+from tests.bundle_zip import NAME, ROOT, read_zip
 
 
 def edit_json(path, **values):
@@ -113,6 +113,30 @@ def test_settings_that_are_not_in_the_config_are_refused():
         with_settings('{\n    "mask_threshold": 0.5\n}', {"mask_treshold": 0.4}, "thresholds.json")
     with pytest.raises(ValueError, match="expected plain settings such as calibrate writes, got network_def"):
         with_settings('{\n    "network_def": {\n        "a": 1\n    }\n}', {"network_def": {}}, "thresholds.json")
+
+
+def test_what_was_measured_goes_with_the_weights_and_the_shipped_ones_have_it(tree, weights, tmp_path):
+    """The model card's table, the record, metadata, provenance: the same figures."""
+    table = (ROOT / "bundle" / "docs" / "README.md").read_text().split("## **Performance**")[1].split("**Where it")[0]
+    said = {}
+    for line in table.splitlines()[4:]:
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if ":" in cells[0]:
+            numbers = [float(one.replace(",", "")) for cell in cells[1:] for one in re.findall(r"[\d.,]+", cell)]
+            said[cells[0].split(":")[0]] = numbers[:8]
+    record = json.loads((ROOT / "models" / "model.json").read_text())
+    assert record["metrics"]["seed"] == 1001 and "tests.benchmarks.general.score" in record["metrics"]["command"]
+    names = ("particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)")
+    rows = {row["scene"]: np.hstack([row[name] for name in names]).tolist() for row in record["metrics"]["scenes"]}
+    assert rows == said and len(said) == 9
+    metrics = json.loads((ROOT / "configs" / "metadata.json").read_text())["eval_metrics"]
+    assert metrics == {f"center_f1_{scene.replace(' ', '_')}": one[1] for scene, one in said.items()}
+    copy = shutil.copy(weights, tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text(json.dumps({"metrics": record["metrics"]}))
+    for source, expected in ((copy, (metrics, record["metrics"])), (weights, ({}, {}))):  # others' are not claimed
+        made = build_bundle(tree, source, tmp_path / "dist")
+        told = [json.loads(read_zip(made, name)) for name in ("configs/metadata.json", "docs/provenance.json")]
+        assert (told[0]["eval_metrics"], told[1]["metrics"]) == expected
 
 
 def test_joined_weights_keep_the_records_of_both_runs_and_the_bundle_tells_them(tree, weights, tmp_path):
@@ -280,6 +304,7 @@ def import_unknown(root):
         (remove("configs/inference.json"), configs.check_keys, "configs/inference.json is missing"),
         (spoil_weights, networks.check_weights, "NaN or infinite: mask_network.final_conv.bias"),
         (spoil_weights, files.check_provenance, "but provenance says"),
+        (change("models/model.json", metrics={"f1": 0.9}), files.check_provenance, "metrics of provenance are not"),
     ],
 )
 def test_a_check_notices(damage, check, message, case):
