@@ -120,6 +120,14 @@ def test_the_model_cards_commands_are_understood():
         assert safe_arguments(verb, find_verb(verb), arguments)
 
 
+def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weights_saw():
+    scenes = (ROOT / "tests" / "benchmarks" / "general" / "scenes").glob("train_*.json")
+    maps = {name for scene in scenes for name in re.findall(r'"path": "(?:\w+/)?(\w{4})\.mrc"', scene.read_text())}
+    text = (ROOT / "bundle" / "docs" / "data_license.txt").read_text()
+    assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 15
+    assert "https://github.com/anmartinezs/polnet" in text and "Apache License 2.0" in text and "CC0" in text
+
+
 def test_the_model_card_says_what_a_user_must_know():
     assert "trained on simulated tomograms at 10 Å per voxel" in CARD
     assert "puts the bundle's folder on `sys.path` first" in CARD
