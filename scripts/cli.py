@@ -32,6 +32,7 @@ __all__ = ["EXIT_CODES", "VERBS", "help_text", "main", "safe_arguments"]
 VERBS = {
     "simulate": ("scripts.commands:simulate", "make tomograms with known particles, to train and test on"),
     "prepare": ("scripts.prepare:prepare", "turn tomograms and a particle list into training data"),
+    "join": ("scripts.join:join", "join the weights of two training runs into the file that detection uses"),
     "calibrate": ("scripts.commands:calibrate", "choose the thresholds of detection on validation data"),
     "detect": ("scripts.detect:detect", "find and separate the particles of tomograms"),
     "evaluate": ("scripts.commands:evaluate", "compare detected with true particles"),

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.detect import detect
 from scripts.evaluate import evaluate
 from scripts.simulate.write import write_json
-from tests.benchmarks.general.data import TEST
+from tests.benchmarks.general.data import TEST, TEST_SEED
 
 COLUMNS = (
     "scene",
@@ -76,7 +76,8 @@ def main(folder: Path, output: Path, scenes: list[str], **options: Any) -> None:
     for scene in scenes:
         rows.append(score(folder / f"test_{scene}", output.with_suffix("") / scene, **options))
         print(json.dumps(rows[-1]), flush=True)
-    write_json(output, {"settings": options, "scenes": rows})
+    command = "python -m tests.benchmarks.general.score"
+    write_json(output, {"command": command, "seed": TEST_SEED, "settings": options, "scenes": rows})
     print(markdown(rows))
 
 
