@@ -167,7 +167,9 @@ def calibrate(weights: Path, dataset: Path, given: argparse.Namespace, output: P
     command += ["--output", str(output), "--section", "training"]  # all there is
     command += ["--particle_diameter", str(given.particle_diameter)] if given.particle_diameter else []
     command += ["--device", given.device] if given.device else []
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
     return output
 
 
