@@ -220,6 +220,9 @@ def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_ag
         code, _, error = command(few[0], *arguments)
         assert code == 1 and f"its files lack {lacking} (not asked for then, or gone since)" in error
     assert "done before, skipped" in command(*few)[1]
+    page = tmp_path / "2024_01" / "tomogram_0" / "tomogram_0_report.html"
+    page.write_text("as `python -m scripts report` makes it")
+    assert "done before, skipped" in command(*few[:-1], "true")[1]
     (tmp_path / "2024_01" / "tomogram_0" / "tomogram_0_instances.mrc").unlink()
     assert "its files lack instances" in command(*few)[2]
     whole = command(few[0], "--overwrite", "--formats", "csv,dynamo", "--report", "true")
@@ -255,6 +258,7 @@ def test_only_files_in_the_record_s_own_folder_are_removed(tmp_path):
     (tmp_path / "t" / "t.csv").write_text("goes")
     files = {"csv": "t.csv", "a": "../other.csv", "b": str(tmp_path / "other.csv"), "c": 3, "d": "gone.csv"}
     record.write_text(json.dumps({"inputs": {}, "particles": {}, "files": files}))
+    (tmp_path / "t" / "t_report.html").write_text("made later, of the old particles")
     remove_detection(record)
     assert list(files_of(tmp_path)) == ["other.csv"]
 
