@@ -66,7 +66,8 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     if save.overwrite or not record.is_file():
         return False
     made = read_detection(record)
-    changed = _changed(made["inputs"], save.inputs(item)) + ([] if save.copick in (None, made.get("copick")) else ["copick"])
+    changed = _changed(made["inputs"], save.inputs(item))
+    changed += [] if save.copick in (None, made.get("copick")) else ["copick"]
     advice = "Choose another --output_dir, or --overwrite to replace it."
     if changed:
         raise FileExistsError(f"{record}: detected before with other {', '.join(changed)}. {advice}")

@@ -249,8 +249,9 @@ def test_too_little_disk_is_an_error_before_any_work(tmp_path):
         (True, 5, 5, None),
     ],
 )
-def test_results_and_scratch_need_room_each_and_on_one_disk_together(tmp_path, monkeypatch, one_disk, results, scratch,
-                                                                     short):
+def test_results_and_scratch_need_room_each_and_on_one_disk_together(
+    tmp_path, monkeypatch, one_disk, results, scratch, short
+):
     (tmp_path / "fast").mkdir()
     monkeypatch.setattr("scripts.plan.shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 2**30))
     monkeypatch.setattr("scripts.plan._device", lambda folder: "one" if one_disk else folder.name)
