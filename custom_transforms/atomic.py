@@ -24,7 +24,7 @@ def naming_the_full_disk(path: str | os.PathLike) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise OSError(
-            f"{path}: expected room to write it, got {error.strerror!r}. Make room, raise the limit (quota, ulimit -f), "
+            f"{path}: expected room to write it, got {error.strerror!r}. Make room, raise the limit (quota, ulimit), "
             "or choose a folder on another disk."
         ) from error
 
@@ -92,7 +92,7 @@ def check_folder(folder: str | os.PathLike, option: str) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        with tempfile.TemporaryFile(dir=os.fspath(folder)) as probe:
             probe.write(b"probe")
     except OSError as error:
         is_file = isinstance(error, (FileExistsError, NotADirectoryError))

@@ -42,8 +42,8 @@ def check_finite(maps: torch.Tensor, first: int = 0) -> None:
         if not all(torch.isfinite(one) for one in torch.aminmax(part)):  # NaN is the extreme of what holds one
             raise ValueError(
                 f"the networks gave values that are not finite (NaN, Inf) in planes {first + z} to "
-                f"{first + z + part.shape[1] - 1}. Are the weights damaged, or does the tomogram hold voxels far beyond "
-                "all others? Try the weights on another tomogram."
+                f"{first + z + part.shape[1] - 1}. Are the weights damaged, or does the tomogram hold voxels far "
+                "beyond all others? Try the weights on another tomogram."
             )
 
 

@@ -66,13 +66,12 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     if save.overwrite or not record.is_file():
         return False
     made = read_detection(record)
-    changed = _changed(made["inputs"], save.inputs(item)) + (
-        [] if save.copick in (None, made.get("copick")) else ["copick"]
-    )
+    changed = _changed(made["inputs"], save.inputs(item))
+    changed += [] if save.copick in (None, made.get("copick")) else ["copick"]
     advice = "Choose another --output_dir, or --overwrite to replace it."
     if changed:
         raise FileExistsError(f"{record}: detected before with other {', '.join(changed)}. {advice}")
-    files = made["files"]
+    files = _files(record, made)
     lacking = [one for one in save.written if one not in files or not (record.parent / files[one]).is_file()]
     if lacking:  # never repeated unasked: hours, and perhaps lists corrected by hand
         raise FileExistsError(
@@ -97,10 +96,15 @@ def file_state(path: str | Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
 
 
+def _files(record: Path, made: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a detection by what they are, also the page that ``report`` made later."""
+    return {"report": f"{record.stem}_report.html", **made["files"]}
+
+
 def remove_detection(record: Path) -> None:
     """Remove a record, then the files it lists in its own folder: a new detection may not write all of them."""
     try:
-        files = read_detection(record)["files"].values()
+        files = tuple(_files(record, read_detection(record)).values())
     except (FileNotFoundError, ValueError):  # nobody knows what a damaged record has listed
         files = ()
     record.unlink(missing_ok=True)

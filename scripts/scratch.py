@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from custom_transforms.atomic import naming_the_full_disk
@@ -46,10 +46,8 @@ def scratch_folder(parent: str | Path, name: str) -> Iterator[Path]:
         if old.name.startswith(prefix) and _is_abandoned(old):
             shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, open(Path(folder) / LOCK, "w") as lock:
-        try:
+        with suppress(OSError):  # without locks in this file system nobody gets one, and nothing is removed
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # a file system without locks: then none can be taken by others either, and nothing is removed
-            pass
         with naming_the_full_disk(folder):
             yield Path(folder)
 

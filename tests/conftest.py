@@ -113,3 +113,6 @@ SMALL_TRAINING = {
 @pytest.fixture(autouse=True)
 def _same_threads() -> None:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+from tests.detect_scene import command, setting  # noqa: E402, F401  fixtures, which need what is above

@@ -26,7 +26,7 @@ from scripts.particles.particle_list import ParticleList
 from scripts.prepare import prepare
 from scripts.prepare_copick import project_radii
 from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, python_with, run_config
-from tests.test_detect import Blobs
+from tests.detect_scene import Blobs
 from tests.test_zarr import save_zarr
 
 pytest.importorskip("zarr")

@@ -102,7 +102,7 @@ def test_detect_report_evaluate_and_export_never_touch_the_network(tmp_path, no_
     import torch
     from monai.bundle import ConfigParser
 
-    from tests.test_detect import NETWORKS
+    from tests.detect_scene import NETWORKS
 
     settings = ConfigParser({"network_def": NETWORKS, "min_size": 1.0, "center_threshold": 0.01})
     network = ConfigParser({"n": NETWORKS}).get_parsed_content("n")

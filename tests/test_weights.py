@@ -18,7 +18,7 @@ from scripts.networks import join_state_dicts, load_pretrained, load_weights, re
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size
 from tests.conftest import DIAMETER, ROOT, SMALL_NETWORK, balls
-from tests.test_detect import NETWORKS, Blobs
+from tests.detect_scene import NETWORKS, Blobs
 
 
 def small_network(seed=0):

@@ -182,9 +182,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_and_one_that_can_is_made(
     assert list((tmp_path / "new" / "folder").iterdir()) == []
     (tmp_path / "a.mrc").write_bytes(b"old")
     for wrong in (tmp_path / "a.mrc", tmp_path / "a.mrc" / "folder"):
-        with pytest.raises(
-            OSError, match="expected a folder to write to, but a file is in its place. Choose another --o"
-        ):
+        with pytest.raises(OSError, match="expected a folder to write to, but a file is in its place. Choose anoth"):
             check_folder(wrong, "--output_dir")
 
     def refuse(dir):
