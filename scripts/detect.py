@@ -20,7 +20,7 @@ from scripts.copick_project import is_copick
 from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
-from scripts.outputs import tomogram_name
+from scripts.outputs import INSTANCES, tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -284,7 +284,11 @@ def _items_of(given: str) -> list[dict[str, Any]]:
     if is_copick(given):
         return find_tomograms(given)
     path = Path(given).expanduser()
-    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
+    found = [path]
+    if not path.exists():
+        matching = [Path(name) for name in sorted(glob.glob(str(path)))]
+        # the folder of an earlier detection, beside its tomogram, holds labels and no tomogram
+        found = [one for one in matching if not (one / INSTANCES.format(name=one.name)).exists()]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
     return [

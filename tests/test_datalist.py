@@ -61,7 +61,7 @@ def test_a_link_names_the_tomogram_and_not_its_target(tmp_path):
 
 
 def test_a_pattern_finds_folders_as_naming_them_does(tmp_path):
-    for name in ("a/TS_01.mrc", "b/TS_02.mrc", "b/notes.txt"):
+    for name in ("a/TS_01.mrc", "b/TS_02.mrc", "b/notes.txt", "c/c_instances.mrc"):  # c: an earlier detection of c.mrc
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "c.mrc").touch()
