@@ -5,7 +5,6 @@ import sys
 from scripts.cli import main
 
 VERBS = {
-    "join": ("bundle.join:join", "join the weights of two training runs into one file"),
     "adopt": ("bundle.adopt:adopt", "make weights and thresholds the ones that detection uses by default"),
     "build": ("bundle.build:build", "build the zip of the bundle, in the form of the MONAI model zoo"),
     "verify": ("bundle.verify:verify", "check a zip as the model zoo does, in an empty folder"),

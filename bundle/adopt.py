@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
-from bundle.join import write_record
 from custom_transforms.atomic import atomic_path
 from scripts.cli_output import tell
+from scripts.join import write_record
 from scripts.json_file import read_object
 from scripts.weights_record import read_record
 

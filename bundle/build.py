@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.archive import write_zip
-from bundle.provenance import provenance
+from bundle.provenance import eval_metrics, provenance
 from scripts.cli_output import tell
 from scripts.json_file import read_object
 from scripts.networks import load_weights, read_state_dict
@@ -53,7 +53,7 @@ def build(
     Parameters
     ----------
     weights : str
-        Weights of both networks, as `python -m bundle join` makes them.
+        Weights of both networks, as `python -m scripts join` makes them.
     output : str
         Folder for the zip.
     thresholds : str
@@ -102,11 +102,13 @@ def build_bundle(
     text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
     files["configs/inference.json"] = text.encode()
     metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
+    if metadata.get("eval_metrics") != eval_metrics(record):  # the repository's are those of its own weights
+        metadata["eval_metrics"] = eval_metrics(record)
+        files["configs/metadata.json"] = _json(metadata)
     check_fit(config, weights)
     content = weights.read_bytes()
     record = {**record, "settings": settings, "sha256": hashlib.sha256(content).hexdigest()}
-    told = provenance(metadata, config, weights, state, overlay, files)
-    files["docs/provenance.json"] = _json(told)
+    files["docs/provenance.json"] = _json(provenance(metadata, config, weights, state, overlay, files))
     files["models/model.pt"], files["models/model.json"] = content, _json(record)
     name = metadata["name"]
     target = Path(output).expanduser() / f"{name}_v{metadata['version']}.zip"

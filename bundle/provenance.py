@@ -11,7 +11,7 @@ import torch
 
 from scripts.weights_record import read_record
 
-__all__ = ["provenance"]
+__all__ = ["eval_metrics", "provenance"]
 
 # what decides which particles are found, beside the weights
 DETECTION = (
@@ -77,9 +77,24 @@ def provenance(
         "contrast": {"tomograms": config["contrast"], "networks": "protein bright"},
         "detection": {name: config[name] for name in DETECTION if name in config},
         "thresholds": calibrated or None,
-        "metrics": (training or {}).get("metrics") or metadata.get("eval_metrics", {}),
+        "metrics": (training or {}).get("metrics") or {},
         "files_sha256": _hash(files),
     }
+
+
+def eval_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """What metadata says of weights: the F1 of the centers in each scene that ``tests.benchmarks.general.score`` saw.
+
+    Examples
+    --------
+    >>> eval_metrics({"metrics": {"scenes": [{"scene": "membranes unseen", "center F1": 0.55312}]}})
+    {'center_f1_membranes_unseen': 0.553}
+    >>> eval_metrics({"metrics": {"f1": 0.9}})  # measured otherwise: provenance has it all
+    {}
+    """
+    scenes = (record.get("metrics") or {}).get("scenes")
+    rows = [one for one in scenes if {"scene", "center F1"} <= one.keys()] if isinstance(scenes, list) else []
+    return {f"center_f1_{one['scene'].replace(' ', '_')}": round(one["center F1"], 3) for one in rows}
 
 
 def _hash(files: Mapping[str, bytes]) -> str:

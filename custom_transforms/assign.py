@@ -100,7 +100,7 @@ def assign_instances(
     peaks = np.asarray(peaks_zyx, dtype=np.int64).reshape(-1, 3)
     _check(foreground, values, peaks, method, radius_max)
     weights, unit = squared_axis_weights(as_voxel_size_zyx(voxel_size_zyx))
-    ball = Ball(radius_max / unit, weights)
+    ball = Ball(radius_max / unit, weights, foreground.shape)
     order = np.lexsort(peaks.T[::-1])
     ordered = np.ascontiguousarray(peaks[order])
     if method == "watershed":

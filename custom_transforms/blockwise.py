@@ -25,7 +25,7 @@ from custom_transforms.parallel import squared_axis_weights
 from custom_transforms.particle_table import filter_particles, sums_by_label, table_from_sums
 from custom_transforms.plateaus import PeakRuns, find_peak_runs, one_peak_per_plateau, reaches_a_face
 from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import settle_peaks
+from custom_transforms.seeds import check_center_threshold, settle_peaks
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 
 __all__ = ["BlockedLabels", "detect_instances_blockwise"]
@@ -129,8 +129,7 @@ min_distance, min_size, radius_max, neighbor_distance
         raise ValueError(f"probability and center_map: expected one shape, got {tuple(probability.shape)} and {shape}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if not center_threshold > 0:
-        raise ValueError(f"center_threshold: expected a number above 0, got {center_threshold!r}. Try 0.3.")
+    check_center_threshold(center_threshold)
     voxel = as_voxel_size_zyx(voxel_size_zyx)
     sizes = ParticleSizes.from_diameter(
         particle_diameter, min_distance=min_distance, min_size=min_size, radius_max=radius_max,
@@ -172,7 +171,7 @@ class Job:
         self.blocks, self.probability, self.center_map = blocks, probability, center_map
         self.voxel, self.sizes, self.refine_radius = voxel, sizes, refine_radius
         self.weights, self.unit = squared_axis_weights(voxel)
-        self.ball = Ball(sizes.radius_max / self.unit, self.weights)
+        self.ball = Ball(sizes.radius_max / self.unit, self.weights, blocks.shape)
         self.min_voxels = sizes.min_size / voxel.prod()
         self.components, self.owners = scratch("components", np.int32), scratch("owners", np.int32)
         self.component_of = np.zeros(1, np.int32)  # component of every id in self.components, 0 where it is a speck

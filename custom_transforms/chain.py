@@ -13,7 +13,38 @@ from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 
-__all__ = ["detect_instances", "split_prediction"]
+__all__ = ["check_finite", "detect_instances", "split_prediction"]
+
+CHECKED_PLANES = 32
+
+
+def check_finite(maps: torch.Tensor, first: int = 0) -> None:
+    """Refuse maps of the networks that hold NaN or Inf, which post-processing would take for background.
+
+    Parameters
+    ----------
+    maps : tensor, shape (C, Z, Y, X), float
+        Looked at a few planes at a time; nothing of its size is made.
+    first : int
+        Which plane of the tomogram the first one is, for the message.
+
+    Raises
+    ------
+    ValueError
+        Names the planes.
+
+    Examples
+    --------
+    >>> check_finite(torch.zeros(2, 4, 5, 6))
+    """
+    for z in range(0, maps.shape[1], CHECKED_PLANES):
+        part = maps[:, z : z + CHECKED_PLANES]
+        if not all(torch.isfinite(one) for one in torch.aminmax(part)):  # NaN is the extreme of what holds one
+            raise ValueError(
+                f"the networks gave values that are not finite (NaN, Inf) in planes {first + z} to "
+                f"{first + z + part.shape[1] - 1}. Are the weights damaged, or does the tomogram hold voxels far beyond "
+                "all others? Try the weights on another tomogram."
+            )
 
 
 def split_prediction(

@@ -87,8 +87,8 @@ class FilterByDistanced(ParticleFilter):
     Raises
     ------
     FileNotFoundError, ValueError
-        If the segmentation is missing or of another shape, an option is unknown, or a limit comes without a
-        segmentation or the other way round.
+        If the segmentation is missing or of another shape, an option is unknown, a limit comes without a
+        segmentation or the other way round, or the smallest distance is above the largest.
     """
 
     def __init__(
@@ -107,6 +107,11 @@ class FilterByDistanced(ParticleFilter):
             )
         self.mask, self.action, self.name, self.active = segmentation, action, name, segmentation is not None
         self.limits = (min_distance or 0.0, np.inf if max_distance is None else max_distance)
+        if not self.limits[0] <= self.limits[1]:
+            raise ValueError(
+                f"{name}: expected a smallest distance below the largest, got {self.limits[0]:g} and "
+                f"{self.limits[1]:g} Å. Mend --{name}_min and --{name}_max."
+            )
 
     def choose(
         self, table: pd.DataFrame, labels: np.ndarray, meta: Mapping[str, Any]

@@ -6,6 +6,8 @@ Seeds whose balls may overlap are never flooded at the same time (see `seed_roun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -33,14 +35,29 @@ class Ball:
         In units of the smallest voxel side.
     weights : ndarray, shape (3,)
         See `squared_axis_weights`; a voxel belongs to the ball if its weighted squared distance is <= radius ** 2.
+    shape : sequence of 3 ints
+        Of the volume: the ball is cut where no voxel of it can be, a side less one voxel from the seed.
+
+    Raises
+    ------
+    ValueError
+        If the box around the ball has more voxels than 32 bits can number.
     """
 
-    def __init__(self, radius: float, weights: np.ndarray) -> None:
+    def __init__(self, radius: float, weights: np.ndarray, shape: Sequence[int]) -> None:
         self.weights = np.asarray(weights, dtype=np.float64)
-        self.reach = np.floor(radius / np.sqrt(self.weights) + 1e-9).astype(np.int64)  # voxels along Z, Y, X
-        dz, dy, dx = (np.arange(-r, r + 1) ** 2 * w for r, w in zip(self.reach, self.weights, strict=True))
-        inside = dz[:, None, None] + dy[None, :, None] + dx <= radius**2
-        self.rows = (inside.sum(axis=2) + 1) // 2 - 1
+        whole = np.floor(radius / np.sqrt(self.weights) + 1e-9)
+        self.reach = np.minimum(whole, np.asarray(shape) - 1).astype(np.int64)  # voxels along Z, Y, X
+        sides = 2 * self.reach + 3  # with the closed cells around it
+        if sides.prod() > np.iinfo(np.int32).max:
+            raise ValueError(
+                f"radius_max: expected a ball in a box of at most {np.iinfo(np.int32).max:,} voxels, got one of "
+                f"{' x '.join(map(str, sides))}. Give the largest radius that a particle has."
+            )
+        dz, dy, dx = (np.arange(r + 1) ** 2 * w for r, w in zip(self.reach, self.weights, strict=True))
+        # one octant, plane by plane: a large ball would need many times its own memory at once
+        octant = np.stack([np.count_nonzero(z + dy[:, None] + dx <= radius**2, axis=1) - 1 for z in dz])
+        self.rows = octant[np.ix_(*(np.abs(np.arange(-r, r + 1)) for r in self.reach[:2]))]
 
 
 def levels_of(center_map: np.ndarray) -> np.ndarray:

@@ -30,17 +30,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom_transforms.assign import METHODS, assign_instances
-from custom_transforms.chain import detect_instances, split_prediction
+from custom_transforms.chain import check_finite, detect_instances, split_prediction
 from custom_transforms.components import mask_from_probability
 from custom_transforms.entries import volume_like, volume_of, voxel_size_of
 from custom_transforms.particle_table import (
     PARTICLE_COLUMNS,
+    check_neighbor_number,
     empty_particle_table,
     filter_particles,
     measure_particles,
 )
 from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import find_seeds
+from custom_transforms.seeds import check_center_threshold, find_seeds
 from custom_transforms.units import ParticleSizes
 
 __all__ = [
@@ -91,6 +92,8 @@ class Seeds:
 class SplitPredictiond(MapTransform):
     """Replace the prediction (2, Z, Y, X) by "probability" and "center_map", each (1, Z, Y, X).
 
+    A prediction that is not finite is an error.
+
     Parameters
     ----------
     keys : str
@@ -116,6 +119,7 @@ class SplitPredictiond(MapTransform):
             prediction = d.pop(key)
             meta = dict(getattr(prediction, "meta", {}))
             plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else torch.as_tensor(prediction)
+            check_finite(plain)
             maps = split_prediction(plain.detach(), self.dtype, self.in_place)
             for name, volume in zip(("probability", "center_map"), maps, strict=True):
                 d[name] = MetaTensor(volume, meta=dict(meta))
@@ -142,6 +146,8 @@ class MaskFromProbabilityd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
+        if not 0 < threshold < 1:
+            raise ValueError(f"mask_threshold: expected a probability between 0 and 1, got {threshold!r}. Try 0.5.")
         self.threshold = threshold
         self.min_size = ParticleSizes.from_diameter(particle_diameter, min_size=min_size).min_size
 
@@ -174,6 +180,7 @@ class FindSeedsd(MapTransform):
         min_distance: float | None = None, allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
+        check_center_threshold(threshold)
         self.threshold = threshold
         self.radius = particle_diameter / 4
         self.min_distance = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance).min_distance
@@ -297,6 +304,7 @@ class FilterParticlesd(MapTransform):
         self.sizes = ParticleSizes.from_diameter(
             particle_diameter, min_size=min_size, neighbor_distance=neighbor_distance
         )
+        check_neighbor_number(neighbor_number)
         self.neighbor_number = neighbor_number
         self.in_place = in_place
 

@@ -31,6 +31,7 @@ from custom_transforms.volume_checks import (
     check_values,
     decide_voxel_size,
     metadata_warnings,
+    warn_if_unrotated,
 )
 from custom_transforms.volume_formats import read_em, read_nifti, read_tiff
 from custom_transforms.zarr_read import is_zarr, read_zarr
@@ -106,12 +107,8 @@ def read_tomogram(
     )
     check_shape(path, raw.array.shape)
     size_zyx = decide_voxel_size(path, raw, voxel_size, check, notes)
-    depth, height, _ = raw.array.shape
-    if check == "tomogram" and height < depth:
-        notes.warn(
-            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
-            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
-        )
+    if check == "tomogram":
+        warn_if_unrotated(path, raw.array.shape, notes)
     raw.array = check_values(path, raw.array, check, fill_nonfinite, notes)
     return raw.array, build_metadata(path, raw, size_zyx, notes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode, pretty
 from custom_transforms.slabs import slabs
 from custom_transforms.volume_checks import Notes, RawVolume, check_shape
 
-__all__ = ["IMOD_STAMP", "read_mrc"]
+__all__ = ["IMOD_STAMP", "read_mrc", "read_mrc_geometry"]
 
 IMOD_STAMP = 1146047817
 IMOD_SIGNED = 1  # bit 0 of imodFlags: bytes are stored signed
@@ -57,9 +58,33 @@ def read_mrc(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
         check_shape(path, shape)
         volume = _read_data(path, stream, dtype, shape, 1024 + max(0, int(header["nsymbt"])), notes)
     if not dtype.isnative:
-        volume = volume.astype(dtype.newbyteorder("="))
+        # not of the map: what `astype` makes of one calls itself a map, too
+        volume = np.asarray(volume).astype(dtype.newbyteorder("="))
     volume = _resolve_sign(path, volume, header, signed, notes)
     return _in_zyx_order(path, volume, header, notes)
+
+
+def read_mrc_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Read what `read_mrc` will give, from the header alone.
+
+    Returns
+    -------
+    shape : tuple of 3 ints
+        Z, Y, X, whatever the map axes.
+    voxel_size_zyx : ndarray, shape (3,)
+        Å; 0 where it is not known.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no header, or it cannot be true; nothing is warned of.
+    """
+    with _open(path) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they come when the volume is read
+        header, _ = _read_header(path, stream, Notes())
+    sides = [int(header[name]) for name in ("nz", "ny", "nx")]
+    z, y, x = (sides[axis] for axis in _zyx_axes(_map_axes(path, header)))
+    return (z, y, x), np.nan_to_num(_voxel_size_zyx(header), posinf=0.0, neginf=0.0)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -230,19 +255,11 @@ def _imod_fields(header: np.ndarray) -> tuple[int, int]:
 
 def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Notes) -> RawVolume:
     """Transpose to (Z, Y, X) by the map axes; the header's cell, grid and origin are in x, y, z whatever those are."""
-    axes = [int(header[name]) for name in ("mapc", "mapr", "maps")]
+    axes = _map_axes(path, header)
     nstart_crs = [int(header[name]) for name in ("nxstart", "nystart", "nzstart")]
-    if axes == [0, 0, 0]:
-        axes = [1, 2, 3]  # never written: old files
-    if sorted(axes) != [1, 2, 3]:
-        raise ValueError(
-            f"{path}: expected map axes that are an order of 1, 2, 3, got {axes}. The header is damaged: "
-            "set its mapc, mapr, maps fields (1, 2, 3 for a tomogram)."
-        )
     nstart_xyz = [nstart_crs[axes.index(axis)] for axis in (1, 2, 3)]
     if axes != [1, 2, 3]:
-        array_axis_of = {axis: 2 - position for position, axis in enumerate(axes)}
-        volume = np.ascontiguousarray(volume.transpose([array_axis_of[axis] for axis in (3, 2, 1)]))
+        volume = np.ascontiguousarray(volume.transpose(_zyx_axes(axes)))
         notes.warn(
             f"{path}: the map axes (columns, rows, sections) are {axes}, not [1, 2, 3]; the volume was transposed "
             "to (Z, Y, X), and what is written has that order."
@@ -266,6 +283,24 @@ def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Not
         origin_xyz=np.array([float(header["origin"][name]) for name in "xyz"]),
         header=fields,
     )
+
+
+def _map_axes(path: Path, header: np.ndarray) -> list[int]:
+    """Which of x, y, z (1, 2, 3) the columns, rows and sections are."""
+    axes = [int(header[name]) for name in ("mapc", "mapr", "maps")]
+    if axes == [0, 0, 0]:
+        return [1, 2, 3]  # never written: old files
+    if sorted(axes) != [1, 2, 3]:
+        raise ValueError(
+            f"{path}: expected map axes that are an order of 1, 2, 3, got {axes}. The header is damaged: "
+            "set its mapc, mapr, maps fields (1, 2, 3 for a tomogram)."
+        )
+    return axes
+
+
+def _zyx_axes(map_axes: list[int]) -> list[int]:
+    """The axes of the array (sections, rows, columns) that are Z, Y and X."""
+    return [2 - map_axes.index(axis) for axis in (3, 2, 1)]
 
 
 def _voxel_size_zyx(header: np.ndarray) -> np.ndarray:

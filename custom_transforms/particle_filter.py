@@ -45,10 +45,9 @@ class ParticleFilter(MapTransform):
         """Give the table, perhaps with further columns, and the chosen rows by the word that is written for them."""
         raise NotImplementedError
 
-    def check_files(self, tomogram: str | Path) -> None:
-        """Raise FileNotFoundError if the filter reads a volume, and there is none for this tomogram."""
-        if self.active and self.mask is not None:
-            mask_path(self.mask, tomogram)
+    def mask_file(self, tomogram: str | Path) -> Path | None:
+        """The volume that the filter reads for a tomogram, None if it reads none; FileNotFoundError if it is gone."""
+        return mask_path(self.mask, tomogram) if self.active and self.mask is not None else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

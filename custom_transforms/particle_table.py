@@ -139,6 +139,12 @@ def table_from_sums(
     return table[list(PARTICLE_COLUMNS)].astype(PARTICLE_COLUMNS)
 
 
+def check_neighbor_number(number: int) -> None:
+    """Raise ValueError for a negative number."""
+    if number < 0:
+        raise ValueError(f"neighbor_number: expected 0 (off) or more, got {number!r}.")
+
+
 def filter_particles(
     table: pd.DataFrame,
     labels: np.ndarray,
@@ -182,8 +188,7 @@ def filter_particles(
     ValueError
         If ``neighbor_number`` is negative, or ``in_place`` is asked of labels that are not C-contiguous.
     """
-    if neighbor_number < 0:
-        raise ValueError(f"neighbor_number: expected 0 (off) or more, got {neighbor_number!r}")
+    check_neighbor_number(neighbor_number)
     if in_place and not labels.flags.c_contiguous:
         raise ValueError(
             f"in_place: expected labels in one block of C order, got strides {labels.strides}. "

@@ -15,15 +15,27 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.units import as_voxel_size_zyx, voxel_size_text
 
-__all__ = ["TOLERANCE", "model_shape", "rescale_volume", "rescaled_slabs"]
+__all__ = ["TOLERANCE", "model_shape", "needs_rescaling", "rescale_volume", "rescaled_slabs"]
 
 TOLERANCE = 0.05  # voxel sizes that differ by less are left alone: particles of one kind differ as much
+LARGEST_FACTOR = 20  # between voxel sizes; beyond it one of them is a mistake
 # An image is averaged where voxels get larger, so that its noise is not aliased. A map is sampled as it is: averaging,
 # or linear interpolation, would lower the peaks of small particles below a threshold chosen on the networks' voxels.
 ANTIALIAS = {"image": True, "map": False}
 PLANES = 8
+
+
+def needs_rescaling(voxel_size_zyx: np.ndarray, voxel_size_model: float | Sequence[float] | None) -> bool:
+    """Whether voxel sizes differ by more than 5 % on an axis; False where the networks' is not known (None)."""
+    return bool(np.abs(_ratio(voxel_size_zyx, voxel_size_model) - 1).max() > TOLERANCE)
+
+
+def _ratio(voxel_size_zyx: np.ndarray, voxel_size_model: float | Sequence[float] | None) -> np.ndarray:
+    if voxel_size_model is None:
+        return np.ones(3)
+    return as_voxel_size_zyx(voxel_size_zyx) / as_voxel_size_zyx(voxel_size_model)  # type: ignore[arg-type]
 
 
 def model_shape(
@@ -44,6 +56,11 @@ def model_shape(
     tuple of 3 ints
         The same shape if no axis differs by more than 5 %.
 
+    Raises
+    ------
+    ValueError
+        If voxel sizes are more than a factor of 20 apart, or fewer than 2 voxels would be left on an axis.
+
     Examples
     --------
     >>> model_shape((100, 200, 300), np.full(3, 5.0), 10.0)
@@ -51,12 +68,18 @@ def model_shape(
     >>> model_shape((100, 200, 300), np.full(3, 9.8), 10.0)
     (100, 200, 300)
     """
-    sides = [int(side) for side in shape_zyx]
-    if voxel_size_model is not None:
-        ratio = as_voxel_size_zyx(voxel_size_zyx) / as_voxel_size_zyx(voxel_size_model)  # type: ignore[arg-type]
-        if np.abs(ratio - 1).max() > TOLERANCE:
-            sides = [max(1, round(side * one)) for side, one in zip(sides, ratio, strict=True)]
-    return sides[0], sides[1], sides[2]
+    z, y, x = (int(side) for side in shape_zyx)
+    if not needs_rescaling(voxel_size_zyx, voxel_size_model):
+        return z, y, x
+    ratio = _ratio(voxel_size_zyx, voxel_size_model)
+    seen = [round(side * one) for side, one in zip((z, y, x), ratio, strict=True)]
+    if max(ratio.max(), 1 / ratio.min()) > LARGEST_FACTOR or min(seen) < 2:
+        raise ValueError(
+            f"voxel size: expected one near the networks' {voxel_size_text(voxel_size_model)}, got "  # type: ignore[arg-type]
+            f"{voxel_size_text(voxel_size_zyx)}: {z} x {y} x {x} voxels would be rescaled to "
+            f"{' x '.join(map(str, seen))}. Give the true one with --voxel_size, or --keep_voxel_size."
+        )
+    return seen[0], seen[1], seen[2]
 
 
 def rescale_volume(volume: Any, shape_zyx: Sequence[int], kind: str = "image") -> torch.Tensor:

@@ -14,6 +14,12 @@ from custom_transforms.units import as_voxel_size_zyx
 __all__ = ["find_seeds", "grid_of_points", "settle_peaks"]
 
 
+def check_center_threshold(threshold: float) -> None:
+    """Raise ValueError unless a peak of this height stands above nothing at all."""
+    if not threshold > 0:
+        raise ValueError(f"center_threshold: expected a number above 0, got {threshold!r}. Try 0.3.")
+
+
 def find_seeds(
     center_map: np.ndarray, threshold: float, min_distance: float, voxel_size_zyx: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -58,8 +64,7 @@ def find_seeds(
     (array([[2, 3, 4]]), array([0.8...]))
     """
     values = as_float_volume(center_map, "center_map")
-    if not threshold > 0:
-        raise ValueError(f"center_threshold: expected a number above 0, got {threshold!r}. Try 0.3.")
+    check_center_threshold(threshold)
     runs = find_peak_runs(values, np.float32(threshold))
     return settle_peaks(runs, values.shape, min_distance, voxel_size_zyx)
 

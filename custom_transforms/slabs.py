@@ -49,7 +49,8 @@ def mean_and_deviation(volume: np.ndarray) -> tuple[float, float]:
             part -= part_mean
             # Chan's rule: joins the sums of squares of two samples without the cancellation of E[x^2] - E[x]^2
             total, shift = count + part.size, part_mean - mean
-            squares += float(part @ part) + shift * shift * count * part.size / total
+            # not `part @ part`, whose last bits depend on the number of threads
+            squares += float(np.square(part, out=part).sum()) + shift * shift * count * part.size / total
             mean, count = mean + shift * part.size / total, total
     return mean, float(np.sqrt(squares / count))
 

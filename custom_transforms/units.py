@@ -11,6 +11,7 @@ __all__ = [
     "ParticleSizes",
     "angstrom_xyz_to_voxel_zyx",
     "as_voxel_size_zyx",
+    "voxel_size_text",
     "voxel_zyx_to_angstrom_xyz",
 ]
 
@@ -47,6 +48,19 @@ def as_voxel_size_zyx(voxel_size: float | tuple[float, float, float] | np.ndarra
             "Give the voxel size of the tomogram, for example --voxel_size 10."
         )
     return sizes
+
+
+def voxel_size_text(voxel_size: float | tuple[float, float, float] | np.ndarray) -> str:
+    """A voxel size in words; one number where all axes have the same.
+
+    Examples
+    --------
+    >>> voxel_size_text((10.0, 10.0, 10.0)), voxel_size_text((20.0, 10.0, 10.0))
+    ('10 Å', '20 x 10 x 10 Å')
+    """
+    sizes = np.ravel(voxel_size)
+    told = sizes[:1] if np.ptp(sizes) < 1e-5 else sizes
+    return " x ".join(f"{size:g}" for size in told) + " Å"
 
 
 def voxel_zyx_to_angstrom_xyz(centers_zyx_vox: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:

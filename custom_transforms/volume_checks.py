@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.slabs import slabs
-from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.units import as_voxel_size_zyx, voxel_size_text
 
 __all__ = [
     "Notes",
@@ -21,7 +21,9 @@ __all__ = [
     "check_shape",
     "check_values",
     "decide_voxel_size",
+    "label_background",
     "metadata_warnings",
+    "warn_if_unrotated",
 ]
 
 CHECKS = ("tomogram", "labels")
@@ -119,7 +121,10 @@ def decide_voxel_size(path: Path, raw: RawVolume, voxel_size: Any, check: str, n
     if voxel_size is not None:
         chosen = as_voxel_size_zyx(voxel_size)
         if not problem and (np.abs(stored / chosen - 1) > ANISOTROPY_LIMIT).any():
-            notes.warn(f"{path}: the given voxel size {_told(chosen)} replaces the {_told(stored)} of its header.")
+            notes.warn(
+                f"{path}: the given voxel size {voxel_size_text(chosen)} replaces the {voxel_size_text(stored)} of its "
+                "header."
+            )
     elif not problem:
         chosen = stored
     elif check == "labels":
@@ -135,8 +140,8 @@ def decide_voxel_size(path: Path, raw: RawVolume, voxel_size: Any, check: str, n
         )
     if chosen.max() / chosen.min() - 1 > ANISOTROPY_LIMIT:
         notes.warn(
-            f"{path}: the voxels are not cubes, {_told(chosen)} along Z, Y, X. Distances in Å are right, but networks "
-            "trained on cubes see distorted particles. If the header is wrong, give --voxel_size."
+            f"{path}: the voxels are not cubes, {voxel_size_text(chosen)} along Z, Y, X. Distances in Å are right, but "
+            "networks trained on cubes see distorted particles. If the header is wrong, give --voxel_size."
         )
     return chosen
 
@@ -149,10 +154,14 @@ def _size_problem(stored: np.ndarray, missing: str) -> str:
     return ""
 
 
-def _told(size_zyx: np.ndarray) -> str:
-    if np.ptp(size_zyx) < 1e-5:
-        return f"{size_zyx[0]:g} Å"
-    return " x ".join(f"{size:g}" for size in size_zyx) + " Å"
+def warn_if_unrotated(path: Path, shape: tuple[int, ...], notes: Notes) -> None:
+    """Warn of a tomogram, shape (Z, Y, X), that is thinner along Y than along Z."""
+    depth, height = shape[:2]
+    if height < depth:
+        notes.warn(
+            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
+            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
+        )
 
 
 def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: bool, notes: Notes) -> np.ndarray:
@@ -163,7 +172,8 @@ def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: boo
     path : Path
         For the messages.
     volume : ndarray, shape (Z, Y, X)
-        Any real dtype. Only ``fill_nonfinite`` writes to it (a copy-on-write map keeps the file as it is).
+        Any real dtype. Only ``fill_nonfinite`` writes to it (a copy-on-write map keeps the file as it is). A volume
+        that is read by slices is told the value by its attribute ``fill`` instead.
     check : {"tomogram", "labels"}
         A tomogram has finite values and is not constant; labels are whole numbers from -1, and may be empty.
     fill_nonfinite : bool
@@ -215,6 +225,9 @@ def check_values(path: Path, volume: np.ndarray, check: str, fill_nonfinite: boo
 
 
 def _fill(volume: np.ndarray, value: float) -> None:
+    if not isinstance(volume, np.ndarray):
+        volume.fill = value
+        return
     for slab in slabs(volume):
         finite = np.isfinite(slab)
         if not finite.all():
@@ -222,6 +235,12 @@ def _fill(volume: np.ndarray, value: float) -> None:
 
 
 def _check_labels(path: Path, labels: np.ndarray, notes: Notes) -> np.ndarray:
+    background = label_background(path, labels, notes)
+    return labels if background == 0 else labels.astype(np.int16) - np.int16(background)
+
+
+def label_background(path: Path, labels: np.ndarray, notes: Notes) -> int:
+    """Refuse what are no labels, as `check_values` does; return the background's value: 0, or -128 of IMOD's bytes."""
     lowest, highest, odd = 0.0, 0.0, 0
     for slab in slabs(labels):
         low, high = float(slab.min()), float(slab.max())
@@ -238,13 +257,13 @@ def _check_labels(path: Path, labels: np.ndarray, notes: Notes) -> np.ndarray:
         notes.warn(
             f"{path}: the lowest label is -128, as in masks of IMOD's shifted bytes; 128 was added to every label."
         )
-        return labels.astype(np.int16) + np.int16(128)
+        return -128
     if lowest < -1 or highest > np.iinfo(np.int32).max:
         raise ValueError(
             f"{path}: expected labels (0 background, 1..n particles, -1 ignore), got values from {lowest:g} to "
             f"{highest:g}. Give the label volume, not a tomogram."
         )
-    return labels
+    return 0
 
 
 def build_metadata(path: Path, raw: RawVolume, voxel_size_zyx: np.ndarray, notes: Notes) -> dict[str, Any]:

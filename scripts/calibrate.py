@@ -26,7 +26,14 @@ from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_
 from scripts.evaluation.scores import f_beta, ratio
 from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
 
-__all__ = ["CalibrationSample", "calibrate", "choose_center_threshold", "choose_thresholds", "write_overlay"]
+__all__ = [
+    "CalibrationSample",
+    "calibrate",
+    "choose_center_threshold",
+    "choose_thresholds",
+    "following",
+    "write_overlay",
+]
 
 CENTER_GRID = tuple(round(0.05 + 0.01 * i, 2) for i in range(91))  # 0.05 ... 0.95
 MASK_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -249,7 +256,7 @@ def write_overlay(
 
     The file holds ``particle_diameter``, ``mask_threshold``, ``center_threshold``, ``min_size``, the other settings of
     detection they were chosen with, and a ``_desc_`` with where they come from: it lies on top of
-    ``configs/inference.json``.
+    ``configs/inference.json``. Lengths are written as `following` gives them.
     """
     target = Path(path).expanduser()
     overlay = {
@@ -257,12 +264,29 @@ def write_overlay(
         "particle_diameter": float(chosen["particle_diameter"]),
         "mask_threshold": round(float(chosen["mask_threshold"]), 4),
         "center_threshold": round(float(chosen["center_threshold"]), 4),
-        "min_size": round(float(chosen["min_size"]), 1),
+        "min_size": chosen["min_size"],
         **{name: value for name, value in (settings or {}).items() if value is not None},
     }
+    overlay = following(overlay)
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(to_json(overlay), indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
+
+
+def following(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write lengths as multiples of the particle's diameter, so that another diameter takes them along.
+
+    Examples
+    --------
+    >>> following({"particle_diameter": 120.0, "min_size": 8640.0})
+    {'particle_diameter': 120.0, 'min_size': '$0.005 * @particle_diameter**3'}
+    """
+    result = dict(settings)
+    for name, power in (("min_distance", 1), ("radius_max", 1), ("min_size", 3)):
+        if isinstance(result.get(name), (int, float)):
+            factor = float(result[name]) / float(result["particle_diameter"]) ** power
+            result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
+    return result
 
 
 def calibrate(

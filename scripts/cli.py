@@ -7,15 +7,18 @@ rejected before any work, text stays text, and booleans are flags.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import re
+import signal
 import sys
+import threading
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ __all__ = ["EXIT_CODES", "VERBS", "help_text", "main", "safe_arguments"]
 VERBS = {
     "simulate": ("scripts.commands:simulate", "make tomograms with known particles, to train and test on"),
     "prepare": ("scripts.prepare:prepare", "turn tomograms and a particle list into training data"),
+    "join": ("scripts.join:join", "join the weights of two training runs into the file that detection uses"),
     "calibrate": ("scripts.commands:calibrate", "choose the thresholds of detection on validation data"),
     "detect": ("scripts.detect:detect", "find and separate the particles of tomograms"),
     "evaluate": ("scripts.commands:evaluate", "compare detected with true particles"),
@@ -48,6 +52,7 @@ EXIT_CODES = {
     1: "an error in the input or while running; one line on stderr says which",
     2: "the command line was not understood; nothing was done",
     130: "stopped by Ctrl-C",
+    143: "ended from outside (SIGTERM, as a batch system does at the time limit); nothing temporary is left",
 }
 RESUMING = ("simulate", "detect")  # what is finished is not done again
 GLOBAL_FLAGS = {  # taken by every verb
@@ -59,6 +64,32 @@ GLOBAL_FLAGS = {  # taken by every verb
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 SWITCH = "true or false"  # an option that may be left out, which is neither
+
+
+class Terminated(SystemExit):
+    """SIGTERM came. No `Exception`, so that a batch does not go on with its next tomogram."""
+
+    code: int = 143  # 128 + SIGTERM, as a shell has it
+
+    def __init__(self) -> None:
+        super().__init__(self.code)
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, so that temporary files are removed; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 class UsageError(ValueError):
@@ -87,7 +118,7 @@ def main(
     if verb in verbs and any(argument in ("-h", "--help") for argument in _options(arguments)):
         print(help_text(f"{program} {verb}", find_verb(verb, verbs)))
         return 0
-    with command_output(flags["json"], flags["quiet"]) as said:
+    with sigterm_raises(), command_output(flags["json"], flags["quiet"]) as said:
         code, error = _run(verb, arguments, verbs, flags["debug"])
         if error:
             print(f"error: {error}", file=sys.stderr)
@@ -105,6 +136,8 @@ def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], 
     except KeyboardInterrupt:
         resumes = verb in RESUMING and "--overwrite" not in arguments
         return 130, "stopped; the same command goes on with what is left" if resumes else "stopped"
+    except Terminated as stop:
+        return stop.code, "ended by SIGTERM"
     except UsageError as error:
         return 2, str(error)
     except Exception as error:
@@ -265,10 +298,12 @@ def _convert(name: str, kind: Any, value: str) -> Any:
         raise UsageError(f"--{name}: expected true or false, got {value!r}. Nothing was done.")
     if kind in (int, float):
         try:
-            return kind(value)
-        except ValueError as error:
+            number = kind(value)
+            int(number)  # refuses nan and inf: no settings, and their names would be text to fire
+        except (ValueError, OverflowError) as error:
             wanted = "a whole number" if kind is int else "a number"
             raise UsageError(f"--{name}: expected {wanted}, got {value!r}. Nothing was done.") from error
+        return number
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from scripts.copick_project import find_tomograms as find_copick_tomograms
 from scripts.copick_project import is_copick
 from scripts.json_file import read_json
 
-__all__ = ["find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
+__all__ = ["absolute_path", "find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
 
 VALIDATION_PART = 0.2  # of the runs of a copick project
 PATH_KEYS = ("image", "label", "classes", "particles")
@@ -74,7 +73,7 @@ def load_datalist(dataset_dir: str | Path, section: str, repeat: int = 1, fallba
 
 def _copick_datalist(uri: str) -> dict[str, list[dict]]:
     items = [
-        {"image": os.path.abspath(one.path), "label": os.path.abspath(labels.path), "voxel_size": one.voxel_spacing}
+        {"image": absolute_path(one.path), "label": absolute_path(labels.path), "voxel_size": one.voxel_spacing}
         for one, labels in labelled_tomograms(uri)
     ]
     held = max(1, round(VALIDATION_PART * len(items))) if len(items) > 1 else 0
@@ -107,7 +106,7 @@ def _absolute(item: Any, path: Path) -> dict:
                     f"{path}: expected a path as {key!r} of each item, got {json.dumps(value)} in "
                     f"{json.dumps(item)[:200]}. Give the file, or leave the entry out."
                 )
-            value = str((path.parent / value).resolve())
+            value = absolute_path(path.parent / value)
             if not Path(value).exists():
                 raise FileNotFoundError(f"{path} names a file that is not there: {value} ({key}).")
         absolute[key] = value
@@ -134,12 +133,11 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict]:
         If the folder is missing or holds no tomogram; lists the endings looked for.
     """
     if is_copick(dataset_dir):
-        # a link is not followed: the path names the run
         own = find_copick_tomograms(str(dataset_dir))
-        return [{"image": os.path.abspath(one.path), "voxel_size": one.voxel_spacing} for one in own]
+        return [{"image": absolute_path(one.path), "voxel_size": one.voxel_spacing} for one in own]
     folder = Path(dataset_dir).expanduser()
     if is_tomogram(folder):
-        return [{"image": str(folder.resolve())}]
+        return [{"image": absolute_path(folder)}]
     if (folder / "dataset.json").is_file():
         return load_datalist(folder, "test", fallback="validation")
     found = tomograms_in(folder) if folder.is_dir() else []
@@ -148,7 +146,22 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict]:
             f"{folder}: expected a folder of tomograms ({' '.join(VOLUME_SUFFIXES)}) or with a dataset.json, "
             "found none. Name it with --dataset_dir."
         )
-    return [{"image": str(path.resolve())} for path in found]
+    return [{"image": absolute_path(path)} for path in found]
+
+
+def absolute_path(path: str | Path) -> str:
+    """Make a path absolute and keep the names of its links: a tomogram is called as its path, not as the link's target.
+
+    Links before a ``..`` alone are followed, since that is the folder above their target.
+
+    Examples
+    --------
+    >>> absolute_path("/data/run/../TS_01.mrc")
+    '/data/TS_01.mrc'
+    """
+    parts = Path(path).absolute().parts
+    followed = max((number for number, part in enumerate(parts, 1) if part == ".."), default=0)
+    return str(Path(*parts[:followed]).resolve().joinpath(*parts[followed:]))
 
 
 def is_tomogram(path: str | Path) -> bool:

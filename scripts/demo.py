@@ -85,7 +85,8 @@ def run_demo(
     if weights is None and not (ROOT / "models" / "model.pt").is_file():
         raise FileNotFoundError(
             f"{ROOT / 'models' / 'model.pt'}: expected the shipped weights, found none. They are part of the "
-            "repository: `git checkout -- models/model.pt` brings them back. `make demo-real` needs none."
+            "repository and of every zip: `git checkout -- models/model.pt`, or unpack it again. "
+            "`python -m scripts demo_real` needs none."
         )
     folder = Path(output_dir).expanduser().resolve()
     given: dict[str, Any] = {} if weights is None else {"weights": str(weights)}

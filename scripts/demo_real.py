@@ -22,6 +22,7 @@ from scripts.cli_output import tell
 from scripts.commands import calibrate
 from scripts.detect import Detector
 from scripts.evaluation.points import match_points
+from scripts.join import join
 from scripts.simulate.simulate import simulate
 
 __all__ = ["annotated_particles", "demo_real", "fetch_tomogram"]
@@ -55,8 +56,6 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
     seed : int
         Seed of simulation and training.
     """
-    from bundle.join import join  # the release kit is not part of the bundle it builds
-
     folder = Path(output_dir).resolve()
     start = time.time()
     data, weights, overlay = folder / "simulated", folder / "model.pt", folder / "thresholds.json"

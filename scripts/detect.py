@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from custom_transforms.io import metadata_warnings
 from scripts.cli import user_message
 from scripts.cli_output import tell
 from scripts.copick_project import is_copick
-from scripts.datalist import find_tomograms
+from scripts.datalist import absolute_path, find_tomograms
+from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
-from scripts.outputs import finished_record, recorded, tomogram_name
+from scripts.outputs import tomogram_name
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -145,9 +148,10 @@ def detect(
     region : str
         Volume of the tomogram's shape; particles are looked for only where it is above 0.
     memory : float
-        Largest memory to use, GiB; by default what is free.
+        Largest memory to use, GiB; by default what is free. Kept for MRC files alone.
     stream : bool
-        true or false: keep volumes on disk instead of in memory; by default where memory does not suffice.
+        true or false: keep volumes on disk instead of in memory (MRC files alone); by default where memory does not
+        suffice.
     scratch_dir : str
         Folder on a fast disk for volumes larger than memory; by default output_dir.
     device : str
@@ -222,9 +226,29 @@ def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:
     table = data["particles"]
     kept = int((table["label"] > 0).sum())
     if kept == 0:
-        print(f"warning: {path}: no particle was found. Is the contrast right (--contrast)?", file=sys.stderr)
+        print(f"warning: {path}: {nothing_kept(table)}", file=sys.stderr)
     dropped = f", {len(table) - kept} dropped by filters" if len(table) > kept else ""
     return f"{path}: {kept} particles{dropped} -> {data['output_files']['record'].parent}"
+
+
+def nothing_kept(table: pd.DataFrame) -> str:
+    """Say why a table has no particle that was kept, and what to look at.
+
+    Examples
+    --------
+    >>> nothing_kept(pd.DataFrame({"dropped_by": ["size", "edge", "size"]}))
+    'no particle is left: the filters dropped all 3 that were found (2 by size, 1 by edge). Are their settings right?'
+    """
+    if len(table) == 0:
+        return (
+            "no particle was found. Is the contrast right (--contrast)? Or are the particles larger or smaller than "
+            "those the networks were trained on?"
+        )
+    reasons = ", ".join(f"{count} by {word}" for word, count in table["dropped_by"].value_counts().items())
+    return (
+        f"no particle is left: the filters dropped all {len(table)} that were found ({reasons}). "
+        "Are their settings right?"
+    )
 
 
 def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
@@ -257,10 +281,12 @@ def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _items_of(given: str) -> list[dict[str, Any]]:
+    if is_copick(given):
+        return find_tomograms(given)
     path = Path(given).expanduser()
-    if is_copick(given) or path.is_dir():
-        return find_tomograms(given if is_copick(given) else path)
-    found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
-    return [{"image": str(Path(name).resolve())} for name in found]
+    return [
+        item for one in found for item in (find_tomograms(one) if one.is_dir() else [{"image": absolute_path(one)}])
+    ]

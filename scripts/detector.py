@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from custom_transforms.atomic import check_folder
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.instances import (
     AssignInstancesd,
@@ -21,6 +22,7 @@ from custom_transforms.instances import (
     MeasureParticlesd,
     SplitPredictiond,
 )
+from custom_transforms.io import MRC_SUFFIXES
 from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
@@ -28,14 +30,14 @@ from custom_transforms.zarr_read import import_zarr
 from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
-from scripts.streaming import SETTINGS, detect_streamed
+from scripts.streaming import SETTINGS, computed, detect_streamed
 from scripts.unpack import unpacked
 from scripts.weights_record import read_record, recorded_settings
 
 __all__ = ["Detector", "check_device"]
 
 ROOT = Path(__file__).parents[1]
-LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # null follows from particle_diameter
+LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # may be expressions of particle_diameter
 # the steps of post-processing that have a form for volumes larger than memory
 STREAMABLE = {
     SplitPredictiond,
@@ -96,9 +98,9 @@ class Detector:
         for path in config:
             asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
         asked.update(self._known(overrides or {}, "options"))
-        diameter = self.parser["particle_diameter"]
         self._set(asked)
-        self._set(self._belonging(asked, diameter))
+        self._set(self._belonging(asked))
+        self._set({name: self.parser.get_parsed_content(name) for name in LENGTHS})
         check_device(self.parser.get_parsed_content("device"))
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
         self.postprocessing = self.parser.get_parsed_content("postprocessing")
@@ -119,16 +121,13 @@ class Detector:
         for key, value in values.items():
             self.parser[key] = value
 
-    def _belonging(self, asked: Mapping[str, Any], diameter: float) -> dict[str, Any]:
-        """Settings that follow from what was asked for: those of other weights, and lengths of another diameter."""
+    def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that other weights bring along, bar those that were asked for."""
         weights = Path(self.parser.get_parsed_content("weights")).expanduser()
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
             follow |= self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
-        own = follow.get("particle_diameter", diameter)
-        if asked.get("particle_diameter", own) != own:
-            follow.update(dict.fromkeys(LENGTHS))  # chosen for particles of another size
         return {key: value for key, value in follow.items() if key not in asked}
 
     def plan(self, tomogram: Tomogram) -> Plan | None:
@@ -139,11 +138,13 @@ class Detector:
         Raises
         ------
         ValueError
-            If memory or disk do not suffice.
+            If memory or disk do not suffice, or a file of another format than MRC should be streamed.
         """
         item = self._item(tomogram)
         geometry = mrc_geometry(item["image"])
-        if geometry is None:  # the plan of the tomogram before must not stay
+        if geometry is None:
+            self._check_limits(item["image"])
+            # the plan of the tomogram before must not stay
             self.inferer.roi_size, self.inferer.batch = tuple(self.parser["tile"]), self.parser["batch_size"]
             return None
         shape, _ = geometry
@@ -164,10 +165,27 @@ class Detector:
         )
         if plan.path == "streamed":
             self._check_streamable()
-        check_disk(plan, self.scratch_dir or self.save.folder(item["image"]))
+        check_disk(plan, self.save.folder(item["image"]), self.scratch_dir)
         self.inferer.roi_size = plan.tile
         self.inferer.batch = max(plan.batch, self.parser["batch_size"])
         return plan
+
+    def _check_limits(self, path: str | Path) -> None:
+        """Refuse to stream a file of another format than MRC; warn that no memory limit holds for it."""
+        if str(path).lower().endswith(MRC_SUFFIXES):
+            return  # a broken header, which the reader explains
+        if self.stream:
+            raise ValueError(
+                f"{path}: expected an MRC file, the one format that can be streamed (--stream), got another. "
+                "Convert it to MRC, or leave --stream out."
+            )
+        if self.memory is not None:
+            warnings.warn(
+                f"{path}: --memory {self.memory:g} is not kept: a file that is not MRC is read whole. "
+                "Convert it to MRC if memory is short.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _item(self, tomogram: Tomogram) -> dict[str, Any]:
         """The item of a tomogram; where it does not say its voxel size or contrast, the config does."""
@@ -183,11 +201,15 @@ class Detector:
         return None if geometry is None or not (geometry[1] > 0).all() else geometry[1]
 
     def _check_files(self, item: Mapping[str, Any], streamed: bool) -> None:
-        """Refuse what post-processing would stumble over, before any work: missing masks, picks that are there."""
-        for step in self.postprocessing.transforms:
-            if isinstance(step, ParticleFilter):
-                step.check_files(item["image"])
+        """Refuse, before any work, what would be found wrong only after it: masks, and places for the results."""
+        filters = [one for one in self.postprocessing.transforms if isinstance(one, ParticleFilter)]
+        for path in [self.inferer.region, *(one.mask_file(item["image"]) for one in filters)]:
+            if path is not None:
+                check_mask(path, item["image"])
         self.save.check(item["image"], None if streamed else self._voxel_size(item))
+        self.save.check_output([item])
+        if streamed and self.scratch_dir is not None:
+            check_folder(self.scratch_dir, "--scratch_dir")
 
     def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
         """R_max in voxels; 0 if the voxel size is not known."""
@@ -221,7 +243,11 @@ class Detector:
             data["pred"] = self.inferer(data["image"][None], self.network)[0]
         data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
         timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
-        return {**data, "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()}}
+        return {
+            **data,
+            "computed": computed("memory", self.inferer),
+            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        }
 
     def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
@@ -257,6 +283,25 @@ class Detector:
             filters=[one for one in filters if one.active],
             scratch_dir=self.scratch_dir,
             progress=self.parser["progress"],
+        )
+
+
+def check_mask(path: str | Path, tomogram: str | Path) -> None:
+    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Names the file, and both shapes.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    known, own = mrc_geometry(tomogram), mrc_geometry(path)
+    # map axes may be in another order than the header's sides: which is which, only reading the file tells
+    if known is not None and own is not None and sorted(known[0]) != sorted(own[0]):
+        raise ValueError(
+            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {known[0]}, got {own[0]}. "
+            "Give one made on this tomogram, at the same binning."
         )
 
 

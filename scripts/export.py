@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from custom_transforms.zarr_read import is_zarr
 from scripts.cli_output import tell
 from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
+from scripts.json_file import read_object
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.format import Format
 from scripts.particles.particle_list import ParticleList
@@ -51,7 +53,7 @@ def export(
     Parameters
     ----------
     source : str
-        Particle list to read.
+        Particle list to read, or the output folder of detect: one list of all its tomograms.
     target : str
         Particle list to write.
     from_format : str
@@ -89,6 +91,7 @@ def export(
 
     Examples
     --------
+    python -m scripts export detections all_particles.star --to_format relion5
     python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
     python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
     """
@@ -110,9 +113,12 @@ def export(
         center_rule=center_rule,
         axis_order=axis_order,
     )
+    if not is_copick(source) and Path(source).is_dir():
+        particles, context = _detections(Path(source), context)
+    else:
+        particles = read_particles(source, from_format, context)
     if binning is None:
         _check_pixel(source, from_format, writer, context)
-    particles = read_particles(source, from_format, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
     if into_project:
@@ -124,12 +130,43 @@ def export(
     tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
 
 
+def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
+    """The particles of every finished tomogram in a folder of detections, and what is known of the tomograms."""
+    lists: list[ParticleList] = []
+    shapes: dict[str, tuple[int, int, int]] = {}
+    voxel_sizes: dict[tuple[float, ...], str] = {}
+    for table in sorted(folder.glob("*/*_particles.csv")):
+        name = table.parent.name
+        record = table.with_name(f"{name}.json")
+        if table.name != f"{name}_particles.csv" or not record.is_file():
+            continue  # not of detect, or not finished
+        known = read_object(record, "the record of a detection")["tomogram"]
+        shapes[name] = tuple(known["shape_zyx"])
+        voxel_sizes.setdefault(tuple(np.round(known["voxel_size_zyx_angstrom"], 4)), name)
+        own = replace(context, name=name, size_zyx=shapes[name], voxel_size_zyx=known["voxel_size_zyx_angstrom"])
+        lists.append(read_particles(table, "csv", own).with_tomogram(name))
+    if not lists:
+        raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
+    if len(voxel_sizes) > 1:
+        sizes = ", ".join(f"{name} {'x'.join(f'{one:g}' for one in size)} Å" for size, name in voxel_sizes.items())
+        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {sizes}. Export them apart.")
+    unbinned = {
+        name: (round(shape[0] * context.binning), round(shape[1] * context.binning), round(shape[2] * context.binning))
+        for name, shape in shapes.items()
+        if name not in context.unbinned_sizes
+    }
+    voxel_size_zyx = np.array(next(iter(voxel_sizes)))
+    sizes_of = {**context.unbinned_sizes, **unbinned}
+    return ParticleList.concat(lists), replace(context, voxel_size_zyx=voxel_size_zyx, unbinned_sizes=sizes_of)
+
+
 def _check_pixel(source: str, from_format: str | None, writer: Format, context: TomogramContext) -> None:
     """Warn where pixels are taken to be unbinned that look binned: tilt series are recorded at 1 to 4 Å."""
     voxel = context.voxel_size_zyx
-    if voxel is None or voxel.max() <= _LARGEST_PIXEL or is_copick(source) or not Path(source).is_file():
+    if voxel is None or voxel.max() <= _LARGEST_PIXEL or is_copick(source):
         return
-    for one in (find_format(from_format) if from_format else guess_format(source), writer):
+    reader = [] if Path(source).is_dir() else [find_format(from_format) if from_format else guess_format(source)]
+    for one in (*reader, writer):
         if one.unbinned:
             warnings.warn(
                 f"{one.name}: assumed unbinned pixels of {voxel.max():g} Å; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,11 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SimpleInferer
 from tqdm.auto import tqdm
 
-from custom_transforms.io import add_warning, read_tomogram
+from custom_transforms.io import add_warning
 from custom_transforms.normalize import normalize_tomogram
-from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
+from custom_transforms.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
+from custom_transforms.units import voxel_size_text
+from scripts.lazy_volumes import read_region_mask
 from scripts.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
@@ -139,7 +140,7 @@ class TomogramInferer(Inferer):
         if inputs.ndim != 5 or inputs.shape[1] != 1:
             raise ValueError(f"expected tomograms (B, 1, Z, Y, X), got {tuple(inputs.shape)}. Give one channel.")
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        region = read_region(self.region, inputs.shape[2:]) if self.region is not None else None
+        region = read_region_mask(self.region, inputs.shape[2:]) if self.region is not None else None
         meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
         seen = self.seen_shape(inputs.shape[2:], meta)
         results = [self._predict_volume(volume, network, region, seen) for volume in plain[:, 0]]
@@ -152,25 +153,23 @@ class TomogramInferer(Inferer):
         if self.voxel_size_model is None or "voxel_size_zyx" not in meta:
             return z, y, x
         own = np.asarray(meta["voxel_size_zyx"], dtype=float).reshape(-1)[:3]  # a loader may have batched it
-        seen = model_shape((z, y, x), own, self.voxel_size_model)
-        if seen == (z, y, x):
-            return seen
-        told = f"voxels of {' x '.join(f'{size:g}' for size in np.unique(own))} Å, the networks know {self._model_text}"
-        text = (
-            f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are in "
-            "its own. --keep_voxel_size switches this off."
-        )
+        if not needs_rescaling(own, self.voxel_size_model):
+            return z, y, x
+        known = voxel_size_text(self.voxel_size_model)  # type: ignore[arg-type]
+        told = f"voxels of {voxel_size_text(own)}, the networks know {known}"
         if self.keep_voxel_size:
             seen, text = (z, y, x), f"{told}: nothing was rescaled (keep_voxel_size), and particles may be missed."
+        else:
+            seen = model_shape((z, y, x), own, self.voxel_size_model)
+            text = (
+                f"{told}: the networks saw the tomogram rescaled to {' x '.join(map(str, seen))} voxels; results are "
+                "in its own. --keep_voxel_size switches this off."
+            )
         if np.ndim(meta["voxel_size_zyx"]) == 1:
             add_warning(meta, text)
         else:  # of a batch, whose entries are not ours to change
             warnings.warn(text, UserWarning, stacklevel=2)
         return seen
-
-    @property
-    def _model_text(self) -> str:
-        return f"{' x '.join(f'{size:g}' for size in np.unique(np.asarray(self.voxel_size_model, dtype=float)))} Å"
 
     def _predict_volume(
         self, volume: torch.Tensor, network: Callable, region: np.ndarray | None, seen: tuple[int, int, int]
@@ -279,8 +278,10 @@ class TomogramInferer(Inferer):
             for s, b, tile, side in zip(start, before, self.roi_size, volume.shape, strict=True)
         )
         if region is not None:
-            scale = [there / here for there, here in zip(region.shape, volume.shape, strict=True)]
-            at = [slice(int(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, scale, strict=True)]
+            at = [
+                slice(b.start * there // here, -(-b.stop * there // here))  # whole numbers: no rounding past the end
+                for b, there, here in zip(box, region.shape, volume.shape, strict=True)
+            ]
             if not any(np.asarray(region[z, at[1], at[2]]).any() for z in range(at[0].start, at[0].stop)):
                 return False
         lowest, highest = np.inf, -np.inf
@@ -357,23 +358,6 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
-
-
-def read_region(path: str | Path, shape: Sequence[int]) -> np.ndarray:
-    """Read the region in which to look: true where the volume is above 0.
-
-    Raises
-    ------
-    ValueError
-        If its shape is not the tomogram's.
-    """
-    volume, _ = read_tomogram(path, check="labels")
-    if tuple(volume.shape) != tuple(shape):
-        raise ValueError(
-            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {volume.shape}. "
-            "Draw it on this tomogram, at the same binning."
-        )
-    return np.asarray(volume > 0)
 
 
 def reflect_to_length(volume: torch.Tensor, axis: int, length: int) -> tuple[torch.Tensor, int]:

@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom_transforms.io import read_tomogram
 from custom_transforms.mrc_header import read_mrc
 from custom_transforms.normalize import CONTRASTS
-from custom_transforms.slabs import mean_and_deviation, slabs
-from custom_transforms.volume_checks import Notes, RawVolume, build_metadata, check_values, decide_voxel_size
+from custom_transforms.slabs import mean_and_deviation
+from custom_transforms.volume_checks import (
+    Notes,
+    RawVolume,
+    build_metadata,
+    check_values,
+    decide_voxel_size,
+    label_background,
+    warn_if_unrotated,
+)
 
 __all__ = [
     "FileVolume",
@@ -24,6 +33,7 @@ __all__ = [
     "StoredVolume",
     "map_volume",
     "open_tomogram",
+    "read_region_mask",
 ]
 
 CACHED_PLANES = 32
@@ -63,13 +73,17 @@ class FileVolume(LazyVolume):
     ----------
     mapped : memmap, shape (Z, Y, X)
         Says where the voxels lie in the file.
-    fill : float, optional
+
+    Attributes
+    ----------
+    fill : float or None
         Takes the place of NaN and Inf.
     """
 
-    def __init__(self, mapped: np.memmap, fill: float | None = None) -> None:
+    def __init__(self, mapped: np.memmap) -> None:
         super().__init__(mapped.shape, mapped.dtype)
-        self.filename, self.offset, self.fill = mapped.filename, mapped.offset, fill
+        self.filename, self.offset = mapped.filename, mapped.offset
+        self.fill: float | None = None
 
     def __getitem__(self, index: Any) -> np.ndarray:
         mapped = np.memmap(self.filename, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)  # type: ignore[call-overload]
@@ -106,25 +120,23 @@ class ProbabilityVolume(LazyVolume):
 
 
 class RegionVolume(LazyVolume):
-    """Where a volume in a file is above 0.
+    """Where a volume in an MRC file is above its background; `read_region_mask` without holding the whole of it.
 
     Raises
     ------
-    ValueError
-        If its shape is not the tomogram's.
+    FileNotFoundError, ValueError
+        As `read_region_mask`, and for files that cannot be read by parts.
     """
 
     def __init__(self, path: str | Path, shape: Sequence[int]) -> None:
-        self.volume = map_volume(Path(path))[0]
+        path, notes = Path(path), Notes()
+        self.volume = map_volume(path, notes=notes)[0]
         super().__init__(self.volume.shape, bool)
-        if self.shape != tuple(shape):
-            raise ValueError(
-                f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(shape)}, got {self.shape}. "
-                "Draw it on this tomogram, at the same binning."
-            )
+        _check_region_shape(path, self.shape, shape)
+        self.background = label_background(path, self.volume, notes)  # type: ignore[arg-type]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self.volume[index] > 0
+        return self.volume[index] > self.background
 
 
 class StoredVolume(LazyVolume):
@@ -185,15 +197,8 @@ def open_tomogram(
     path, notes = Path(path), Notes()
     volume, raw = map_volume(path, signed, notes)
     size_zyx = decide_voxel_size(path, raw, voxel_size, "tomogram", notes)
-    depth, height, _ = volume.shape
-    if height < depth:
-        notes.warn(
-            f"{path}: y is thinner than z ({height} < {depth} voxels). An IMOD reconstruction that was not rotated "
-            "has its thickness along y: rotate it first (IMOD: clip rotx, or trimvol -rx)."
-        )
-    if fill_nonfinite and volume.dtype.kind == "f":
-        _fill_nonfinite(path, volume, notes)
-    check_values(path, volume, "tomogram", False, notes)  # type: ignore[arg-type]
+    warn_if_unrotated(path, volume.shape, notes)
+    check_values(path, volume, "tomogram", fill_nonfinite, notes)  # type: ignore[arg-type]
     return volume, build_metadata(path, raw, size_zyx, notes)
 
 
@@ -216,13 +221,22 @@ def map_volume(path: Path, signed: bool | None = None, notes: Notes | None = Non
     return FileVolume(raw.array), raw
 
 
-def _fill_nonfinite(path: Path, volume: FileVolume, notes: Notes) -> None:
-    """Let the mean of the finite voxels stand for the others."""
-    total, finite = 0.0, 0
-    for slab in slabs(volume):  # type: ignore[arg-type]
-        good = slab if np.isfinite(slab).all() else slab[np.isfinite(slab)]
-        total, finite = total + float(good.sum(dtype=np.float64)), finite + good.size
-    bad = volume.size - finite
-    if bad and finite:
-        volume.fill = total / finite
-        notes.warn(f"{path}: {bad:,} voxels that are NaN or Inf were replaced by the mean of the others.")
+def read_region_mask(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+    """Read the region in which to look, of any format: true where its labels are above 0.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing or damaged, its values are no labels, or its shape is not the tomogram's.
+    """
+    volume, _ = read_tomogram(path, check="labels")
+    _check_region_shape(path, volume.shape, shape)
+    return np.asarray(volume > 0)
+
+
+def _check_region_shape(path: str | Path, shape: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(expected)}, got {tuple(shape)}. "
+            "Draw it on this tomogram, at the same binning."
+        )

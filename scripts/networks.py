@@ -57,13 +57,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     FileNotFoundError
         If there is no such file; says how weights are made.
     ValueError
-        If the file is not a flat state dict of tensors.
+        If the file is not a flat state dict of tensors, or holds NaN or infinite numbers.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a weights file (.pt), found none. Train the networks "
-            "(configs/train_mask.json, configs/train_center.json) and join them with `python -m bundle join`, "
+            "(configs/train_mask.json, configs/train_center.json) and join them with `python -m scripts join`, "
             "or name another file with --weights."
         )
     try:
@@ -74,6 +74,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{path}: expected a flat state dict (names to tensors), got {type(state).__name__}. "
             "Use the model.pt of a run, not its last.pt, which also holds the optimizer."
+        )
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{path}: expected finite weights, got NaN or infinite numbers in {len(broken)} of {len(state)} tensors "
+            f"({', '.join(broken[:3])}). Use other weights, or train again, with a smaller --learning_rate if the loss "
+            "became NaN."
         )
     return state
 

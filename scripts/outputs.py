@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,23 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
-from custom_transforms.io import atomic_path, metadata_warnings, write_instances
+from custom_transforms.atomic import atomic_path, check_folder
+from custom_transforms.io import metadata_warnings, write_instances
+from custom_transforms.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.zarr_read import import_zarr
 from scripts.copick_project import split_picks_uri
 from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
+from scripts.detection_record import file_sha256, file_state, remove_detection
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.report.report import make_report
 
-__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "finished_record", "recorded", "tomogram_name"]
+__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "tomogram_name"]
 
 INSTANCES = "{name}_instances.mrc"
+VOLUMES = ("region", "exclude", "membrane")  # settings that name a volume of the user's
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
 
 
@@ -94,7 +96,8 @@ class SaveDetectiond(Transform):
     Notes
     -----
     Takes ``image`` (for the metadata), ``instances`` (labels), ``particles`` (the table) and optionally ``timings``
-    (seconds by stage); returns them unchanged, with ``output_files``.
+    (seconds by stage) and ``computed`` (the path, tile and batch that memory allowed, whatever the settings say);
+    returns them unchanged, with ``output_files``.
     """
 
     def __init__(
@@ -122,6 +125,10 @@ class SaveDetectiond(Transform):
         """Where the files of a tomogram go."""
         return self.output_dir / tomogram_name(tomogram)
 
+    def record(self, tomogram: str | Path) -> Path:
+        """Where the record of a tomogram goes; it is written last, so it says that all files are there."""
+        return self.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
+
     def check(self, tomogram: str | Path, voxel_size_zyx: np.ndarray | None = None) -> None:
         """Refuse a tomogram whose picks, or segmentation where a voxel size (Å) is given, cannot go where they should.
 
@@ -140,20 +147,35 @@ class SaveDetectiond(Transform):
                 import_zarr()
                 check_segmentation(config, name, wanted, user, session, voxel_size_zyx, self.overwrite)
 
+    @property
+    def written(self) -> list[str]:
+        """What a detection leaves beside its record, as the record's ``files`` calls it."""
+        return list(dict.fromkeys(["instances", "csv", *self.formats, *(["report"] if self.report else [])]))
+
     def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         """What a detection depends on; two detections with the same are the same.
 
         ``tomogram`` is a path, or an item of a datalist, whose own voxel size and contrast count, too.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the tomogram, or a volume that goes with it (region, exclude, membrane), is not there.
         """
         item = tomogram if isinstance(tomogram, Mapping) else {"image": tomogram}
-        status = Path(item["image"]).stat()
         own: dict[str, Any] = {}
         if item.get("voxel_size") is not None:
             own["voxel_size"] = np.asarray(item["voxel_size"], dtype=float).ravel().tolist()
         if item.get("contrast") is not None:
             own["contrast"] = str(item["contrast"])
+        volumes = {
+            name: file_state(mask_path(str(self.settings[name]), item["image"]))
+            for name in VOLUMES
+            if name in self.settings
+        }
         return {
-            "tomogram": {"path": str(item["image"]), "bytes": status.st_size, "modified": status.st_mtime, **own},
+            "tomogram": {**file_state(item["image"]), **own},
+            **volumes,
             "settings": json.loads(json.dumps(self.settings)),
             "weights_sha256": file_sha256(self.weights, self.weights.stat().st_mtime),
         }
@@ -180,22 +202,50 @@ class SaveDetectiond(Transform):
         d["output_files"] = self.finish(d, labels, path, center_map)
         return d
 
+    def check_output(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse, before any work, items of a datalist whose results have no place to go.
+
+        Raises
+        ------
+        FileExistsError
+            If one was detected before, and nothing is to be overwritten.
+        OSError
+            If the output folder, or the one that a tomogram has there already, cannot be written to.
+        """
+        items = list(items)
+        self.refuse_earlier(items)
+        for folder in dict.fromkeys([self.output_dir, *(self.folder(item["image"]) for item in items)]):
+            if folder == self.output_dir or folder.exists():
+                check_folder(folder, "--output_dir")
+
+    def refuse_earlier(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse tomograms, items of a datalist, that were detected before, unless they are to be overwritten.
+
+        Raises
+        ------
+        FileExistsError
+            Names the record of the earlier detection.
+        """
+        for item in items:
+            record = self.record(item["image"])
+            if record.exists() and not self.overwrite:
+                raise FileExistsError(
+                    f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to "
+                    "replace it."
+                )
+
     def begin(self, tomogram: str | Path) -> Path:
-        """Make the folder of a tomogram, without the record of an earlier detection.
+        """Make the folder of a tomogram, without the record and files of an earlier detection.
 
         Raises
         ------
         FileExistsError
             If there is one, and nothing is to be overwritten.
         """
+        self.refuse_earlier([{"image": tomogram}])
         folder = self.folder(tomogram)
-        record = folder / f"{tomogram_name(tomogram)}.json"
-        if record.exists() and not self.overwrite:
-            raise FileExistsError(
-                f"{record}: an earlier detection is there. Choose another --output_dir, or --overwrite to replace it."
-            )
         folder.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
+        remove_detection(self.record(tomogram))
         return folder
 
     def finish(self, data: Mapping[str, Any], labels: Any, tomogram: Any, center_map: Any = None) -> dict[str, Path]:
@@ -225,7 +275,7 @@ class SaveDetectiond(Transform):
             )
             made["files"]["report"] = files["report"].name
         text = json.dumps(made, indent=2, default=_plain)
-        record = folder / f"{name}.json"
+        record = self.record(path)
         with atomic_path(record) as temporary:
             Path(temporary).write_text(text + "\n")
         return {**files, "record": record}
@@ -287,6 +337,7 @@ class SaveDetectiond(Transform):
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
             "warnings": metadata_warnings(meta),
+            "computed": dict(data.get("computed") or {}),
             "timings_seconds": dict(data.get("timings") or {}),
             "made_with": {
                 "python": platform.python_version(),
@@ -316,57 +367,11 @@ class SaveMetrics:
             Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:
-    """What the record of a finished detection says in numbers: particles kept and dropped, and the files written."""
-    folder = save.folder(tomogram)
-    path = folder / f"{tomogram_name(tomogram)}.json"
-    record = json.loads(path.read_text())
-    return {
-        "tomogram": str(tomogram),
-        "particles": record["particles"]["kept"],
-        "dropped": record["particles"]["dropped"],
-        "written": [*(folder / name for name in record["files"].values()), path],
-    }
-
-
-def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
-    """Tell whether a tomogram, an item of a datalist, was already detected with the same inputs.
-
-    Raises
-    ------
-    FileExistsError
-        If it was detected with other settings or weights, or not written into the copick project; names what differs.
-    """
-    tomogram = item["image"]
-    record = save.folder(tomogram) / f"{tomogram_name(tomogram)}.json"
-    if save.overwrite or not record.is_file():
-        return False
-    made = json.loads(record.read_text())
-    then, now = made.get("inputs", {}), save.inputs(item)
-    written = save.copick in (None, made.get("copick"))
-    if then == now and written:
-        return True
-    changed = [key for key in now["settings"] if then.get("settings", {}).get(key) != now["settings"][key]]
-    changed += [key for key in ("tomogram", "weights_sha256") if then.get(key) != now[key]]
-    changed += [] if written else ["copick"]
-    raise FileExistsError(
-        f"{record}: detected before with other {', '.join(changed) or 'settings'}. "
-        "Choose another --output_dir, or --overwrite to replace it."
-    )
-
-
 def command_line() -> str:
     """The command that runs, as one types it: of ``python -m scripts`` only ``__main__.py`` is in the arguments."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
     return " ".join([program, *sys.argv[1:]])
-
-
-@lru_cache(maxsize=8)
-def file_sha256(path: Path, modified: float) -> str:
-    """Hash a file; ``modified`` only renews the cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import copy
-import gzip
 import logging
 import math
 import os
@@ -18,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mrcfile.dtypes import HEADER_DTYPE
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from custom_transforms.io import MRC_SUFFIXES
+from custom_transforms.mrc_header import read_mrc_geometry
 from scripts.tiles import TileGrid
 
 __all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_geometry"]
@@ -53,6 +52,8 @@ class Plan:
         Expected peak of resident memory, and of temporary and final files, bytes.
     limit : int
         Memory that may be used, bytes.
+    results : int
+        The part of ``disk`` that the final files take, bytes.
     block : int
         Side, voxels, of the blocks of a streamed post-processing.
     """
@@ -65,6 +66,7 @@ class Plan:
     memory: int
     disk: int
     limit: int
+    results: int = 0
     block: int = 0
 
     def text(self) -> str:
@@ -147,10 +149,10 @@ def make_plan(
     padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    disk = 4 * voxels  # the labels, at most
+    disk = results = 4 * voxels  # the labels, at most
     if path == "streamed":
         disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
-    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit)
+    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
     block = block_side(plan, reach)
@@ -158,23 +160,39 @@ def make_plan(
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
 
 
-def check_disk(plan: Plan, folder: str | Path) -> None:
+def check_disk(plan: Plan, output: str | Path, scratch: str | Path | None = None) -> None:
     """Refuse, before any work, what the disk has no room for.
+
+    Parameters
+    ----------
+    plan : Plan
+    output : path
+        Where the results go.
+    scratch : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go. On one disk both must fit.
 
     Raises
     ------
     ValueError
         Names the folder, what is needed and what is free.
     """
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if plan.disk > free:
-        raise ValueError(
-            f"{folder}: expected {plan.disk / GIB:.1f} GiB of free disk for this tomogram, found {free / GIB:.1f} GiB. "
-            "Make room, or name a folder on another disk with --scratch_dir or --output_dir."
-        )
+    needed: dict[Any, int] = {}  # by device
+    for folder, size in ((output, plan.results), (scratch or output, plan.disk - plan.results)):
+        existing = Path(folder).absolute()
+        while not existing.exists():
+            existing = existing.parent
+        device = _device(existing)
+        needed[device] = needed.get(device, 0) + size
+        free = shutil.disk_usage(existing).free
+        if needed[device] > free:
+            raise ValueError(
+                f"{folder}: expected {needed[device] / GIB:.1f} GiB of free disk for this tomogram, found "
+                f"{free / GIB:.1f} GiB. Make room, or name a folder on another disk with --scratch_dir or --output_dir."
+            )
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def halo_of(reach: int) -> int:
@@ -273,20 +291,9 @@ def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | 
 
     None for other files and strange headers: the reader tells the user what is wrong with them.
     """
-    name = str(path).lower()
-    if not name.removesuffix(".gz").removesuffix(".bz2").endswith((".mrc", ".rec", ".map")):
+    if not str(path).lower().endswith(MRC_SUFFIXES):
         return None
-    opener: Any = gzip.open if name.endswith(".gz") else bz2.open if name.endswith(".bz2") else open
     try:
-        with opener(path, "rb") as stream:
-            raw = stream.read(HEADER_DTYPE.itemsize)
-    except OSError:
+        return read_mrc_geometry(Path(path))
+    except (OSError, ValueError):
         return None
-    if len(raw) < HEADER_DTYPE.itemsize:
-        return None
-    for order in "<>":
-        header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
-        shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
-        if all(0 < side < 100_000 for side in shape):
-            return shape, np.array([float(header["cella"][a]) / max(int(header[f"m{a}"]), 1) for a in "zyx"])
-    return None

@@ -9,8 +9,8 @@ import cc3d
 import fastremap
 import numpy as np
 
-from custom_transforms.io import read_tomogram
 from custom_transforms.slabs import chunks
+from scripts.lazy_volumes import read_region_mask
 from scripts.painting import IGNORE
 from scripts.prepare_inputs import per_tomogram
 
@@ -129,13 +129,7 @@ def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
         limits = [[int(n) if n.strip() else None for n in part.split(":")] for part in region.split(",")]
         mask[tuple(slice(*pair) for pair in limits)] = True
     else:
-        path = per_tomogram(region, name)
-        volume, _ = read_tomogram(str(path), check="labels")
-        if volume.shape != tuple(size_zyx):
-            raise ValueError(
-                f"{path}: expected a region mask of the tomogram's shape {tuple(size_zyx)}, got {volume.shape}."
-            )
-        mask = np.asarray(volume) > 0
+        mask = read_region_mask(str(per_tomogram(region, name)), size_zyx)
     if not mask.any():
         raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
     return mask

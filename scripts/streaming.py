@@ -6,7 +6,6 @@ every voxel. What is on the way lies in a temporary Zarr folder, which is remove
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from monai.data import MetaTensor
 from tqdm.auto import tqdm
 
 from custom_transforms.blockwise import BlockedLabels, detect_instances_blockwise
+from custom_transforms.chain import check_finite
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.io import add_warning
 from custom_transforms.mrc_write import instance_dtype, new_header, write_volume
@@ -38,8 +38,9 @@ from scripts.lazy_volumes import (
 )
 from scripts.outputs import INSTANCES, SaveDetectiond, tomogram_name
 from scripts.plan import Plan
+from scripts.scratch import scratch_folder
 
-__all__ = ["SETTINGS", "detect_streamed"]
+__all__ = ["SETTINGS", "computed", "detect_streamed"]
 
 # the ids of configs/inference.json that decide the instances; see `detect_instances`
 SETTINGS = (
@@ -133,13 +134,12 @@ def detect_streamed(
     seen = inferer.seen_shape(own, meta)
     region = RegionVolume(inferer.region, own) if inferer.region is not None else None
     timings = {"load": time.perf_counter() - start}
-    folder = save.begin(path)
-    with tempfile.TemporaryDirectory(prefix=".scratch_", dir=scratch_dir or folder) as temporary:
-        logits, centers = _predict(Path(temporary), image, network, inferer, region, own, seen)
+    with scratch_folder(scratch_dir or save.folder(path), tomogram_name(path)) as temporary:
+        logits, centers = _predict(temporary, image, network, inferer, region, own, seen)
         timings["networks"] = time.perf_counter() - start - timings["load"]
         labels, table = detect_instances_blockwise(
             ProbabilityVolume(logits), centers, np.asarray(meta["voxel_size_zyx"]), **settings, block=plan.block,
-            scratch=Scratch(Path(temporary), own),
+            scratch=Scratch(temporary, own),
             progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
         )  # fmt: skip
         table, labels = _filter(filters, table, labels, image, meta)
@@ -148,9 +148,15 @@ def detect_streamed(
             **item,
             "image": MetaTensor(torch.zeros(0), meta=meta),
             "particles": table,
+            "computed": computed("streamed", inferer),
             "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
         }
         return _save(save, data, labels, volume, centers)
+
+
+def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:
+    """How a tomogram was computed, for its record: tile and batch may be smaller than asked for, as memory allowed."""
+    return {"path": path, "tile": list(inferer.roi_size), "batch": inferer.batch}
 
 
 def _predict(
@@ -181,6 +187,7 @@ def _store(
     depth = arrays[0].chunks[0]
     waiting = np.empty((2, depth, *scratch.shape[1:]), dtype=dtype)
     for first, last, maps in slabs:
+        check_finite(maps, first)
         values = maps.to(inferer.map_dtype).cpu().numpy()
         if not prefix:
             values[1] = values[1].clip(0, 1)
@@ -219,7 +226,7 @@ def _save(
     """Write what `SaveDetectiond` writes, the label volume slab by slab."""
     meta = data["image"].meta
     path = meta["filename_or_obj"]
-    instances = save.folder(path) / INSTANCES.format(name=tomogram_name(path))
+    instances = save.begin(path) / INSTANCES.format(name=tomogram_name(path))
     stored = instance_dtype(labels.highest)
     nstart = meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
     origin = meta.get("origin_xyz", (0, 0, 0))

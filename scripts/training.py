@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -67,7 +68,8 @@ class TrainingRun:
     ----------
     folder : path
         Gets ``model.pt`` (best averaged weights, a flat state dict on the CPU), ``last.pt`` (everything needed to
-        go on), ``metrics.csv`` (a row per epoch) and ``model.json`` (best epoch, score, data).
+        go on), ``metrics.csv`` (a row per epoch) and ``model.json`` (best epoch, score, data). Where validation has
+        nothing to score, ``model.pt`` holds the latest weights, and the score is null.
     trainer, evaluator : ignite engines
         The evaluator's key metric decides what is best; higher is better. It is run by MONAI's ValidationHandler.
     network : nn.Module
@@ -113,7 +115,7 @@ class TrainingRun:
         self.resume, self.progress = as_truth("resume", resume), as_truth("progress", progress)
         self.record = dict(record or {})
         self.best: dict[str, Any] = {"epoch": 0, "score": None, "metric": None}
-        self.started = time.time()
+        self.started, self.warned = time.time(), False
         self.early_stopping = EarlyStopping(patience, self._score, trainer) if patience > 0 else None
 
     def run(self) -> None:
@@ -130,7 +132,7 @@ class TrainingRun:
 
     def _attach(self) -> None:
         if self.early_stopping is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self.early_stopping)
+            self.evaluator.add_event_handler(Events.COMPLETED, self._stop_early)
         self.trainer.add_event_handler(Events.EPOCH_STARTED, self._reseed)
         self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
         Average(output_transform=lambda output: output["loss"]).attach(self.trainer, "train_loss")
@@ -148,6 +150,31 @@ class TrainingRun:
 
     def _score(self, evaluator: Engine) -> float:
         return float(evaluator.state.metrics[evaluator.state.key_metric_name])  # type: ignore[attr-defined]
+
+    def _stop_early(self, evaluator: Engine) -> None:
+        if self.early_stopping is not None and not math.isnan(self._score(evaluator)):
+            self.early_stopping(evaluator)
+
+    def _keep(self, epoch: int, score: float, metric: str) -> None:
+        """Keep the averaged weights if they are better; while no validation gave a score (NaN), the latest."""
+        known = not math.isnan(score)
+        if not known and not self.warned:
+            self.warned = True
+            logger.warning(
+                "%s: %s cannot be computed, because the validation region holds no labelled voxel or no particle. "
+                "The latest weights are kept instead of the best. Give validation tomograms with labels there, "
+                "or a larger --val_region.",
+                self.folder, metric,
+            )  # fmt: skip
+        best = self.best["score"]
+        if best is not None and not (known and score > best):
+            return
+        self.best = {"epoch": epoch, "score": score if known else None, "metric": metric}
+        weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
+        _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
+        made = {**self.best, "seed": self.seed, "training": self.record}
+        text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _replace(self.folder / "model.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def _reseed(self, engine: Engine) -> None:
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31
@@ -167,14 +194,7 @@ class TrainingRun:
             self.evaluator.run(engine.state.epoch)  # the last epoch is judged at any interval
         validated = bool(state.metrics) and state.epoch == engine.state.epoch
         if validated:
-            score = self._score(self.evaluator)
-            if self.best["score"] is None or score > self.best["score"]:
-                self.best = {"epoch": engine.state.epoch, "score": score, "metric": state.key_metric_name}
-                weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
-                _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
-                made = {**self.best, "seed": self.seed, "training": self.record}
-                text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
-                _replace(self.folder / "model.json", lambda path: path.write_text(text))
+            self._keep(engine.state.epoch, self._score(self.evaluator), state.key_metric_name)
         row = {
             "epoch": engine.state.epoch,
             "train_loss": round(float(engine.state.metrics["train_loss"]), 6),

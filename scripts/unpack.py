@@ -7,11 +7,13 @@ import os
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 __all__ = ["extract", "unpacked"]
 
 NEEDED = ("configs/metadata.json", "configs/inference.json", "models/model.pt")
+LONGEST = 255  # bytes of a name, which file systems hold
 LARGEST = 4 * 1024**3  # bytes unpacked: far above any bundle, far below a disk
 
 
@@ -82,6 +84,8 @@ def extract(archive: str | os.PathLike, folder: str | os.PathLike) -> Path:
     ------
     ValueError
         If it is no zip, damaged or encrypted, has an unsafe name, a link, a name twice, or not exactly one top folder.
+    OSError
+        If the folder cannot be written to.
     """
     path, folder = Path(archive), Path(folder)
     if not zipfile.is_zipfile(path):
@@ -92,8 +96,12 @@ def extract(archive: str | os.PathLike, folder: str | os.PathLike) -> Path:
             _check_names(path, members)
             for member in members:
                 file.extract(member, folder)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{path}: the zip cannot be unpacked ({error}). Copy or download it again.") from error
+    except OSError as error:
+        raise OSError(
+            f"{path}: the zip cannot be unpacked into {folder} ({error.strerror}). Make room there, and allow writing."
+        ) from error
     return folder / PurePosixPath(members[0].filename).parts[0]
 
 
@@ -105,9 +113,17 @@ def _check_names(path: Path, members: list[zipfile.ZipInfo]) -> None:
             raise ValueError(f"{path}: {name!r} would be written outside the bundle's folder. Do not use this zip.")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"{path}: {name!r} is a link, which a bundle never holds. Do not use this zip.")
-    names = [member.filename.casefold() for member in members]
+        length = max(len(part.encode()) for part in parts)
+        if length > LONGEST:
+            raise ValueError(f"{path}: holds a name of {length} bytes, expected at most {LONGEST}. Build it again.")
+    names = [PurePosixPath(member.filename.casefold()) for member in members]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: holds a name twice. Build the bundle again.")
+    folders = {folder for name in names for folder in name.parents}
+    files = [member.filename for name, member in zip(names, members, strict=True) if not member.is_dir()]
+    both = [name for name in files if PurePosixPath(name.casefold()) in folders]
+    if both:
+        raise ValueError(f"{path}: {both[0]} is a file and a folder in it. Build the bundle again.")
     size = sum(member.file_size for member in members)
     if size > LARGEST:
         raise ValueError(f"{path}: would unpack to {size / 1024**3:.1f} GiB, expected at most {LARGEST >> 30} GiB.")

@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from custom_transforms.assign import assign_instances
-from custom_transforms.flood import Ball, levels_of, seed_rounds
+from custom_transforms.components import find_components
+from custom_transforms.flood import Ball, flood_all, levels_of, nearest_all, seed_rounds, touched_components
 from custom_transforms.seeds import find_seeds
 from tests.plain_instances import plain_labels, plain_nearest, plain_watershed
 
@@ -75,12 +76,47 @@ def test_threads_and_the_order_of_seeds_change_nothing(method):
 
 def test_seeds_flooded_at_one_time_never_share_a_voxel():
     peaks = np.argwhere(np.ones((3, 4, 50)))
-    ball = Ball(3.0, np.ones(3))
+    ball = Ball(3.0, np.ones(3), (3, 4, 50))
     rounds = seed_rounds(peaks, ball, (3, 4, 50))
     assert sorted(np.concatenate([g for groups in rounds for g in groups])) == list(range(len(peaks)))
     for groups in rounds:
         spans = sorted((peaks[g, 2].min() - 3, peaks[g, 2].max() + 3) for g in groups)
         assert all(a[1] < b[0] for a, b in zip(spans, spans[1:], strict=False))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 12)),
+    radius=st.floats(0.3, 14.0),
+    weights=st.sampled_from([(1.0, 1.0, 1.0), (4.0, 1.0, 1.0), (1.0, 3.4, 2.5)]),
+)
+def test_a_ball_that_is_cut_to_the_volume_gives_what_the_whole_ball_gives(seed, shape, radius, weights):
+    whole, cut = (Ball(radius, np.array(weights), limit) for limit in ((99, 99, 99), shape))
+    grid = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in whole.reach), indexing="ij"), axis=-1)
+    inside = (grid**2 * np.array(weights)).sum(axis=-1) <= radius**2
+    assert np.array_equal(whole.rows, (inside.sum(axis=2) + 1) // 2 - 1)
+    rng = np.random.default_rng(seed)
+    mask, center_map = rng.random(shape) < 0.7, rng.random(shape, dtype=np.float32)
+    peaks = np.argwhere(rng.random(shape) < 0.1).reshape(-1, 3)
+    runs = find_components(mask)
+    for one, other in zip(
+        flood_all(mask, center_map, peaks, whole), flood_all(mask, center_map, peaks, cut), strict=True
+    ):
+        assert np.array_equal(one, other)
+    allowed = [[touched_components(mask, center_map, runs, peak, ball) for peak in peaks] for ball in (whole, cut)]
+    assert all(np.array_equal(*pair) for pair in zip(*allowed, strict=True))
+    owners = [nearest_all(runs, shape, peaks, allowed[0], ball) for ball in (whole, cut)]
+    assert np.array_equal(*owners)
+
+
+def test_a_radius_beyond_the_volume_takes_the_memory_of_the_volume():
+    ball = Ball(1e9, np.ones(3), (3, 40, 50))
+    assert ball.reach.tolist() == [2, 39, 49] and (ball.rows == 49).all()
+    with pytest.raises(
+        ValueError, match="at most 2,147,483,647 voxels, got one of 1001 x 2001 x 2001. Give the largest"
+    ):
+        Ball(1e9, np.ones(3), (500, 1000, 1000))
 
 
 def test_the_result_is_local():

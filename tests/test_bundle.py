@@ -16,11 +16,11 @@ import torch
 from bundle.__main__ import VERBS
 from bundle.build import build_bundle, bundle_files, with_settings
 from bundle.checks import code, configs, files, metadata, networks
-from bundle.join import join
 from bundle.verify import newest_zip, verify_zip
 from scripts.cli import main
-from scripts.unpack import unpacked
-from tests.bundle_zip import NAME, read_zip
+from scripts.join import join
+from scripts.unpack import extract, unpacked
+from tests.bundle_zip import NAME, ROOT, read_zip
 
 
 def edit_json(path, **values):
@@ -76,7 +76,7 @@ def test_only_tracked_files_go_in(tmp_path):
 def test_build_without_weights_is_an_error_that_says_how_to_get_them(tmp_path, capsys):
     assert main(["build", "--weights", str(tmp_path / "no.pt"), "--output", str(tmp_path)], VERBS) == 1
     message = capsys.readouterr().err
-    assert "expected a weights file (.pt), found none" in message and "python -m bundle join" in message
+    assert "expected a weights file (.pt), found none" in message and "python -m scripts join" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -113,6 +113,30 @@ def test_settings_that_are_not_in_the_config_are_refused():
         with_settings('{\n    "mask_threshold": 0.5\n}', {"mask_treshold": 0.4}, "thresholds.json")
     with pytest.raises(ValueError, match="expected plain settings such as calibrate writes, got network_def"):
         with_settings('{\n    "network_def": {\n        "a": 1\n    }\n}', {"network_def": {}}, "thresholds.json")
+
+
+def test_what_was_measured_goes_with_the_weights_and_the_shipped_ones_have_it(tree, weights, tmp_path):
+    """The model card's table, the record, metadata, provenance: the same figures."""
+    table = (ROOT / "bundle" / "docs" / "README.md").read_text().split("## **Performance**")[1].split("**Where it")[0]
+    said = {}
+    for line in table.splitlines()[4:]:
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if ":" in cells[0]:
+            numbers = [float(one.replace(",", "")) for cell in cells[1:] for one in re.findall(r"[\d.,]+", cell)]
+            said[cells[0].split(":")[0]] = numbers[:8]
+    record = json.loads((ROOT / "models" / "model.json").read_text())
+    assert record["metrics"]["seed"] == 1001 and "tests.benchmarks.general.score" in record["metrics"]["command"]
+    names = ("particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)")
+    rows = {row["scene"]: np.hstack([row[name] for name in names]).tolist() for row in record["metrics"]["scenes"]}
+    assert rows == said and len(said) == 9
+    metrics = json.loads((ROOT / "configs" / "metadata.json").read_text())["eval_metrics"]
+    assert metrics == {f"center_f1_{scene.replace(' ', '_')}": one[1] for scene, one in said.items()}
+    copy = shutil.copy(weights, tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text(json.dumps({"metrics": record["metrics"]}))
+    for source, expected in ((copy, (metrics, record["metrics"])), (weights, ({}, {}))):  # others' are not claimed
+        made = build_bundle(tree, source, tmp_path / "dist")
+        told = [json.loads(read_zip(made, name)) for name in ("configs/metadata.json", "docs/provenance.json")]
+        assert (told[0]["eval_metrics"], told[1]["metrics"]) == expected
 
 
 def test_joined_weights_keep_the_records_of_both_runs_and_the_bundle_tells_them(tree, weights, tmp_path):
@@ -164,6 +188,10 @@ def test_links_second_names_and_second_folders_are_refused(tmp_path):
     for members, message in (
         ([link], "is a link"),
         (["a/x", "a/X"], "holds a name twice"),
+        (["a/x", "a/X/"], "holds a name twice"),
+        (["a/x/y", "a/X"], "a/X is a file and a folder in it"),
+        (["a", "a/x"], "a is a file and a folder in it"),
+        (["a/" + "x" * 300], "holds a name of 300 bytes, expected at most 255"),
         (["a/x", "b/x"], "expected one folder at the top, got a, b"),
         (["x"], "expected one folder at the top, got x"),
         (["a/x"], "expected a bundle of this project, but it has no configs/metadata.json"),
@@ -188,6 +216,19 @@ def test_a_missing_or_damaged_zip_gets_a_clear_error(archive, tmp_path):
     (tmp_path / "flipped.zip").write_bytes(flipped)
     with pytest.raises(ValueError, match="the zip cannot be unpacked .*CRC"):
         unpacked(tmp_path / "flipped.zip", tmp_path / "cache")
+    with zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/x", b"text" * 100)
+    content = bytearray((tmp_path / "deflated.zip").read_bytes())
+    content[33] ^= 0xFF  # the compressed bytes begin after 30 of the header and 3 of the name
+    (tmp_path / "deflated.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="the zip cannot be unpacked"):
+        unpacked(tmp_path / "deflated.zip", tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_in_words(archive, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match=r"the zip cannot be unpacked into .*taken/in \(Not a directory\)"):
+        extract(archive, tmp_path / "taken" / "in")
 
 
 # verify
@@ -263,6 +304,7 @@ def import_unknown(root):
         (remove("configs/inference.json"), configs.check_keys, "configs/inference.json is missing"),
         (spoil_weights, networks.check_weights, "NaN or infinite: mask_network.final_conv.bias"),
         (spoil_weights, files.check_provenance, "but provenance says"),
+        (change("models/model.json", metrics={"f1": 0.9}), files.check_provenance, "metrics of provenance are not"),
     ],
 )
 def test_a_check_notices(damage, check, message, case):

@@ -1,9 +1,11 @@
 """Use of a built zip elsewhere: other folders, MONAI's own functions, detection and training from it."""
 
+import ast
 import functools
 import hashlib
 import http.server
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -88,12 +90,42 @@ def test_the_command_line_works_from_the_unpacked_zip(archive, case, tmp_path):
     assert (tmp_path / "out" / "noise" / "noise_instances.mrc").is_file()
 
 
+@pytest.mark.slow
+def test_training_from_the_unpacked_zip_ends_in_one_weights_file(weights, case, tmp_path):
+    joint = torch.load(weights, weights_only=True)
+    for name in ("mask", "center"):
+        part = {key.removeprefix(f"{name}_network."): value for key, value in joint.items() if key.startswith(name)}
+        torch.save(part, tmp_path / f"{name}.pt")
+    command = [sys.executable, "-m", "scripts", "join", str(tmp_path / "mask.pt"), str(tmp_path / "center.pt")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(command, cwd=case.root, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert torch.load(case.root / "runs" / "model.pt", weights_only=True).keys() == joint.keys()
+
+
+@pytest.mark.parametrize("folder", ["scripts", "custom_transforms"])
+def test_nothing_in_the_zip_imports_what_only_the_repository_has(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):  # inside functions, too
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"bundle", "tests"}, path.relative_to(ROOT)
+
+
 def test_the_model_cards_commands_are_understood():
     commands = re.findall(r"python -m scripts \w+ [^`\n)]+", CARD)
     assert len(commands) >= 2
     for command in commands:
         verb, *arguments = shlex.split(command)[3:]
         assert safe_arguments(verb, find_verb(verb), arguments)
+
+
+def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weights_saw():
+    scenes = (ROOT / "tests" / "benchmarks" / "general" / "scenes").glob("train_*.json")
+    maps = {name for scene in scenes for name in re.findall(r'"path": "(?:\w+/)?(\w{4})\.mrc"', scene.read_text())}
+    text = (ROOT / "bundle" / "docs" / "data_license.txt").read_text()
+    assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 15
+    assert "https://github.com/anmartinezs/polnet" in text and "Apache License 2.0" in text and "CC0" in text
 
 
 def test_the_model_card_says_what_a_user_must_know():

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 
 from custom_transforms.instance_centers import instance_centers
 from custom_transforms.refine import refine_seeds
@@ -74,7 +75,12 @@ def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
         *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max"),
         "voxel_size_model",
     }
-    assert (overlay["method"], overlay["radius_max"], overlay["voxel_size_model"]) == ("nearest", 60.0, 10.0)
+    assert (overlay["method"], overlay["voxel_size_model"]) == ("nearest", 10.0)
+    for diameter in (DIAMETER, 2 * DIAMETER):  # lengths of another diameter follow
+        parser = ConfigParser({**overlay, "particle_diameter": diameter})
+        scale = diameter / DIAMETER
+        assert parser.get_parsed_content("radius_max") == pytest.approx(60.0 * scale)
+        assert parser.get_parsed_content("min_size") == pytest.approx(chosen["min_size"] * scale**3)
     assert overlay["center_threshold"] == pytest.approx(chosen["center_threshold"])
     assert "on set A: 1 tomograms, 30 particles of 70 Å" in overlay["_desc_"]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["thresholds.json"]

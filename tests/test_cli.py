@@ -5,14 +5,18 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tqdm.auto import tqdm
 
+from custom_transforms.atomic import atomic_path
 from scripts import cli
 from scripts.cli_output import tell
 from scripts.particles.context import ParticleListWarning
@@ -81,9 +85,10 @@ def test_numbers_are_parsed_and_anything_else_is_an_error(run):
     assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
         (("a.mrc",), "out", False, 1000.0, (64, 96, 96))
     ]
-    code, _, error = run("a.mrc", "--diameter", "wide")
-    assert code == 2
-    assert error == "error: --diameter: expected a number, got 'wide'. Nothing was done.\n"
+    for text in ("wide", "nan", "inf", "-inf", "1e999"):
+        code, _, error = run("a.mrc", "--diameter", text)
+        assert code == 2
+        assert error == f"error: --diameter: expected a number, got {text!r}. Nothing was done.\n"
 
 
 def test_a_missing_value_and_a_repeated_option_are_errors(run):
@@ -108,6 +113,28 @@ def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrap
     monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: fail)
     assert cli.main(["fail"]) == 1
     assert capsys.readouterr().err == "error: the file is bad\n"
+
+
+def test_sigterm_runs_what_cleans_up_gives_143_and_the_handler_of_before_is_back(monkeypatch, capsys, tmp_path):
+    def end() -> None:
+        with atomic_path(tmp_path / "a.csv") as temporary:
+            temporary.write_text("half")
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except Exception as error:
+                raise AssertionError("a batch would go on with its next tomogram") from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: end)
+    assert cli.main(["end"]) == 143 and 143 in cli.EXIT_CODES
+    assert capsys.readouterr().err == "error: ended by SIGTERM\n"
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_verb_in_another_thread_leaves_signals_alone(run_work):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["work", "--quiet"]).result() == 0
 
 
 def test_every_verb_explains_each_of_its_options():

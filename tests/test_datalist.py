@@ -7,6 +7,7 @@ import pytest
 
 from custom_transforms.io import VOLUME_SUFFIXES, TomogramReader
 from scripts.datalist import find_tomograms, is_tomogram, load_datalist
+from scripts.detect import expand
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,39 @@ def test_every_ending_that_the_reader_takes_is_found_in_a_folder_and_other_folde
     found = [item["image"] for item in find_tomograms(tmp_path)]
     assert found == sorted(str((tmp_path / f"TS{suffix}").resolve()) for suffix in VOLUME_SUFFIXES)
     assert TomogramReader().verify_suffix(found)
+
+
+def test_a_link_names_the_tomogram_and_not_its_target(tmp_path):
+    (tmp_path / "blobs" / "set").mkdir(parents=True)
+    (tmp_path / "blobs" / "deadbeef").touch()
+    linked = [tmp_path / "runs" / "TS_01.mrc", tmp_path / "runs" / "TS_02.mrc"]
+    linked[0].parent.mkdir()
+    for path in linked:
+        path.symlink_to("../blobs/deadbeef")
+    expected = [{"image": str(path)} for path in linked]
+    assert find_tomograms(tmp_path / "runs") == expand([f"{tmp_path}/runs/*.mrc", *map(str, linked)]) == expected
+    assert [one for path in linked for one in find_tomograms(path)] == expected
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [{"image": "runs/TS_02.mrc"}]}))
+    assert find_tomograms(tmp_path) == expected[1:]
+
+
+def test_a_pattern_finds_folders_as_naming_them_does(tmp_path):
+    for name in ("a/TS_01.mrc", "b/TS_02.mrc", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c.mrc").touch()
+    expected = [str(tmp_path / name) for name in ("a/TS_01.mrc", "b/TS_02.mrc", "c.mrc")]
+    assert [item["image"] for item in expand([f"{tmp_path}/*"])] == expected
+    assert expand([f"{tmp_path}/*"]) == expand([f"{tmp_path}/{name}" for name in ("a", "b", "c.mrc")])
+
+
+def test_the_folder_above_a_link_is_that_of_its_target(tmp_path):
+    (tmp_path / "store" / "set").mkdir(parents=True)
+    (tmp_path / "store" / "TS_01.mrc").touch()
+    (tmp_path / "set").symlink_to("store/set")
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps({"test": [{"image": "../TS_01.mrc"}]}))
+    expected = [{"image": str((tmp_path / "store" / "TS_01.mrc").resolve())}]
+    assert find_tomograms(tmp_path / "set") == expand([f"{tmp_path}/set/../TS_01.mrc"]) == expected
 
 
 def test_a_zarr_is_a_tomogram_and_not_a_folder_of_tomograms(tmp_path):

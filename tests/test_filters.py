@@ -216,12 +216,12 @@ class Sliced:
 def test_a_mask_is_found_by_the_name_of_the_tomogram_however_a_program_spells_it(tmp_path, file):
     write_mrc(tmp_path / "TS_001_mask.mrc", np.ones(SHAPE, np.int8), 10.0)
     step = ExcludeParticlesd(particle_diameter=DIAMETER, mask=str(tmp_path / "{name}_mask.mrc"))
-    step.check_files(file)
+    assert step.mask_file(file) == tmp_path / "TS_001_mask.mrc"
     before = detection()
     before["instances"].meta["filename_or_obj"] = file
     assert (step(before)["particles"]["dropped_by"] == "exclude").all()
     with pytest.raises(FileNotFoundError, match="TS_002_mask.mrc: no such file. Check the path; {name} in it stands"):
-        step.check_files("TS_002.mrc")
+        step.mask_file("TS_002.mrc")
 
 
 def test_zero_particles_pass_every_filter(membrane):
@@ -252,6 +252,9 @@ def test_masks_that_do_not_fit_are_told(tmp_path):
         FilterByDistanced(particle_diameter=DIAMETER, segmentation="m.mrc")
     with pytest.raises(ValueError, match="got a distance without a segmentation. Give --membrane and"):
         FilterByDistanced(particle_diameter=DIAMETER, max_distance=50)
+    for limits in ({"min_distance": 50.0, "max_distance": 10.0}, {"max_distance": -5.0}):
+        with pytest.raises(ValueError, match="membrane: expected a smallest distance below the largest, got"):
+            FilterByDistanced(particle_diameter=DIAMETER, segmentation="m.mrc", **limits)
     with pytest.raises(ValueError, match="edge_margin: expected 0 Å"):
         ExcludeParticlesd(particle_diameter=DIAMETER, edge_margin=-1)
 

@@ -1,6 +1,7 @@
 """Inference over a whole tomogram: tiles, flips, what is skipped, memory, and other voxel sizes."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from custom_transforms.io import write_mrc
 from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
 from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
-from scripts.plan import check_disk, forward_bytes, make_plan
+from scripts.plan import Plan, check_disk, forward_bytes, make_plan
 from scripts.tiles import TileGrid
 
 
@@ -120,6 +121,23 @@ def test_only_the_region_is_looked_at(image, tmp_path):
     assert (inside[0, 0][region == 0] == -20).all()
     with pytest.raises(ValueError, match=r"expected a region of the tomogram's shape .*\(20, 44, 35\)"):
         TomogramInferer(background=[-20.0, 0.0], region=tmp_path / "region.mrc", **options)(image[..., :35], some)
+
+
+def test_a_region_of_other_voxels_is_read_to_its_last_plane_and_no_farther(tmp_path):
+    """39 planes for the networks and 25 of the region: 39 * (25 / 39) is 25.000000000000004."""
+    region = np.zeros((25, 28, 36), np.int8)
+    region[2:8, 10:20, 10:30] = 1
+    write_mrc(tmp_path / "region.mrc", region, 15.6)
+    image = torch.randn(1, 1, *region.shape, generator=torch.Generator().manual_seed(0))
+    options = {"roi_size": (16, 24, 24), "amp": False, "voxel_size_model": 10.0, "background": [-20.0, 0.0]}
+    all_tiles, some = Blur(), Blur()
+    with pytest.warns(UserWarning, match="rescaled to 39 x 44 x 56"):
+        full, inside = (
+            TomogramInferer(region=path, **options)(MetaTensor(image, meta={"voxel_size_zyx": np.full(3, 15.6)}), blur)
+            for path, blur in ((None, all_tiles), (tmp_path / "region.mrc", some))
+        )
+    assert some.seen < all_tiles.seen
+    torch.testing.assert_close(inside[0, 1][region > 0], full[0, 1][region > 0])
 
 
 @pytest.mark.parametrize("shape", [(3, 44, 36), (20, 5, 36), (1, 2, 3), (20, 44, 4)])
@@ -239,6 +257,27 @@ def test_too_little_disk_is_an_error_before_any_work(tmp_path):
         check_disk(plan, tmp_path / "not" / "yet")
 
 
+@pytest.mark.parametrize(
+    "one_disk,results,scratch,short",
+    [
+        (False, 5, 9, None),
+        (False, 11, 1, "t: expected 11.0 GiB of free disk for this tomogram, found 10.0 GiB"),
+        (False, 1, 11, "fast: expected 11.0 GiB"),
+        (True, 5, 6, "fast: expected 11.0 GiB"),
+        (True, 5, 5, None),
+    ],
+)
+def test_results_and_scratch_need_room_each_and_on_one_disk_together(
+    tmp_path, monkeypatch, one_disk, results, scratch, short
+):
+    (tmp_path / "fast").mkdir()
+    monkeypatch.setattr("scripts.plan.shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 2**30))
+    monkeypatch.setattr("scripts.plan._device", lambda folder: "one" if one_disk else folder.name)
+    plan = Plan("streamed", (1, 1, 1), (1, 1, 1), 1, 1, 1, (results + scratch) * 2**30, 1, results * 2**30)
+    with nullcontext() if short is None else pytest.raises(ValueError, match=short):
+        check_disk(plan, tmp_path / "out" / "t", tmp_path / "fast")
+
+
 def gaussian(shape, center, sigma):
     grid = np.stack(np.mgrid[: shape[0], : shape[1], : shape[2]], axis=-1)
     return np.exp(-((grid - center) ** 2).sum(axis=-1) / (2 * sigma**2)).astype(np.float32)
@@ -301,3 +340,26 @@ def test_voxel_sizes_within_five_percent_are_left_alone():
     assert model_shape((20, 30, 40), np.full(3, 10.4), 10.0) == (20, 30, 40)
     assert model_shape((20, 30, 40), np.array([10.6, 10.0, 10.0]), 10.0) == (21, 30, 40)
     assert model_shape((20, 30, 40), np.full(3, 30.0), None) == (20, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "sizes", "seen"),
+    [
+        (2000.0, "10 Å, got 2000 Å", "4000 x 6000 x 8000"),
+        ((0.4, 10.0, 10.0), "10 Å, got 0.4 x 10 x 10 Å", "1 x 30 x 40"),
+        (0.6, "10 Å, got 0.6 Å", "1 x 2 x 2"),
+    ],
+)
+def test_a_voxel_size_that_cannot_be_true_is_refused_unless_it_is_kept(voxel_size, sizes, seen):
+    size_zyx = np.broadcast_to(voxel_size, 3)
+    told = f"expected one near the networks' {sizes}: 20 x 30 x 40 voxels would be rescaled to {seen}. Give the true"
+    with pytest.raises(ValueError, match=told):
+        model_shape((20, 30, 40), size_zyx, 10.0)
+    options = {"roi_size": (16, 16, 16), "voxel_size_model": 10.0}
+    with pytest.raises(ValueError, match=told):
+        TomogramInferer(**options).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    with pytest.warns(UserWarning, match="nothing was rescaled"):
+        kept = TomogramInferer(**options, keep_voxel_size=True).seen_shape((20, 30, 40), {"voxel_size_zyx": size_zyx})
+    assert kept == (20, 30, 40)
+    assert model_shape((4, 30, 40), np.full(3, 5.0), 10.0) == (2, 15, 20)
+    assert model_shape((20, 30, 40), np.full(3, 200.0), 10.0) == (400, 600, 800)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import warnings
 from typing import Any
 
 import mrcfile
@@ -16,6 +17,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, LoadImaged
 
 from custom_transforms.io import LoadTomogramd, MrcReader, TomogramReader, read_tomogram
+from scripts.plan import mrc_geometry
 from tests.volume_files import IMOD_FIELDS, MACHINE_STAMP, MAP_MARK, SHAPE, patch, phantom, refusal, save, warned
 
 # what is good arrives as it is
@@ -53,13 +55,26 @@ def test_big_endian_files_are_read(tmp_path):
     path = save(tmp_path / "a.mrc", phantom().astype(">f4"))
     loaded, meta, _ = warned(path)
     assert meta["header"]["byte_order"] == "big" and loaded.dtype.isnative
-    assert np.array_equal(loaded, phantom())
+    assert np.array_equal(loaded, phantom()) and not isinstance(loaded, np.memmap)
     raw = phantom("int8")
     patch(save(path, raw), 0, np.frombuffer(path.read_bytes()[:1024], dtype="<i4").astype(">i4").tobytes())
     patch(path, MAP_MARK, b"MAP \x11\x11\0\0")
     patch(path, IMOD_FIELDS, np.array([1146047817, 1], dtype=">i4").tobytes())
     loaded, meta, told = warned(path)
     assert np.array_equal(loaded, raw) and meta["header"]["imod_flags"] == 1 and not told
+
+
+def test_the_plan_reads_the_header_in_the_byte_order_of_the_reader(tmp_path):
+    """256 is 65,536 in the other byte order, which would make sense, too."""
+    path = save(tmp_path / "a.mrc", phantom().astype(">f4"))
+    patch(path, 0, np.full(3, 256, ">i4").tobytes())
+    assert mrc_geometry(path)[0] == (256, 256, 256)
+    patch(path, MACHINE_STAMP, bytes(4))  # a doubt, of which the reader tells
+    patch(path, 0, np.array(SHAPE[::-1], ">i4").tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mrc_geometry(path)[0] == SHAPE
+    assert mrc_geometry(patch(path, 40, np.full(3, np.inf, ">f4").tobytes()))[1].tolist() == [0, 0, 0]
 
 
 def test_extended_header_is_skipped(tmp_path):
@@ -111,6 +126,8 @@ def test_map_axes_are_transposed_to_zyx(tmp_path, axes):
     assert np.array_equal(loaded, truth) and loaded.flags.c_contiguous
     assert meta["voxel_size_zyx"].tolist() == [30, 20, 10]
     assert meta["header"]["nstart_xyz"].tolist() == [100, 200, 300]
+    shape, voxel_size_zyx = mrc_geometry(path)
+    assert shape == SHAPE and voxel_size_zyx.tolist() == [30, 20, 10]
     assert any("not [1, 2, 3]; the volume was transposed to (Z, Y, X)" in text for text in told) == (axes != (1, 2, 3))
 
 

@@ -8,6 +8,7 @@ import gzip
 import numpy as np
 import pytest
 
+from scripts.plan import mrc_geometry
 from tests.volume_files import IMOD_FIELDS, MACHINE_STAMP, MAP_MARK, SHAPE, patch, phantom, refusal, save, warned
 
 # what is bad is refused
@@ -28,6 +29,16 @@ def test_truncated_compressed_mrc_is_refused(tmp_path, module):
     path = tmp_path / f"b.mrc.{'gz' if module is gzip else 'bz2'}"
     path.write_bytes(content[: len(content) // 2])
     assert "truncated" in refusal(path) or "cannot be decompressed" in refusal(path)
+
+
+@pytest.mark.parametrize("module", [gzip, bz2])
+@pytest.mark.parametrize("damage", ["cut", "other bytes"])
+def test_what_cannot_be_decompressed_is_left_to_the_reader_by_the_plan(tmp_path, module, damage):
+    content = module.compress(save(tmp_path / "a.mrc", phantom()).read_bytes())
+    path = tmp_path / f"b.mrc.{'gz' if module is gzip else 'bz2'}"
+    path.write_bytes(content[:60] if damage == "cut" else content[:30] + b"\x55" * 300)
+    assert mrc_geometry(path) is None
+    assert refusal(path).startswith("cannot be decompressed (") and refusal(path).endswith("again from its source.")
 
 
 def test_text_file_named_mrc_is_refused(tmp_path):

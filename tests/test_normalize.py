@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +47,23 @@ def test_statistics_equal_numpys_in_double_precision(offset, scale, dtype, shape
     np.testing.assert_allclose(
         [mean, deviation], [volume.mean(dtype="f8"), volume.std(dtype="f8")], rtol=1e-9, atol=1e-6
     )
+
+
+def test_statistics_do_not_depend_on_the_number_of_threads():
+    code = """if True:
+        import numpy as np
+        from custom_transforms.slabs import mean_and_deviation
+        for volume in np.random.default_rng(0).normal(3, 7, (60, 100_000)):  # one sum in some shows it
+            print(*map(float.hex, mean_and_deviation(volume)))
+    """
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+        ).stdout
+        for threads in ("1", "2")
+    ]  # fmt: skip
+    assert runs[0] == runs[1] and runs[0].count("\n") == 60
 
 
 @pytest.mark.parametrize(("contrast", "sign"), [("dark", -1), ("bright", 1)])

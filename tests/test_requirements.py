@@ -1,8 +1,12 @@
 """What the code imports is what requirements.txt installs."""
 
 import ast
+import json
 import re
 import sys
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -23,6 +27,21 @@ def imported_at_module_level(path):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module.split(".")[0]
+
+
+def test_metadata_names_every_requirement_with_the_version_that_the_tests_ran_with():
+    """The zoo installs what metadata names, and nothing else."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
+    locked = {canonicalize_name(name): version for name, version in locked.items()}
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
+    own = {"torch": "pytorch_version", "monai": "monai_version", "numpy": "numpy_version"}
+    named = {**metadata["required_packages_version"], **{name: metadata[key] for name, key in own.items()}}
+    assert named.keys() == {one.name for one in required}
+    for one in required:
+        assert named[one.name] == locked[canonicalize_name(one.name)].split("+")[0], one.name
+        assert one.specifier.contains(named[one.name]), one.name
 
 
 def test_every_package_imported_by_the_project_is_a_requirement():

@@ -1,6 +1,8 @@
 """Larger than memory: block by block and through files the result is the one in memory."""
 
+import errno
 import json
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -20,9 +22,12 @@ from custom_transforms.instances import METHODS, detect_instances
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.units import ParticleSizes
 from scripts.detect import Detector
-from scripts.lazy_volumes import PlaneCache
+from scripts.lazy_volumes import PlaneCache, RegionVolume, open_tomogram, read_region_mask
 from scripts.plan import make_plan
+from scripts.prepare_volume import read_region
+from scripts.scratch import LOCK, scratch_folder
 from tests.conftest import DIAMETER, SMALL_NETWORK, VOXEL_SIZE, balls, run_config
+from tests.volume_files import save
 
 SHAPE = (20, 28, 36)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -168,6 +173,7 @@ def detect_both(path, options, tmp_path, network=None):
         files = {one.name: one.read_bytes() for one in sorted(data["output_files"]["csv"].parent.iterdir())}
         record = json.loads(files.pop(f"{path.stem}.json"))
         del record["timings_seconds"]
+        assert record.pop("computed") == {"path": plan.path, "tile": options["tile"], "batch": 1}
         found.append((files, record, data["particles"]))
     return found
 
@@ -205,7 +211,7 @@ def test_the_report_of_a_streamed_tomogram_shows_the_same_volumes(scene, tmp_pat
 
 def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     folder, options = scene
-    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 1.0},
+    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 5.0, "mask_threshold": 0.99999},
                                    tmp_path)  # fmt: skip
     assert len(table) == 0
 
@@ -219,6 +225,42 @@ def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         detector(folder / "scene.mrc", plan)
     assert list((tmp_path / "broken" / "scene").iterdir()) == []
+
+
+def test_scratch_of_a_killed_run_goes_when_the_tomogram_is_begun_again_and_that_of_a_living_one_stays(tmp_path):
+    killed, other, foreign = (tmp_path / f".scratch_{name}" for name in ("a [1]_x", "b_x", "a [1]_y"))
+    for folder in (killed, other, foreign):
+        folder.mkdir()
+        (folder / "logits").write_text("large")
+    for folder in (killed, other):
+        (folder / LOCK).touch()
+    with scratch_folder(tmp_path, "a [1]") as living, scratch_folder(tmp_path, "a [1]") as second:
+        assert not killed.exists() and living.is_dir() and second.is_dir() and living != second
+    assert {one.name for one in tmp_path.iterdir()} == {other.name, foreign.name}  # no lock in it: perhaps not ours
+
+
+def test_a_scratch_dir_is_made_and_one_that_is_a_file_or_full_is_told(scene, tmp_path):
+    folder, options = scene
+    path = folder / "scene.mrc"
+    (tmp_path / "file").write_text("no folder")
+    wrong = Detector({**options, "output_dir": str(tmp_path / "a")}, stream=True, scratch_dir=tmp_path / "file")
+    plan = wrong.plan(path)
+    wrong.network = None  # never asked
+    with pytest.raises(
+        OSError, match="file: expected a folder to write to, but a file is in its place. Choose another -"
+    ):
+        wrong(path, plan)
+    new = tmp_path / "new" / "scratch"
+    detector = Detector({**options, "output_dir": str(tmp_path / "b")}, stream=True, scratch_dir=new)
+
+    class Full(Blobs):
+        def forward(self, image):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    detector.network = Full()
+    with pytest.raises(OSError, match=rf"^{new}/.scratch_scene_\w+: expected room to write it, got 'No space"):
+        detector(path, plan)
+    assert list(new.iterdir()) == []
 
 
 @pytest.fixture
@@ -272,9 +314,13 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     folder, options = scene
     volume, _ = read_tomogram(folder / "scene.mrc")
     write_mrc(tmp_path / "packed.mrc.gz", volume, VOXEL_SIZE)
+    save(tmp_path / "big.mrc", np.asarray(volume).astype(">f4"), VOXEL_SIZE)
     detector = Detector({**options, "output_dir": str(tmp_path)}, stream=True)
-    with pytest.raises(ValueError, match="expected a file that can be read by parts, as it is larger than memory"):
-        detector(tmp_path / "packed.mrc.gz", detector.plan(tmp_path / "packed.mrc.gz"))
+    for name in ("packed.mrc.gz", "big.mrc"):
+        with pytest.raises(ValueError, match=f"{name}: expected a file that can be read by parts, as it is larger"):
+            detector(tmp_path / name, detector.plan(tmp_path / name))
+    with pytest.raises(ValueError, match="big.mrc: expected a file that can be read by parts"):
+        RegionVolume(tmp_path / "big.mrc", volume.shape)
     filtered = Detector({**options, "output_dir": str(tmp_path), "exclude": "region.mrc"}, stream=True)
     told = r"larger than memory, and ExcludeParticlesd \(--exclude\) needs all of it. Leave it out"
     with pytest.raises(ValueError, match=told):
@@ -284,6 +330,40 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     write_mrc(tmp_path / "flat.mrc", np.ones((8, 9, 10), np.float32), VOXEL_SIZE)
     with pytest.raises(ValueError, match="got a constant volume"):
         detector(tmp_path / "flat.mrc", plan_of(detector))
+
+
+@pytest.mark.parametrize("fill_nonfinite", [False, True])
+@pytest.mark.parametrize("bad", ["some", "all", "no"])
+def test_a_tomogram_read_by_slices_is_checked_and_filled_as_one_read_whole(tmp_path, bad, fill_nonfinite):
+    volume = np.random.default_rng(0).normal(size=(11, 10, 9)).astype(np.float32)  # y is thinner than z
+    volume[{"some": np.s_[3, 4, 5:7], "all": np.s_[:], "no": np.s_[:0]}[bad]] = np.nan
+    save(tmp_path / "a.mrc", volume, VOXEL_SIZE)
+    outcomes = []
+    for read in (read_tomogram, open_tomogram):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                values, meta = read(tmp_path / "a.mrc", fill_nonfinite=fill_nonfinite)
+                outcomes.append((values[:].tobytes(), meta["warnings"]))
+            except ValueError as error:
+                outcomes.append((str(error), [str(one.message) for one in caught]))
+    assert outcomes[0] == outcomes[1] and "y is thinner than z (10 < 11 voxels)" in str(outcomes[0][1])
+
+
+def test_a_region_means_the_same_in_memory_and_streamed(tmp_path):
+    """IMOD's shifted bytes are 0 and 1; what are no labels is refused by both, in the same words."""
+    inside = np.zeros((8, 9, 10), bool)
+    inside[2:5, 3:, :4] = True
+    write_mrc(tmp_path / "imod.mrc", np.where(inside, -127, -128).astype(np.int8), VOXEL_SIZE)
+    write_mrc(tmp_path / "half.mrc", np.where(inside, 0.5, 0).astype(np.float32), VOXEL_SIZE)
+    write_mrc(tmp_path / "ones.mrc", inside.astype(np.int8), VOXEL_SIZE)
+    with pytest.warns(UserWarning, match="128 was added to every label"):
+        np.testing.assert_array_equal(RegionVolume(tmp_path / "imod.mrc", inside.shape)[:], inside)
+    for read in (read_region_mask, RegionVolume, lambda path, shape: read_region(str(path), "t", shape)):
+        with pytest.raises(ValueError, match=r"expected labels .* got 72 voxels that are not whole numbers"):
+            read(tmp_path / "half.mrc", inside.shape)
+        with pytest.raises(ValueError, match=r"the tomogram's shape \(Z, Y, X\) \(8, 9, 11\), got \(8, 9, 10\). Draw"):
+            read(tmp_path / "ones.mrc", (8, 9, 11))
 
 
 def plan_of(detector):

@@ -1,5 +1,8 @@
 """Targets: exact against plain references, and the cases where a particle could get lost."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -209,6 +212,17 @@ def test_two_touching_particles_keep_two_peaks_with_a_valley_between(kind):
     assert line[6] == line[7] < 0.31
     alone = center_target(np.where(labels == 1, 1, 0), 10.0, kind)
     np.testing.assert_array_equal(target[labels == 1], alone[labels == 1])
+
+
+def test_the_target_of_a_ball_has_at_its_surface_and_beyond_what_metadata_says():
+    metadata = json.loads((Path(__file__).parents[1] / "configs" / "metadata.json").read_text())
+    assert "0.14 at the surface of a ball, 0 from 1.5 radii on" in metadata["pred_classes"]
+    distance = np.linalg.norm(np.moveaxis(np.indices((41, 41, 41)), 0, -1) - 20, axis=-1)
+    for kind, at_surface in (("gaussian", 0.14), ("distance", 0.0)):
+        made = center_target((distance <= 12.2).astype(np.int32), 10.0, kind)
+        assert made[20, 20, 20] == pytest.approx(1, abs=0.01)
+        assert made[20, 20, 32] == pytest.approx(at_surface, abs=0.01)  # the last voxel of the ball
+        assert not made[distance > 12.2 * 1.52].any()
 
 
 def test_a_hollow_particle_has_one_gaussian_peak_in_its_cavity():

@@ -22,6 +22,16 @@ def train(name, dataset_dir, folder, **overrides):
     return run_config(name, "training", dataset_dir=str(dataset_dir), output_dir=str(folder), **values)
 
 
+def annotate(data, *regions):
+    """Leave the labels of a dataset only where somebody looked; the rest becomes -1, as `prepare --region` does."""
+    for name in ("labels_0.mrc", "labels_1.mrc"):
+        labels = np.asarray(read_tomogram(data / name, check="labels")[0])
+        seen = np.full(labels.shape, -1)
+        for region in regions:
+            seen[region] = labels[region]
+        write_instances(data / name, seen, VOXEL_SIZE)
+
+
 @pytest.mark.parametrize("name,metric", [("train_mask.json", "val_mask_dice"), ("train_center.json", "val_center_f1")])
 def test_a_run_writes_weights_last_state_and_a_row_per_epoch(name, metric, dataset_dir, tmp_path):
     train(name, dataset_dir, tmp_path / "run")
@@ -101,6 +111,41 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(dataset_dir, tmp_path
     )
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert len(rows) < 30
+
+
+@pytest.mark.parametrize("name", ["train_mask.json", "train_center.json"])
+def test_a_tomogram_annotated_in_one_corner_is_validated_there(name, tmp_path):
+    data = write_dataset(tmp_path / "data", shape=(24, 64, 72))
+    annotate(data, np.s_[:, :22, :24])
+    workflow = train(name, data, tmp_path / "run", epochs=1, val_region=[24, 24, 24])
+    label = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))["label"]
+    assert label.shape[2:] == (24, 24, 24) and (label[0, -1, :, :22] >= 0).all() and (label[0, -1, :, 22:] == -1).all()
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["score"] is not None
+
+
+@pytest.mark.parametrize("name,metric", [("train_mask.json", "val_mask_dice"), ("train_center.json", "val_center_f1")])
+def test_without_a_label_to_validate_on_the_latest_weights_are_kept(name, metric, tmp_path, monkeypatch):
+    said = []  # not caplog: configs run by other tests set the loggers up anew
+    monkeypatch.setattr("scripts.training.logger.warning", lambda text, *values: said.append(text % values))
+    data = write_dataset(tmp_path / "data")
+    annotate(data, np.s_[:, :18, :20], np.s_[:, 30:, 36:])  # the middle of both is not labelled
+    train(name, data, tmp_path / "run", epochs=3, patience=1, val_region=[8, 8, 8])
+    text = (tmp_path / "run" / "model.json").read_text()
+    record = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert (record["epoch"], record["score"], record["metric"]) == (3, None, metric)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["average"]
+    weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    assert all(torch.equal(value, state[f"module.{key}"]) for key, value in weights.items())
+    assert len(said) == 1 and f"{metric} cannot be computed" in said[0] and "no labelled voxel" in said[0]
+
+
+def test_a_score_replaces_none_and_nan_replaces_no_score(dataset_dir, tmp_path):
+    workflow = train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1)
+    run = workflow.parser.get_parsed_content("training_run")
+    run.best = {"epoch": 0, "score": None, "metric": None}
+    for epoch, (score, kept) in enumerate([(np.nan, 1), (np.nan, 2), (0.0, 3), (np.nan, 3), (0.5, 5), (0.4, 5)], 1):
+        run._keep(epoch, score, "val_mask_dice")
+        assert run.best["epoch"] == kept == json.loads((tmp_path / "run" / "model.json").read_text())["epoch"]
 
 
 @pytest.mark.parametrize("name", ["train_mask.json", "train_center.json"])

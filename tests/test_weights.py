@@ -9,11 +9,11 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.adopt import adopt_weights
-from bundle.build import settings_of
-from bundle.join import compact, join
+from bundle.build import build_bundle, settings_of
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.cli import main, user_message
-from scripts.detector import Detector
+from scripts.detector import LENGTHS, Detector
+from scripts.join import compact, join
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.training_record import describe_training
 from scripts.weights_record import read_record, recorded_voxel_size
@@ -50,11 +50,50 @@ def test_join_records_the_voxel_size_of_the_runs_and_refuses_two(files, tmp_path
     assert record["settings"] == {"voxel_size_model": 8.0} and recorded_voxel_size(record) == 8.0
     assert record["mask"]["run"]["training"]["dataset"] == {"name": "balls"}
     other = tmp_path / "model.pt"
-    torch.save(small_network().state_dict(), other)
+    torch.save(small_network(3).state_dict(), other)
     other.with_suffix(".json").write_text(json.dumps({"training": {"voxel_size": 10.0}}))
     with pytest.raises(ValueError, match="two networks of one voxel size, got mask 8 Å, center 10 Å"):
         join(str(files / "mask" / "model.pt"), str(other), str(tmp_path / "joint.pt"))
     assert not (tmp_path / "joint.pt").exists()
+
+
+def test_join_refuses_swapped_doubled_and_joined_files(files, tmp_path):
+    for number, (name, metric) in enumerate((("mask", "val_mask_dice"), ("center", "val_center_f1"))):
+        torch.save(small_network(number).state_dict(), tmp_path / f"{name}.pt")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"metric": metric}))
+    mask, center, both, copy = (str(tmp_path / f"{one}.pt") for one in ("mask", "center", "both", "copy"))
+    join(mask, center, both)
+    (tmp_path / "copy.pt").write_bytes((tmp_path / "mask.pt").read_bytes())  # without its record
+    for first, second, message in (
+        (center, mask, r"center\.pt: expected the weights of MaskNet, but the record .* says val_center_f1"),
+        (mask, copy, r"copy\.pt: expected the weights of CenterNet, got the same as MaskNet's"),
+        (copy, mask, "got the same as MaskNet's"),
+        (mask, mask, "got the same as MaskNet's"),
+        (both, center, r"both\.pt: expected the weights of one network, got those of both"),
+        (mask, both, r"both\.pt: expected the weights of one network, got those of both"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            join(first, second, str(tmp_path / "new" / "model.pt"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_one_run_bring_its_voxel_size(files, tmp_path, monkeypatch):
+    """As configs/train_joint.json makes them: one network, and a record without settings."""
+    weights = tmp_path / "joint.pt"
+    torch.save(torch.load(files / "model.pt", weights_only=True), weights)
+    weights.with_suffix(".json").write_text(json.dumps({"epoch": 3, "training": {"voxel_size": 8}}))
+    assert Detector({**OPTIONS, "weights": str(weights)}).parser["voxel_size_model"] == 8.0
+    assert Detector({**OPTIONS, "weights": str(weights), "voxel_size_model": 9}).parser["voxel_size_model"] == 9
+    assert settings_of(tmp_path, weights, read_record(weights), {}) == {"voxel_size_model": 8.0}
+    said = {}
+    monkeypatch.setattr("scripts.export_onnx.write_onnx", lambda *given: said.update(given[3]) or 0.0)
+    (tmp_path / "config.json").write_text(json.dumps({"network_def": NETWORKS}))
+    assert main(["export_onnx", "--weights", str(weights), "--config", str(tmp_path / "config.json")]) == 0
+    assert said["voxel_size_angstrom"] == 8.0
+    several = {"training": {"voxel_size": [8.0, 10.0]}}  # tomograms of a run that differ: nobody knows which to take
+    assert recorded_voxel_size(several) is None and settings_of(tmp_path, weights, several, {}) == {
+        "voxel_size_model": None
+    }
 
 
 def test_a_record_of_other_weights_is_an_error(files, tmp_path):
@@ -71,6 +110,27 @@ def test_settings_and_records_that_are_no_json_name_the_file(files, tmp_path):
             Detector({**OPTIONS, "weights": str(files / "model.pt")}, config=[tmp_path / "settings.json"])
     (tmp_path / "model.json").write_text("{,")
     with pytest.raises(ValueError, match=r"model\.json: expected JSON, but line 1 is not"):
+        read_record(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ('{"settings": null}', "settings: expected an object, got null"),
+        ('{"settings": []}', r"settings: expected an object, got \[\]"),
+        ('{"training": null}', "training: expected an object, got null"),
+        ('{"training": {"voxel_size": "8"}}', 'training.voxel_size: expected Å per voxel above 0, or null, got "8"'),
+        ('{"training": {"voxel_size": [8, 0]}}', "training.voxel_size: expected Å per voxel above 0, or null, got 0"),
+        ('{"settings": {"voxel_size_model": "ten"}}', 'settings.voxel_size_model: expected .*, got "ten"'),
+        ('{"settings": {"voxel_size_model": -3}}', "settings.voxel_size_model: expected .*, got -3"),
+        ('{"settings": {"voxel_size_model": true}}', "settings.voxel_size_model: expected .*, got true"),
+        ('{"settings": {"voxel_size_model": NaN}}', "settings.voxel_size_model: expected .*, got NaN"),
+        ("[]", "expected the record of weights, a JSON object, got a list"),
+    ],
+)
+def test_a_damaged_record_is_an_error_that_says_what_is_wrong(text, message, tmp_path):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"model\.json: {message}"):
         read_record(tmp_path / "model.pt")
 
 
@@ -96,13 +156,25 @@ def test_other_weights_bring_their_settings_and_options_win(files, tmp_path):
     assert settings({}) == [8.0, 80.0, 0.3, 9000.0]
     assert settings({"mask_threshold": 0.7}, [tmp_path / "overlay.json"])[2] == 0.7
     assert settings({}, [tmp_path / "overlay.json"])[2] == 0.6
-    # a size that was chosen for other particles is not kept for these
-    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, None]
-    assert settings({"particle_diameter": 200.0, "min_size": 5.0})[3] == 5.0
+    assert settings({"particle_diameter": 200.0, "min_size": 5.0}) == [8.0, 200.0, 0.3, 5.0]
+    record["settings"]["min_size"] = "$0.005 * @particle_diameter**3"
+    weights.with_suffix(".json").write_text(json.dumps(record))
+    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, 40000.0]  # lengths follow
     record["settings"] = {"mask_treshold": 0.3}
     weights.with_suffix(".json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="'mask_treshold' is not an id of configs/inference.json"):
         settings({})
+
+
+@pytest.mark.parametrize("diameter", [120.0, 250.0, 940.0])
+def test_lengths_follow_the_diameter_alike_in_detect_and_in_the_monai_command(files, diameter):
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "inference.json"))
+    parser["particle_diameter"] = diameter
+    plain = [parser.get_parsed_content(name) for name in LENGTHS]
+    detector = Detector({**OPTIONS, "weights": str(files / "model.pt"), "particle_diameter": diameter})
+    assert [detector.parser[name] for name in LENGTHS] == plain
+    assert plain[0] == pytest.approx(diameter / 3) and plain[2] == 1.5 * diameter
 
 
 def test_the_monai_command_warns_of_weights_of_another_voxel_size(files):
@@ -231,6 +303,23 @@ def test_pretrained_weights_that_do_not_fit_are_an_error(files, tmp_path):
         load_pretrained(small_network(), tmp_path / "no.pt", "mask_network")
     with pytest.raises(ValueError, match="expected a bundle of this project, but it has no configs/metadata.json"):
         load_pretrained(small_network(), tmp_path, "mask_network")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_all_who_read_them(value, files, tmp_path):
+    state = torch.load(files / "model.pt", weights_only=True)
+    state["mask_network.final_conv.bias"][0] = value
+    torch.save(state, tmp_path / "model.pt")
+    message = r"model\.pt: expected finite weights, got NaN .* in 1 of \d+ tensors \(mask_network\.final_conv\.bias\)"
+    for read in (
+        lambda path: read_state_dict(path),
+        lambda path: load_weights(ConfigParser({"n": NETWORKS}).get_parsed_content("n"), path),
+        lambda path: load_pretrained(small_network(), path, "mask_network"),
+        lambda path: build_bundle(ROOT, path, tmp_path / "dist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "model.pt")
+    assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize("name", ["mask", "center"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import SaveImage
 
+from custom_transforms.atomic import check_folder
 from custom_transforms.io import (
     LoadTomogramd,
     MrcWriter,
@@ -159,6 +162,37 @@ def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_names_the_file_says_what_to_do_and_leaves_the_old_one(tmp_path, number):
+    target = tmp_path / "a.csv"
+    target.write_bytes(b"old")
+    told = f"^{target}: expected room to write it, got '{os.strerror(number)}'. Make room"
+    with pytest.raises(OSError, match=told), atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(number, os.strerror(number))
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+    with pytest.raises(FileNotFoundError), atomic_path(target) as temporary:
+        (tmp_path / "none").read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_and_one_that_can_is_made(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new" / "folder", "--output_dir")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "a.mrc").write_bytes(b"old")
+    for wrong in (tmp_path / "a.mrc", tmp_path / "a.mrc" / "folder"):
+        with pytest.raises(
+            OSError, match="expected a folder to write to, but a file is in its place. Choose another --o"
+        ):
+            check_folder(wrong, "--output_dir")
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=f"^{tmp_path}: expected a folder .* writing fails: Permission denied. Choose"):
+        check_folder(tmp_path, "--scratch_dir")
 
 
 def test_existing_file_is_replaced_only_if_allowed(tmp_path):

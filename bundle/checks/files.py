@@ -72,4 +72,7 @@ def check_provenance(case: Case) -> str:
     for key, value in stated_settings.items():
         if not key.startswith("_") and config.get(key) != value:
             raise ValueError(f"{key} is {config.get(key)} in configs/inference.json, but {value} in provenance")
+    measured = case.read("models/model.json").get("metrics")
+    if measured and record.get("metrics") != measured:
+        raise ValueError("metrics of provenance are not those of models/model.json. Build the zip again")
     return f"weights {digest[:12]}, thresholds {'calibrated' if record.get('thresholds') else 'default'}"

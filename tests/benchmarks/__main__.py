@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHES = ("instances", "evaluate", "simulate", "inference", "streaming")
+RECORD = Path(__file__).with_name("results.json")
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="*", default=BENCHES, help=f"which: {', '.join(BENCHES)} (all)")
     parser.add_argument("--full", action="store_true", help="also 464 x 928 x 928; needs about 10 GB")
-    parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--json", type=Path, help="where the rows go (results.json here if all ran, else nowhere)")
     parser.add_argument("--note", default="", help="kept with the machine: what else ran on it")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -53,10 +54,13 @@ def main() -> None:
         print(f"{name} ...", flush=True)
         rows += importlib.import_module(f"tests.benchmarks.bench_{name}").run(full=options.full)
     print_table(rows)
-    temporary = options.json.with_suffix(".part")
-    made = {"machine": {**machine(), "note": options.note}, "full": options.full, "rows": rows}
-    temporary.write_text(json.dumps(made, indent=1) + "\n")
-    temporary.replace(options.json)
+    # rows of a few benches must not take the place of the whole record
+    target = options.json or (RECORD if set(options.benches) == set(BENCHES) else None)
+    if target is not None:
+        temporary = target.with_suffix(".part")
+        made = {"machine": {**machine(), "note": options.note}, "full": options.full, "rows": rows}
+        temporary.write_text(json.dumps(made, indent=1) + "\n")
+        temporary.replace(target)
 
 
 if __name__ == "__main__":

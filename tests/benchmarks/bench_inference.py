@@ -122,7 +122,7 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
                     "bench": "inference",
                     "path": name,
                     "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
-                    "shape": list(shape),
+                    "size": " x ".join(map(str, shape)),
                     "tiles": tiles,
                     "total_s": wall,
                     "loading_s": loading,

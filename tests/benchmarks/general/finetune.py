@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bundle.join import join
 from custom_transforms.io import read_tomogram, write_instances, write_mrc
 from scripts.detector import Detector
 from scripts.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
+from scripts.join import join
 from scripts.particles.particle_list import ParticleList
 from scripts.simulate.simulate import simulate
 from scripts.simulate.write import write_json

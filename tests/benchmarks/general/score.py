@@ -16,9 +16,20 @@ from typing import Any
 from scripts.detect import detect
 from scripts.evaluate import evaluate
 from scripts.simulate.write import write_json
-from tests.benchmarks.general.data import TEST
+from tests.benchmarks.general.data import TEST, TEST_SEED
 
-COLUMNS = ("scene", "particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)", "PQ")
+COLUMNS = (
+    "scene",
+    "particles",
+    "center F1",
+    "interval",
+    "precision",
+    "recall",
+    "merged rate",
+    "split rate",
+    "error (Å)",
+    "PQ",
+)
 
 
 def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
@@ -39,6 +50,7 @@ def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
         "precision": points["precision"],
         "recall": points["recall"],
         "merged rate": volume["merged_rate"],
+        "split rate": volume["split_rate"],
         "error (Å)": points["mean_center_error_angstrom"],
         "PQ": volume["panoptic_quality"],
     }
@@ -64,7 +76,8 @@ def main(folder: Path, output: Path, scenes: list[str], **options: Any) -> None:
     for scene in scenes:
         rows.append(score(folder / f"test_{scene}", output.with_suffix("") / scene, **options))
         print(json.dumps(rows[-1]), flush=True)
-    write_json(output, {"settings": options, "scenes": rows})
+    command = "python -m tests.benchmarks.general.score"
+    write_json(output, {"command": command, "seed": TEST_SEED, "settings": options, "scenes": rows})
     print(markdown(rows))
 
 

@@ -20,10 +20,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from custom_transforms.chain import detect_instances
-from scripts.calibrate import CalibrationSample
+from scripts.calibrate import CalibrationSample, following
 from scripts.commands import samples
 from scripts.datalist import load_datalist
-from scripts.detector import Detector
+from scripts.detector import LENGTHS, Detector
 from scripts.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
@@ -52,13 +52,14 @@ def main(folder: Path, weights: Path, config: Path, output: Path) -> None:
     """Try the grid, print every row, write the best."""
     base = json.loads(config.read_text(encoding="utf-8"))
     detector = Detector({"weights": str(weights), "progress": False}, [config])
+    lengths = {**base, **{name: detector.parser[name] for name in LENGTHS}}
     items = load_datalist(folder, "validation")
     maps = list(tqdm(samples(detector, items), desc="validation", unit="tomogram", total=len(items)))
     rows = []
     for mask, size, step in tqdm(list(itertools.product(MASK_GRID, SIZE_GRID, CENTER_STEPS)), desc="settings"):
         values = {"mask_threshold": mask, "min_size": size}
         values["center_threshold"] = round(base["center_threshold"] + step, 4)
-        rows.append({**values, **score(maps, {**base, **values})})
+        rows.append({**values, **score(maps, {**lengths, **values})})
     best = max(row["f1"] for row in rows)
     chosen = max((row for row in rows if row["f1"] >= best - TIE), key=lambda row: row["panoptic_quality"])
     for row in sorted(rows, key=lambda row: -row["f1"])[:12]:
@@ -66,7 +67,7 @@ def main(folder: Path, weights: Path, config: Path, output: Path) -> None:
     told = f"F1 of the centers handed over {chosen['f1']:.3f}, panoptic quality {chosen['panoptic_quality']:.3f}"
     base |= {name: chosen[name] for name in ("mask_threshold", "min_size", "center_threshold")}
     base["_desc_"] += f" Then, by tests.benchmarks.general.settings on the same tomograms: {told}."
-    write_json(output, base)
+    write_json(output, following(base))
     print(f"{output}: {told}")
 
 

@@ -12,10 +12,13 @@ import torch
 from custom_transforms.atomic import atomic_path
 from custom_transforms.rescale import TOLERANCE
 from scripts.cli_output import tell
-from scripts.networks import join_state_dicts, read_state_dict
+from scripts.networks import PARTS, join_state_dicts, read_state_dict
 from scripts.weights_record import file_digest, read_record, recorded_voxel_size
 
 __all__ = ["compact", "join", "write_record"]
+
+NETWORKS = {"mask": "MaskNet", "center": "CenterNet"}
+METRICS = {"mask": "val_mask_dice", "center": "val_center_f1"}  # of configs/train_*.json
 
 
 def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: float | None = None) -> None:
@@ -24,7 +27,7 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     Kernels are stored in float16, at half the size; networks compute as before. A .json beside the file keeps what the
     two runs recorded: data, voxel size, best epoch, score, seed. Detection with these weights follows its settings.
 
-    example: python -m bundle join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
+    example: python -m scripts join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
 
     Parameters
     ----------
@@ -37,16 +40,22 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     voxel_size : float
         Å per voxel the networks were trained at, where the runs do not say it.
     """
-    state = compact(join_state_dicts(read_state_dict(mask), read_state_dict(center)))
-    runs = {"mask": read_record(mask), "center": read_record(center)}
+    paths = {"mask": Path(mask).expanduser(), "center": Path(center).expanduser()}
+    states = {name: read_state_dict(path) for name, path in paths.items()}
+    runs = {name: read_record(path) for name, path in paths.items()}
+    digests = {name: file_digest(path) for name, path in paths.items()}
+    if digests["mask"] == digests["center"]:
+        raise ValueError(f"{center}: expected the weights of CenterNet, got the same as MaskNet's ({mask}).")
+    for name, path in paths.items():
+        _check_network(name, path, states[name], runs[name])
+    state = compact(join_state_dicts(states["mask"], states["center"]))
     size = _voxel_size(runs, voxel_size)
     target = Path(output).expanduser()
     with atomic_path(target) as temporary:
         torch.save(state, temporary)
     record = {
         "settings": {} if size is None else {"voxel_size_model": size},
-        "mask": {"sha256": file_digest(mask), "run": runs["mask"]},
-        "center": {"sha256": file_digest(center), "run": runs["center"]},
+        **{name: {"sha256": digests[name], "run": run} for name, run in runs.items()},
     }
     write_record(target, record)
     count = sum(value.numel() for value in state.values())
@@ -58,6 +67,21 @@ def write_record(weights: Path, record: Mapping[str, Any]) -> None:
     text = json.dumps({**record, "sha256": file_digest(weights)}, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(weights.with_suffix(".json")) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _check_network(name: str, path: Path, state: Mapping[str, torch.Tensor], run: Mapping[str, Any] | None) -> None:
+    """Refuse what would fit by its shapes and detect nonsense: both networks at once, or the other one."""
+    if any(key.split(".")[0] in PARTS for key in state):
+        raise ValueError(
+            f"{path}: expected the weights of one network, got those of both, joined already. "
+            "Give the model.pt of the two training runs."
+        )
+    metric = (run or {}).get("metric")
+    if metric == METRICS["center" if name == "mask" else "mask"]:
+        raise ValueError(
+            f"{path}: expected the weights of {NETWORKS[name]}, but the record beside them says {metric}, the score of "
+            "the other network. Give the file of MaskNet first, then the one of CenterNet."
+        )
 
 
 def _voxel_size(runs: Mapping[str, Any], given: float | None) -> float | None:

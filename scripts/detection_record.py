@@ -1,0 +1,116 @@
+"""The record that a detection leaves, ``<tomogram>.json``: read again, compared with what is asked for now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.json_file import read_object
+
+if TYPE_CHECKING:
+    from scripts.outputs import SaveDetectiond
+
+__all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded", "remove_detection"]
+
+
+def read_detection(record: Path) -> dict[str, Any]:
+    """Read the record of an earlier detection.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or not what `SaveDetectiond` writes.
+    """
+    advice = "Remove it or --overwrite to detect again."
+    try:
+        made = read_object(record, "the record of a detection")
+    except ValueError as error:
+        raise ValueError(f"{error} {advice}") from error
+    wanted = ("inputs", "particles", "files")
+    lacking = [key for key in wanted if not isinstance(made.get(key), dict)]
+    if lacking:
+        raise ValueError(
+            f"{record}: expected the record of a detection with {', '.join(wanted)}, but it lacks "
+            f"{', '.join(lacking)}. {advice}"
+        )
+    return made
+
+
+def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:
+    """What the record of a finished detection says in numbers: particles kept and dropped, and the files written."""
+    path = save.record(tomogram)
+    made = read_detection(path)
+    return {
+        "tomogram": str(tomogram),
+        "particles": made["particles"].get("kept"),
+        "dropped": made["particles"].get("dropped"),
+        "written": [*(path.parent / name for name in made["files"].values()), path],
+    }
+
+
+def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
+    """Tell whether a tomogram, an item of a datalist, was already detected with the same inputs.
+
+    Raises
+    ------
+    FileExistsError
+        If it was detected with other settings or weights, or not written into the copick project, or a file that is
+        wanted now is not among its files, or gone since; names what differs.
+    ValueError
+        If its record is damaged.
+    """
+    record = save.record(item["image"])
+    if save.overwrite or not record.is_file():
+        return False
+    made = read_detection(record)
+    changed = _changed(made["inputs"], save.inputs(item)) + (
+        [] if save.copick in (None, made.get("copick")) else ["copick"]
+    )
+    advice = "Choose another --output_dir, or --overwrite to replace it."
+    if changed:
+        raise FileExistsError(f"{record}: detected before with other {', '.join(changed)}. {advice}")
+    files = made["files"]
+    lacking = [one for one in save.written if one not in files or not (record.parent / files[one]).is_file()]
+    if lacking:  # never repeated unasked: hours, and perhaps lists corrected by hand
+        raise FileExistsError(
+            f"{record}: detected before, but its files lack {', '.join(lacking)} (not asked for then, or gone since). "
+            "`python -m scripts export` makes lists of the .csv and `python -m scripts report` the page; leave "
+            "--formats and --report as they were, or --overwrite to detect again."
+        )
+    return True
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings and files that differ, also of those that one of both lacks."""
+    old, new = then.get("settings") or {}, now["settings"]
+    changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    changed += [key for key in {**now, **then} if key != "settings" and then.get(key) != now.get(key)]
+    return list(dict.fromkeys(changed))
+
+
+def file_state(path: str | Path) -> dict[str, Any]:
+    """Path, bytes and time of a file, by which a later run sees whether it is still the same."""
+    status = Path(path).stat()
+    return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
+
+
+def remove_detection(record: Path) -> None:
+    """Remove a record, then the files it lists in its own folder: a new detection may not write all of them."""
+    try:
+        files = read_detection(record)["files"].values()
+    except (FileNotFoundError, ValueError):  # nobody knows what a damaged record has listed
+        files = ()
+    record.unlink(missing_ok=True)
+    for name in files:
+        if isinstance(name, str) and name == Path(name).name:
+            (record.parent / name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=8)
+def file_sha256(path: Path, modified: float) -> str:
+    """Hash a file; ``modified`` only renews the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
