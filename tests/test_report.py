@@ -274,6 +274,8 @@ def test_the_folder_of_several_detections_names_them(tmp_path):
     for name in ("TS_01", "TS_02"):
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / f"{name}_particles.csv").touch()
+    (tmp_path / "out" / "dataset").mkdir()
+    (tmp_path / "out" / "dataset" / "TS_01_particles.csv").touch()  # of prepare
     with pytest.raises(ValueError, match=r"holds those of 2: .*out/TS_01, .*out/TS_02\. Give one of them"):
         report(tmp_path / "out")
 

@@ -68,7 +68,8 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
             )
         return path
     names = sorted(p.name.removesuffix("_particles.csv") for p in path.glob("*_particles.csv"))
-    below = [] if names else sorted({str(p.parent) for p in path.glob("*/*_particles.csv")})
+    inside = [] if names else path.glob("*/*_particles.csv")
+    below = sorted(str(p.parent) for p in inside if p.name == f"{p.parent.name}_particles.csv")
     if below:
         raise ValueError(
             f"report: expected the folder of one detection, {str(path)!r} holds those of {len(below)}: "
