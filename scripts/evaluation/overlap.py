@@ -80,7 +80,7 @@ def overlap_table(true: np.ndarray, predicted: np.ndarray, threads: int | None =
             f"evaluate: expected predicted and true labels over the same voxels (Z, Y, X), got {predicted.shape} and "
             f"{true.shape}; compare particle lists instead, or bring both to one binning"
         )
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _cores()
     bounds = [len(true) * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(lambda i: _scan_range(true, predicted, bounds[i], bounds[i + 1]), range(threads)))
@@ -205,9 +205,14 @@ def paint(
         for _, t, p in _slabs(true, predicted, z, min(z + _SLAB, len(true))):
             _paint(t, p, *tables[0], *tables[1], painted[z : z + _SLAB])
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         list(pool.map(work, range(0, len(true), _SLAB)))
     return painted
+
+
+def _cores() -> int:
+    """Processors this process may use; macOS only tells how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _color_table(colors: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
