@@ -123,10 +123,10 @@ def test_what_was_measured_goes_with_the_weights_and_the_shipped_ones_have_it(tr
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         if ":" in cells[0]:
             numbers = [float(one.replace(",", "")) for cell in cells[1:] for one in re.findall(r"[\d.,]+", cell)]
-            said[cells[0].split(":")[0]] = numbers[:8]
+            said[cells[0].split(":")[0]] = numbers[:9]
     record = json.loads((ROOT / "models" / "model.json").read_text())
     assert record["metrics"]["seed"] == 1001 and "tests.benchmarks.general.score" in record["metrics"]["command"]
-    names = ("particles", "center F1", "interval", "precision", "recall", "merged rate", "error (Å)")
+    names = ("particles", "center F1", "interval", "precision", "recall", "merged rate", "split rate", "error (Å)")
     rows = {row["scene"]: np.hstack([row[name] for name in names]).tolist() for row in record["metrics"]["scenes"]}
     assert rows == said and len(said) == 9
     metrics = json.loads((ROOT / "configs" / "metadata.json").read_text())["eval_metrics"]
