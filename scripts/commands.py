@@ -18,6 +18,8 @@ from scripts.cli_output import tell
 from scripts.datalist import load_datalist
 from scripts.detect import Detector, tile_of
 from scripts.detector import ROOT
+from scripts.report.inputs import detections_in
+from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 
@@ -212,12 +214,14 @@ def evaluate(
 def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = None, output: str | None = None) -> None:
     """Make the HTML report of one detection: one file to open, scrub through, and mail.
 
+    Of the whole output folder of detect it makes an overview: which tomograms to look at first, with links.
+
     example: python -m scripts report detections/TS_01 --evaluation evaluation
 
     Parameters
     ----------
     run_dir : str
-        The folder of one tomogram that detect wrote.
+        The folder of one tomogram that detect wrote, or that of all tomograms.
     tomogram : str
         The tomogram, if it is not any more where detect read it.
     evaluation : str
@@ -225,6 +229,10 @@ def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = N
     output : str
         Page to write; by default beside the other files.
     """
+    if tomogram is None and evaluation is None and output is None and detections_in(Path(run_dir)):
+        page, table = overview(run_dir)
+        tell(str(page), written=[page, table])
+        return
     made = make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output)
     tell(str(made), written=[made])
 

@@ -21,6 +21,7 @@ from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
 from scripts.outputs import INSTANCES, tomogram_name
+from scripts.report.overview import overview
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -70,8 +71,9 @@ def detect(
     """Find the particles of tomograms, separate them, and write labels and lists.
 
     Each tomogram gets a folder with an instance-labelled MRC volume, the particle table (CSV), the centers (txt, STAR)
-    and a JSON record of how they were made. A tomogram that is done already is skipped, so a stopped run can be started
-    again; one that cannot be read is reported, and the others go on.
+    and a JSON record of how they were made; several tomograms get an overview.html and overview.csv, too. A tomogram
+    that is done already is skipped, so a stopped run can be started again; one that cannot be read is reported, and
+    the others go on.
 
     example: python -m scripts detect tomograms/*.mrc --output_dir detections --particle_diameter 250
 
@@ -188,6 +190,9 @@ def detect(
             failed[path] = user_message(error)
             print(f"error: {failed[path]}", file=sys.stderr)
         gc.collect()
+    if len(items) - len(failed) > 1:
+        page, table = overview(output_dir)
+        tell(str(page), written=[page, table])
     if failed:
         raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
 

@@ -68,8 +68,7 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
             )
         return path
     names = sorted(p.name.removesuffix("_particles.csv") for p in path.glob("*_particles.csv"))
-    inside = [] if names else path.glob("*/*_particles.csv")
-    below = sorted(str(p.parent) for p in inside if p.name == f"{p.parent.name}_particles.csv")
+    below = [] if names else list(map(str, detections_in(path)))
     if below:
         raise ValueError(
             f"report: expected the folder of one detection, {str(path)!r} holds those of {len(below)}: "
@@ -84,6 +83,12 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
             f"Give one of them, for example {str(path / names[0])!r}."
         )
     return path / names[0]
+
+
+def detections_in(folder: Path) -> list[Path]:
+    """The folders ``<tomogram>`` that `detect` wrote into its output folder, by name."""
+    tables = folder.glob("*/*_particles.csv")
+    return sorted(one.parent for one in tables if one.name == f"{one.parent.name}_particles.csv")
 
 
 def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None = None) -> np.ndarray | None:

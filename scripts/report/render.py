@@ -22,8 +22,15 @@ from scripts.report.truth import OUTCOMES, Comparison, flat_metrics
 __all__ = ["MAX_ROWS", "render_page"]
 
 MAX_ROWS = 100_000
-_PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("base.js", "layers.js", "viewer.js", "browse.js", "table.js", "charts.js", "report.js")
+
+
+def page_template(name: str) -> jinja2.Template:
+    """A template of the folder ``page``: values are escaped, and a missing one is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    ).get_template(name)
 
 
 def render_page(run: RunData, comparison: Comparison | None, title: str, max_bytes: int) -> str:
@@ -73,14 +80,12 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "notes": run.notes,
         "binning": "",
         "has_volume": False,
-        "css": (_PAGE / "report.css").read_text("utf-8"),
-        "scripts": "\n".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS),
+        "css": (PAGE / "report.css").read_text("utf-8"),
+        "scripts": "\n".join((PAGE / name).read_text("utf-8") for name in _SCRIPTS),
         "page": _page_data(run, comparison, figures),
         "blobs": blobs,
     }
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    ).get_template("report.html.j2")
+    template = page_template("report.html.j2")
     used = len(template.render(context).encode("utf-8"))
     _add_volumes(context, run, max(max_bytes - used - 10_000, 0))
     return template.render(context)

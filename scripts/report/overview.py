@@ -1,0 +1,105 @@
+"""A folder of detections -> one page and one table that tell which tomograms to look at first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from custom_transforms.atomic import atomic_path
+from scripts.detection_record import read_detection
+from scripts.report.inputs import detections_in
+from scripts.report.render import PAGE, page_template
+
+__all__ = ["overview", "overview_table"]
+
+_FEWEST = 5  # tomograms; among less nothing is unusual
+_LIMIT = 3.0  # robust deviations from the median
+
+
+def overview(folder: str | Path) -> tuple[Path, Path]:
+    """Write ``overview.html``, with a link to each tomogram's report, and ``overview.csv`` into a folder of detections.
+
+    Parameters
+    ----------
+    folder : path
+        The output folder of `detect`.
+
+    Returns
+    -------
+    page, table : Path
+
+    Raises
+    ------
+    ValueError
+        If no finished detection is in the folder, or a record is damaged.
+    """
+    folder = Path(folder)
+    table = overview_table(folder)
+    page, listed = folder / "overview.html", folder / "overview.csv"
+    rows = table.sort_values(["unusual", "particles"], ascending=[False, True], kind="stable").to_dict("records")
+    html = page_template("overview.html.j2").render(
+        title=f"{len(rows)} tomograms in {folder.resolve().name}",
+        css=(PAGE / "report.css").read_text("utf-8"),
+        rows=rows,
+        total=int(table["particles"].sum()),
+        most=max(int(table["particles"].max()), 1),
+    )
+    with atomic_path(listed) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4g")
+    with atomic_path(page) as temporary:
+        temporary.write_text(html, "utf-8")
+    return page, listed
+
+
+def overview_table(folder: Path) -> pd.DataFrame:
+    """One row for each finished tomogram, by name.
+
+    Returns
+    -------
+    DataFrame
+        ``tomogram``, ``particles``, ``dropped``, ``median_score``, ``median_diameter_angstrom`` (of balls of the
+        particles' volumes), ``unusual`` (few or many particles, low scores, beside the others), ``warnings``,
+        ``report`` (the page's path from ``folder``; "" where there is none).
+    """
+    rows = []
+    for run in detections_in(folder):
+        record = run / f"{run.name}.json"
+        if not record.is_file():
+            continue  # not finished
+        made = read_detection(record)
+        found = pd.read_csv(run / f"{run.name}_particles.csv")
+        kept = found[found["label"] > 0]
+        page = run / f"{run.name}_report.html"
+        rows.append(
+            {
+                "tomogram": run.name,
+                "particles": len(kept),
+                "dropped": len(found) - len(kept),
+                "median_score": float(kept["score"].median()),
+                "median_diameter_angstrom": float(np.cbrt(6 / np.pi * kept["volume_angstrom3"].median())),
+                "unusual": "",
+                "warnings": " ".join(made.get("warnings", [])),
+                "report": page.relative_to(folder).as_posix() if page.is_file() else "",
+            }
+        )
+    if not rows:
+        raise ValueError(f"{folder}: expected the output folder of detect, found no finished detection in it.")
+    table = pd.DataFrame(rows)
+    for column, low, high in (("particles", "few particles", "many particles"), ("median_score", "low scores", "")):
+        deviation = _deviations(table[column].to_numpy(float))
+        for word, chosen in ((low, deviation < -_LIMIT), (high, deviation > _LIMIT)):
+            if word:
+                table.loc[chosen, "unusual"] = (table.loc[chosen, "unusual"] + f", {word}").str.removeprefix(", ")
+    return table
+
+
+def _deviations(values: np.ndarray) -> np.ndarray:
+    """How far values lie from their median, in robust standard deviations; 0 where that says nothing."""
+    known = values[np.isfinite(values)]
+    if len(known) < _FEWEST:
+        return np.zeros(len(values))
+    middle = np.median(known)
+    spread = max(1.4826 * np.median(np.abs(known - middle)), 0.05 * abs(middle), 1e-9)  # equal counts are no scale
+    return np.nan_to_num((values - middle) / spread)
