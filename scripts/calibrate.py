@@ -276,6 +276,8 @@ def write_overlay(
 def following(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write lengths as multiples of the particle's diameter, so that another diameter takes them along.
 
+    Settings that do not say for which diameter they were chosen stay as they are.
+
     Examples
     --------
     >>> following({"particle_diameter": 120.0, "min_size": 8640.0})
@@ -283,7 +285,7 @@ def following(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     result = dict(settings)
     for name, power in (("min_distance", 1), ("radius_max", 1), ("min_size", 3)):
-        if isinstance(result.get(name), (int, float)):
+        if "particle_diameter" in result and isinstance(result.get(name), (int, float)):
             factor = float(result[name]) / float(result["particle_diameter"]) ** power
             result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
     return result

@@ -134,7 +134,8 @@ def _run(verb: str, arguments: list[str], verbs: Mapping[str, tuple[str, str]], 
         own = inspect.signature(function).parameters
         fire.Fire(function, command=safe_arguments(verb, function, _without_flags(arguments, own)), name=verb)
     except KeyboardInterrupt:
-        resumes = verb in RESUMING and "--overwrite" not in arguments
+        anew = {"--overwrite", "--overwrite=true", "--overwrite=True"} & set(arguments)
+        resumes = verb in RESUMING and not anew
         return 130, "stopped; the same command goes on with what is left" if resumes else "stopped"
     except Terminated as stop:
         return stop.code, "ended by SIGTERM"

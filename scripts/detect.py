@@ -21,7 +21,7 @@ from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection_record import finished_record, recorded
 from scripts.detector import Detector, check_device
 from scripts.outputs import INSTANCES, tomogram_name
-from scripts.report.overview import overview
+from scripts.report.overview import FILES, overview
 
 __all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
 
@@ -190,9 +190,12 @@ def detect(
             failed[path] = user_message(error)
             print(f"error: {failed[path]}", file=sys.stderr)
         gc.collect()
-    if len(items) - len(failed) > 1:
-        page, table = overview(output_dir)
-        tell(str(page), written=[page, table])
+    try:
+        if len(items) - len(failed) > 1:
+            page, table = overview(output_dir)
+            tell(str(page), written=[page, table])
+    except OSError as error:  # the detections are whole without it
+        print(f"warning: no overview was written: {error}", file=sys.stderr)
     if failed:
         raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
 
@@ -294,6 +297,7 @@ def _items_of(given: str) -> list[dict[str, Any]]:
         matching = [Path(name) for name in sorted(glob.glob(str(path)))]
         # the folder of an earlier detection, beside its tomogram, holds labels and no tomogram
         found = [one for one in matching if not (one / INSTANCES.format(name=one.name)).exists()]
+        found = [one for one in found if one.name not in FILES]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
     return [

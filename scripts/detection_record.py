@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded", "remove_detection"]
 
 
+LATER = {"fill_nonfinite": False}  # settings that the first records did not name, as they were
+
+
 def read_detection(record: Path) -> dict[str, Any]:
     """Read the record of an earlier detection.
 
@@ -29,7 +32,7 @@ def read_detection(record: Path) -> dict[str, Any]:
         made = read_object(record, "the record of a detection")
     except ValueError as error:
         raise ValueError(f"{error} {advice}") from error
-    wanted = ("inputs", "particles", "files")
+    wanted = ("inputs", "tomogram", "particles", "files")
     lacking = [key for key in wanted if not isinstance(made.get(key), dict)]
     if lacking:
         raise ValueError(
@@ -84,7 +87,7 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of the settings and files that differ, also of those that one of both lacks."""
-    old, new = then.get("settings") or {}, now["settings"]
+    old, new = {**LATER, **(then.get("settings") or {})}, now["settings"]
     changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
     changed += [key for key in {**now, **then} if key != "settings" and then.get(key) != now.get(key)]
     return list(dict.fromkeys(changed))

@@ -27,6 +27,7 @@ from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
 from custom_transforms.zarr_read import import_zarr
+from scripts.calibrate import following
 from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
@@ -94,6 +95,7 @@ class Detector:
         self.root = ROOT if bundle is None else unpacked(bundle)
         self.parser = ConfigParser()
         self.parser.read_config([str(self.root / "configs" / "inference.json")])
+        self._set(following({name: self.parser[name] for name in ("particle_diameter", *LENGTHS)}))  # of any bundle
         asked: dict[str, Any] = {"bundle_root": str(self.root)}
         for path in config:
             asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
@@ -127,7 +129,8 @@ class Detector:
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
-            follow |= self._known(recorded_settings(read_record(weights)), str(weights.with_suffix(".json")))
+            recorded = following(recorded_settings(read_record(weights)))
+            follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}
 
     def plan(self, tomogram: Tomogram) -> Plan | None:

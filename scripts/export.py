@@ -14,11 +14,12 @@ from custom_transforms.zarr_read import is_zarr
 from scripts.cli_output import tell
 from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
-from scripts.json_file import read_object
+from scripts.detection_record import read_detection
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.format import Format
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
+from scripts.report.inputs import detections_in
 
 __all__ = ["export"]
 
@@ -114,6 +115,9 @@ def export(
         axis_order=axis_order,
     )
     if not is_copick(source) and Path(source).is_dir():
+        known = {"from_format": from_format, "tomogram": tomogram, "voxel_size": voxel_size, "size": size}
+        if surplus := [f"--{name}" for name, value in known.items() if value is not None]:
+            raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
         particles, context = _detections(Path(source), context)
     else:
         particles = read_particles(source, from_format, context)
@@ -133,31 +137,26 @@ def export(
 def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
     """The particles of every finished tomogram in a folder of detections, and what is known of the tomograms."""
     lists: list[ParticleList] = []
-    shapes: dict[str, tuple[int, int, int]] = {}
+    sizes: dict[str, tuple[int, int, int]] = {}
     voxel_sizes: dict[tuple[float, ...], str] = {}
-    for table in sorted(folder.glob("*/*_particles.csv")):
-        name = table.parent.name
-        record = table.with_name(f"{name}.json")
-        if table.name != f"{name}_particles.csv" or not record.is_file():
-            continue  # not of detect, or not finished
-        known = read_object(record, "the record of a detection")["tomogram"]
-        shapes[name] = tuple(known["shape_zyx"])
-        voxel_sizes.setdefault(tuple(np.round(known["voxel_size_zyx_angstrom"], 4)), name)
-        own = replace(context, name=name, size_zyx=shapes[name], voxel_size_zyx=known["voxel_size_zyx_angstrom"])
-        lists.append(read_particles(table, "csv", own).with_tomogram(name))
+    for run in detections_in(folder):
+        record = run / f"{run.name}.json"
+        if not record.is_file():
+            continue  # not finished
+        known, name = read_detection(record)["tomogram"], tomogram_base_name(run.name)
+        if name in sizes:
+            raise ValueError(f"{run}: another tomogram is called {name}, too. Export the two apart.")
+        sizes[name] = tuple(known["shape_zyx"])
+        voxel_size_zyx = known["voxel_size_zyx_angstrom"]
+        voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
+        own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
+        lists.append(read_particles(run / f"{run.name}_particles.csv", "csv", own).with_tomogram(run.name))
     if not lists:
         raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
     if len(voxel_sizes) > 1:
-        sizes = ", ".join(f"{name} {'x'.join(f'{one:g}' for one in size)} Å" for size, name in voxel_sizes.items())
-        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {sizes}. Export them apart.")
-    unbinned = {
-        name: (round(shape[0] * context.binning), round(shape[1] * context.binning), round(shape[2] * context.binning))
-        for name, shape in shapes.items()
-        if name not in context.unbinned_sizes
-    }
-    voxel_size_zyx = np.array(next(iter(voxel_sizes)))
-    sizes_of = {**context.unbinned_sizes, **unbinned}
-    return ParticleList.concat(lists), replace(context, voxel_size_zyx=voxel_size_zyx, unbinned_sizes=sizes_of)
+        told = ", ".join(f"{name} {'x'.join(f'{one:g}' for one in size)} Å" for size, name in voxel_sizes.items())
+        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {told}. Export them apart.")
+    return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
 
 
 def _check_pixel(source: str, from_format: str | None, writer: Format, context: TomogramContext) -> None:

@@ -184,7 +184,13 @@ def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
 
 @pytest.mark.parametrize(
     ("arguments", "goes_on"),
-    [(["detect"], True), (["simulate"], True), (["detect", "--overwrite"], False), (["prepare"], False)],
+    [
+        (["detect"], True),
+        (["simulate"], True),
+        (["detect", "--overwrite"], False),
+        (["detect", "--overwrite=true"], False),
+        (["prepare"], False),
+    ],
 )
 def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(monkeypatch, capsys, arguments, goes_on):
     def stopped(overwrite: bool = False) -> None:

@@ -64,7 +64,8 @@ def test_a_pattern_finds_folders_as_naming_them_does(tmp_path):
     for name in ("a/TS_01.mrc", "b/TS_02.mrc", "b/notes.txt", "c/c_instances.mrc"):  # c: an earlier detection of c.mrc
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "c.mrc").touch()
+    for name in ("c.mrc", "overview.html", "overview.csv"):  # the last two: of earlier detections
+        (tmp_path / name).touch()
     expected = [str(tmp_path / name) for name in ("a/TS_01.mrc", "b/TS_02.mrc", "c.mrc")]
     assert [item["image"] for item in expand([f"{tmp_path}/*"])] == expected
     assert expand([f"{tmp_path}/*"]) == expand([f"{tmp_path}/{name}" for name in ("a", "b", "c.mrc")])

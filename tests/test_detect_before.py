@@ -45,6 +45,8 @@ def test_a_setting_that_is_left_out_again_and_an_edited_mask_are_other_inputs(se
     item = {"image": str(folder / "tomogram_0.mrc")}
     then = json.loads(json.dumps(save.inputs(item)))
     assert _changed(then, save.inputs(item)) == []
+    del then["settings"]["fill_nonfinite"]  # which the first records did not name
+    assert _changed(then, save.inputs(item)) == []
     for name in masks:
         os.utime(tmp_path / f"tomogram_0_{name}.mrc", (1, 1))
         assert _changed(then, save.inputs(item)) == [name]
@@ -82,7 +84,11 @@ def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_ag
 
 @pytest.mark.parametrize(
     "text,told",
-    [("{", "but line 1 is not"), ("[]", "got a list"), ('{"inputs": {}, "files": []}', "it lacks particles, files")],
+    [
+        ("{", "but line 1 is not"),
+        ("[]", "got a list"),
+        ('{"inputs": {}, "files": []}', "it lacks tomogram, particles, files"),
+    ],
 )
 def test_a_damaged_record_is_an_error_that_names_it_and_overwrite_replaces_it(setting, command, tmp_path, text, told):
     folder, _ = setting
@@ -101,7 +107,7 @@ def test_only_files_in_the_record_s_own_folder_are_removed(tmp_path):
     (tmp_path / "other.csv").write_text("kept")
     (tmp_path / "t" / "t.csv").write_text("goes")
     files = {"csv": "t.csv", "a": "../other.csv", "b": str(tmp_path / "other.csv"), "c": 3, "d": "gone.csv"}
-    record.write_text(json.dumps({"inputs": {}, "particles": {}, "files": files}))
+    record.write_text(json.dumps({"inputs": {}, "tomogram": {}, "particles": {}, "files": files}))
     (tmp_path / "t" / "t_report.html").write_text("made later, of the old particles")
     remove_detection(record)
     assert list(files_of(tmp_path)) == ["other.csv"]

@@ -7,48 +7,70 @@ import pandas as pd
 import pytest
 
 from scripts.export import export
-from scripts.particles.context import TomogramContext
+from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.registry import read_particles
 
-SHAPES = {"TS_01": (40, 60, 80), "TS_02": (30, 50, 70)}
+SHAPES = {"TS_01": (40, 60, 80), "rec_TS_02_10.00Apx": (30, 50, 70)}  # the second as IMOD and Warp name it
+ANGSTROM = ["x_angstrom", "y_angstrom", "z_angstrom"]
 
 
-def detections(folder, voxel_sizes=(10.0, 10.0)):
-    """Two finished tomograms of other shapes, as detect leaves them, and one that is not finished."""
+def detections(folder, shapes=SHAPES, voxel_sizes=(10.0, 10.0)):
+    """Finished tomograms, as detect leaves them, and one that is not finished."""
     rng = np.random.default_rng(0)
-    for (name, shape), size in zip(SHAPES.items(), voxel_sizes, strict=True):
+    for (name, shape), size in zip(shapes.items(), voxel_sizes, strict=True):
         (folder / name).mkdir(parents=True)
-        centers = rng.uniform(0, shape, (4, 3)) * size
-        table = pd.DataFrame(centers, columns=["z_angstrom", "y_angstrom", "x_angstrom"])
+        table = pd.DataFrame(rng.uniform(0, shape, (4, 3))[:, ::-1] * size, columns=ANGSTROM)
         table["label"], table["score"], table["dropped_by"] = [1, 2, 3, 0], 0.5, ["", "", "", "size"]
         table.to_csv(folder / name / f"{name}_particles.csv", index=False)
-        record = {"tomogram": {"shape_zyx": shape, "voxel_size_zyx_angstrom": [size] * 3}}
+        known = {"shape_zyx": shape, "voxel_size_zyx_angstrom": [size] * 3}
+        record = {"inputs": {}, "tomogram": known, "particles": {}, "files": {}}
         (folder / name / f"{name}.json").write_text(json.dumps(record))
     (folder / "TS_03").mkdir()
     (folder / "TS_03" / "TS_03_particles.csv").write_text("half a table")
     return folder
 
 
-@pytest.mark.parametrize("format_name", ["relion5", "relion4", "warp"])
-def test_a_folder_of_detections_becomes_one_list(tmp_path, format_name):
-    """Each tomogram counts from its own middle; dropped rows stay behind."""
-    folder, target = detections(tmp_path / "detections"), tmp_path / "all.star"
-    export(str(folder), str(target), to_format=format_name, binning=4)
-    sizes = {name: tuple(4 * side for side in shape) for name, shape in SHAPES.items()}
-    context = TomogramContext(voxel_size_zyx=10.0, binning=4, unbinned_sizes=sizes)
+def check(folder, target, format_name, context):
+    """The list holds the kept particles of each tomogram, at their places."""
     found = read_particles(target, format_name, context)
-    assert [name.split(".")[0] for name in found.tomogram] == ["TS_01"] * 3 + ["TS_02"] * 3
+    names = np.array([tomogram_base_name(name) for name in found.tomogram])
+    assert len(names) == 6
     for name in SHAPES:
         table = pd.read_csv(folder / name / f"{name}_particles.csv").iloc[:3]
-        mine = found.centers_xyz_angstrom[[one.startswith(name) for one in found.tomogram]]
-        assert np.allclose(mine, table[["x_angstrom", "y_angstrom", "z_angstrom"]], atol=1e-3)
+        mine = found.centers_xyz_angstrom[names == tomogram_base_name(name)]
+        assert np.allclose(mine, table[ANGSTROM], atol=1e-3)
+
+
+@pytest.mark.parametrize("format_name", ["relion5", "relion4", "warp", "csv"])
+def test_a_folder_of_detections_becomes_one_list(tmp_path, format_name):
+    """Each tomogram counts from its own middle; dropped rows stay behind."""
+    folder, target = detections(tmp_path / "detections"), tmp_path / "all.list"
+    export(str(folder), str(target), to_format=format_name, binning=4)
+    sizes = {tomogram_base_name(name): shape for name, shape in SHAPES.items()}
+    check(folder, target, format_name, TomogramContext(voxel_size_zyx=10.0, binning=4, sizes=sizes))
+
+
+def test_an_unbinned_size_that_is_given_holds_for_all_and_a_guessed_one_is_told(tmp_path):
+    folder, given = detections(tmp_path / "detections"), (170, 250, 330)
+    export(str(folder), str(tmp_path / "given.star"), to_format="relion5", binning=4, unbinned_size=given)
+    context = TomogramContext(voxel_size_zyx=10.0, binning=4, unbinned_size_zyx=given)
+    check(folder, tmp_path / "given.star", "relion5", context)
+    with pytest.warns(ParticleListWarning, match="is taken as size x binning"):
+        export(str(folder), str(tmp_path / "guessed.star"), to_format="relion5", binning=4)
 
 
 def test_folders_that_make_no_list_are_refused(tmp_path):
+    target = str(tmp_path / "all.star")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: expected a particle list, or the output folder of detect; no detect"):
-        export(str(tmp_path / "empty"), str(tmp_path / "all.star"))
-    folder = detections(tmp_path / "mixed", (10.0, 8.0))
-    with pytest.raises(ValueError, match="one voxel size, got TS_01 10x10x10 Å, TS_02 8x8x8 Å. Export them apart"):
-        export(str(folder), str(tmp_path / "all.star"), to_format="relion5")
+        export(str(tmp_path / "empty"), target)
+    mixed = detections(tmp_path / "mixed", voxel_sizes=(10.0, 8.0))
+    told = "one voxel size, got TS_01 10x10x10 Å, rec_TS_02_10.00Apx 8x8x8 Å. Export them apart"
+    with pytest.raises(ValueError, match=told):
+        export(str(mixed), target, to_format="relion5")
+    with pytest.raises(ValueError, match="detections say this themselves; leave --voxel_size out"):
+        export(str(mixed), target, to_format="relion5", voxel_size=10.0)
+    twins = detections(tmp_path / "twins", {"TS_01": (4, 5, 6), "rec_TS_01": (4, 5, 6)})
+    with pytest.raises(ValueError, match="rec_TS_01: another tomogram is called TS_01, too. Export the two apart"):
+        export(str(twins), target, to_format="relion5")
     assert not (tmp_path / "all.star").exists()

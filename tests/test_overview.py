@@ -22,7 +22,8 @@ def detections(folder, counts=COUNTS):
         if name == "TS_5":
             table["score"] = 0.3
         table.to_csv(run / f"{name}_particles.csv", index=False)
-        record = {"inputs": {}, "particles": {}, "files": {}, "warnings": ["<b>dark?</b>"] if name == "TS_4" else []}
+        record = dict.fromkeys(("inputs", "tomogram", "particles", "files"), {})
+        record["warnings"] = ["<b>dark?</b>"] if name == "TS_4" else []
         (run / f"{name}.json").write_text(json.dumps(record))
     (folder / "TS_1" / "TS_1_report.html").touch()
     (folder / "TS_8").mkdir()
@@ -56,6 +57,12 @@ def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_te
     assert '<a href="TS_1/TS_1_report.html">TS_1</a>' in page
     assert "&lt;b&gt;dark?&lt;/b&gt;" in page and "<b>" not in page
     assert len(pd.read_csv(tmp_path / "overview.csv")) == len(COUNTS)
+
+
+def test_a_damaged_record_is_left_out_with_a_warning(tmp_path):
+    (detections(tmp_path) / "TS_1" / "TS_1.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"left out of the overview: .*TS_1\.json: expected JSON"):
+        assert set(overview_table(tmp_path)["tomogram"]) == set(COUNTS) - {"TS_1"}
 
 
 def test_a_folder_without_a_finished_detection_is_refused(tmp_path):

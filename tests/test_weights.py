@@ -153,13 +153,14 @@ def test_other_weights_bring_their_settings_and_options_win(files, tmp_path):
         parser = Detector({**given, **options}, config).parser
         return [parser[name] for name in names]
 
-    assert settings({}) == [8.0, 80.0, 0.3, 9000.0]
+    assert settings({}) == pytest.approx([8.0, 80.0, 0.3, 9000.0])
     assert settings({"mask_threshold": 0.7}, [tmp_path / "overlay.json"])[2] == 0.7
     assert settings({}, [tmp_path / "overlay.json"])[2] == 0.6
     assert settings({"particle_diameter": 200.0, "min_size": 5.0}) == [8.0, 200.0, 0.3, 5.0]
+    assert settings({"particle_diameter": 160.0}) == pytest.approx([8.0, 160.0, 0.3, 72000.0])  # lengths follow
     record["settings"]["min_size"] = "$0.005 * @particle_diameter**3"
     weights.with_suffix(".json").write_text(json.dumps(record))
-    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, 40000.0]  # lengths follow
+    assert settings({"particle_diameter": 200.0}) == [8.0, 200.0, 0.3, 40000.0]
     record["settings"] = {"mask_treshold": 0.3}
     weights.with_suffix(".json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="'mask_treshold' is not an id of configs/inference.json"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from custom_transforms.io import atomic_path
 from scripts.evaluation.overlap import paint
 from scripts.evaluation.pair import PairResult
+from scripts.json_file import read_object
 from scripts.report.inputs import open_volume, recorded_input
 
 __all__ = ["choose_slice", "recorded_slice", "write_picture"]
@@ -49,10 +50,14 @@ def recorded_slice(labels: Path | None, shape_zyx: tuple[int, ...], z: int) -> n
     record = None if labels is None else labels.with_name(labels.name.replace("_instances.mrc", ".json"))
     if record is None or record.suffix != ".json" or not record.is_file():
         return None
-    tomogram = recorded_input(json.loads(record.read_text("utf-8")))
-    if tomogram is None or not tomogram.endswith((".mrc", ".rec", ".map")) or not Path(tomogram).is_file():
+    try:
+        tomogram = recorded_input(read_object(record, "the record of a detection"))
+        if tomogram is None or not tomogram.endswith((".mrc", ".rec", ".map")) or not Path(tomogram).is_file():
+            return None
+        volume = open_volume(tomogram, "tomogram")
+    except (OSError, ValueError) as error:  # an evaluation does not need it
+        warnings.warn(f"the picture is drawn without the tomogram: {error}", UserWarning, stacklevel=2)
         return None
-    volume = open_volume(tomogram, "tomogram")
     return None if volume is None or volume.shape != shape_zyx else np.array(volume[z], dtype=np.float32)
 
 
@@ -96,7 +101,8 @@ def _draw(path: Path, section: np.ndarray, density: np.ndarray | None, title: st
 
     height, width = section.shape
     grey = np.zeros(section.shape) if density is None else density
-    low, high = (0.0, 1.0) if density is None else np.percentile(grey, (0.3, 99.7))
+    finite = grey[np.isfinite(grey)]
+    low, high = (0.0, 1.0) if density is None or not finite.size else np.percentile(finite, (0.3, 99.7))
     colors = np.array([(0, 0, 0), *(to_rgb(color) for _, color in _OUTCOMES.values())])
     overlay = np.dstack([colors[section], (section > 0) * (1.0 if density is None else 0.45)])
     figure = Figure(figsize=(8, max(2.0, 8 * height / width + 0.8)), layout="constrained")

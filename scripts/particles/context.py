@@ -41,6 +41,8 @@ class TomogramContext:
         Size in unbinned pixels; otherwise ``size_zyx`` times ``binning``.
     unbinned_sizes : dict of str to tuple of 3 int
         The same by tomogram, as `relion_tomograms.read_tomograms_star` gives it.
+    sizes : dict of str to tuple of 3 int
+        ``size_zyx`` by tomogram (`tomogram_base_name`), where a list is of several.
     center_rule : {"size/2", "size/2-1"}
         Where RELION 5 counts from: size/2 (RELION), or size/2 - 1 (its own Python tools on export).
     axis_order : str, optional
@@ -57,6 +59,7 @@ class TomogramContext:
     name: str = ""
     unbinned_size_zyx: tuple[int, int, int] | None = None
     unbinned_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     center_rule: str = "size/2"
     axis_order: str | None = None
     class_names: dict[str, str] = field(default_factory=dict)
@@ -120,6 +123,8 @@ class TomogramContext:
                 return np.array(self.unbinned_sizes[key][::-1], dtype=float), "tomograms.star"
         if self.unbinned_size_zyx is not None:
             return np.array(self.unbinned_size_zyx[::-1], dtype=float), "the given unbinned size"
+        if base in self.sizes:
+            return np.array(self.sizes[base][::-1], dtype=float) * self.binning, "size x binning"
         if self.size_zyx is None and self.unbinned_sizes:
             known = ", ".join(sorted(self.unbinned_sizes)[:5])
             raise ValueError(f"{format_name}: tomogram {tomogram!r} is not in tomograms.star (it holds {known}).")

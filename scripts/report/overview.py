@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from scripts.detection_record import read_detection
 from scripts.report.inputs import detections_in
 from scripts.report.render import PAGE, page_template
 
-__all__ = ["overview", "overview_table"]
+__all__ = ["FILES", "overview", "overview_table"]
 
+FILES = ("overview.html", "overview.csv")
 _FEWEST = 5  # tomograms; among less nothing is unusual
 _LIMIT = 3.0  # robust deviations from the median
 
@@ -33,11 +35,11 @@ def overview(folder: str | Path) -> tuple[Path, Path]:
     Raises
     ------
     ValueError
-        If no finished detection is in the folder, or a record is damaged.
+        If no finished detection is in the folder.
     """
     folder = Path(folder)
     table = overview_table(folder)
-    page, listed = folder / "overview.html", folder / "overview.csv"
+    page, listed = (folder / name for name in FILES)
     rows = table.sort_values(["unusual", "particles"], ascending=[False, True], kind="stable").to_dict("records")
     html = page_template("overview.html.j2").render(
         title=f"{len(rows)} tomograms in {folder.resolve().name}",
@@ -68,8 +70,12 @@ def overview_table(folder: Path) -> pd.DataFrame:
         record = run / f"{run.name}.json"
         if not record.is_file():
             continue  # not finished
-        made = read_detection(record)
-        found = pd.read_csv(run / f"{run.name}_particles.csv")
+        try:
+            made = read_detection(record)
+            found = pd.read_csv(run / f"{run.name}_particles.csv")
+        except (OSError, ValueError) as error:  # damaged, or detected anew at this moment: the others count
+            warnings.warn(f"left out of the overview: {error}", UserWarning, stacklevel=2)
+            continue
         kept = found[found["label"] > 0]
         page = run / f"{run.name}_report.html"
         rows.append(
