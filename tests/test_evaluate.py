@@ -304,12 +304,12 @@ def test_the_picture_has_row_0_at_the_top_the_colours_of_the_report_and_the_tomo
     np.testing.assert_array_equal(recorded_slice(folder / "a_instances.mrc", shape, 7), tomogram[7])
     assert recorded_slice(folder / "a_instances.mrc", (16, 40, 41), 7) is None
     assert recorded_slice(tmp_path / "a_labels.mrc", shape, 7) is None and recorded_slice(None, shape, 7) is None
-    (folder / "a.json").write_text("{")
-    with pytest.warns(UserWarning, match=r"drawn without the tomogram: .*a\.json: expected JSON"):
-        assert recorded_slice(folder / "a_instances.mrc", shape, 7) is None
     before = Path(picture).read_bytes()
     evaluate(folder, tmp_path / "a_labels.mrc", tmp_path / "out", bootstrap=0)
     assert Path(picture).read_bytes() != before
+    (folder / "a.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"drawn without the tomogram: .*a\.json: expected JSON"):
+        assert recorded_slice(folder / "a_instances.mrc", shape, 7) is None
 
 
 def test_coloured_volume_paints_verdicts_whatever_the_ids(tmp_path):
