@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ __all__ = [
     "ParticleSizes",
     "angstrom_xyz_to_voxel_zyx",
     "as_voxel_size_zyx",
+    "following",
     "voxel_size_text",
     "voxel_zyx_to_angstrom_xyz",
 ]
@@ -160,6 +163,24 @@ class ParticleSizes:
             if value is not None:
                 sizes[name] = _positive(name, value, zero_allowed=name == "min_size")
         return cls(**sizes)
+
+
+def following(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write lengths as multiples of the particle's diameter, so that another diameter takes them along.
+
+    Settings that do not say for which diameter they were chosen stay as they are.
+
+    Examples
+    --------
+    >>> following({"particle_diameter": 120.0, "min_size": 8640.0})
+    {'particle_diameter': 120.0, 'min_size': '$0.005 * @particle_diameter**3'}
+    """
+    result = dict(settings)
+    for name, power in (("min_distance", 1), ("radius_max", 1), ("min_size", 3)):
+        if "particle_diameter" in result and isinstance(result.get(name), (int, float)):
+            factor = float(result[name]) / float(result["particle_diameter"]) ** power
+            result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
+    return result
 
 
 def _positive(name: str, value: float, zero_allowed: bool = False) -> float:

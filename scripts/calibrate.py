@@ -19,21 +19,14 @@ from custom_transforms.components import mask_from_probability
 from custom_transforms.instance_centers import instance_centers
 from custom_transforms.refine import refine_seeds
 from custom_transforms.seeds import find_seeds
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following, voxel_zyx_to_angstrom_xyz
 from scripts.evaluation.outputs import to_json
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.evaluation.scores import f_beta, ratio
 from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
 
-__all__ = [
-    "CalibrationSample",
-    "calibrate",
-    "choose_center_threshold",
-    "choose_thresholds",
-    "following",
-    "write_overlay",
-]
+__all__ = ["CalibrationSample", "calibrate", "choose_center_threshold", "choose_thresholds", "write_overlay"]
 
 CENTER_GRID = tuple(round(0.05 + 0.01 * i, 2) for i in range(91))  # 0.05 ... 0.95
 MASK_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -267,28 +260,11 @@ def write_overlay(
         "min_size": chosen["min_size"],
         **{name: value for name, value in (settings or {}).items() if value is not None},
     }
-    overlay = following(overlay)
     with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(to_json(overlay), indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(to_json(following(overlay)), indent=4, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return target
-
-
-def following(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write lengths as multiples of the particle's diameter, so that another diameter takes them along.
-
-    Settings that do not say for which diameter they were chosen stay as they are.
-
-    Examples
-    --------
-    >>> following({"particle_diameter": 120.0, "min_size": 8640.0})
-    {'particle_diameter': 120.0, 'min_size': '$0.005 * @particle_diameter**3'}
-    """
-    result = dict(settings)
-    for name, power in (("min_distance", 1), ("radius_max", 1), ("min_size", 3)):
-        if "particle_diameter" in result and isinstance(result.get(name), (int, float)):
-            factor = float(result[name]) / float(result["particle_diameter"]) ** power
-            result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
-    return result
 
 
 def calibrate(

@@ -17,8 +17,8 @@ from scripts import evaluate as evaluation
 from scripts.cli_output import tell
 from scripts.datalist import load_datalist
 from scripts.detect import Detector, tile_of
+from scripts.detection_record import detections_in
 from scripts.detector import ROOT
-from scripts.report.inputs import detections_in
 from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene

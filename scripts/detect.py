@@ -75,7 +75,7 @@ def detect(
     that is done already is skipped, so a stopped run can be started again; one that cannot be read is reported, and
     the others go on.
 
-    example: python -m scripts detect tomograms/*.mrc --output_dir detections --particle_diameter 250
+    example: python -m scripts detect tomograms/*.mrc --output_dir detections
 
     Parameters
     ----------
@@ -295,9 +295,10 @@ def _items_of(given: str) -> list[dict[str, Any]]:
     found = [path]
     if not path.exists():
         matching = [Path(name) for name in sorted(glob.glob(str(path)))]
-        # the folder of an earlier detection, beside its tomogram, holds labels and no tomogram
-        found = [one for one in matching if not (one / INSTANCES.format(name=one.name)).exists()]
-        found = [one for one in found if one.name not in FILES]
+        # an earlier detection, beside its tomogram, is no tomogram: its folder with labels, the overview
+        found = [
+            one for one in matching if one.name not in FILES and not (one / INSTANCES.format(name=one.name)).exists()
+        ]
     if not found:
         raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
     return [

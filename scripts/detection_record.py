@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.json_file import read_object
+from scripts.weights_record import file_digest
 
 if TYPE_CHECKING:
     from scripts.outputs import SaveDetectiond
 
-__all__ = ["file_sha256", "file_state", "finished_record", "read_detection", "recorded", "remove_detection"]
-
+__all__ = [
+    "detections_in",
+    "file_sha256",
+    "file_state",
+    "finished_record",
+    "read_detection",
+    "recorded",
+    "records_in",
+    "remove_detection",
+]
 
 LATER = {"fill_nonfinite": False}  # settings that the first records did not name, as they were
+
+
+def detections_in(folder: Path) -> list[Path]:
+    """The folders ``<tomogram>`` that `detect` wrote into its output folder, by name."""
+    tables = folder.glob("*/*_particles.csv")
+    return sorted(one.parent for one in tables if one.name == f"{one.parent.name}_particles.csv")
+
+
+def records_in(folder: Path) -> list[Path]:
+    """The records of the finished among the `detections_in` a folder; each is in the folder of its tomogram."""
+    records = [run / f"{run.name}.json" for run in detections_in(folder)]
+    return [one for one in records if one.is_file()]
 
 
 def read_detection(record: Path) -> dict[str, Any]:
@@ -119,5 +139,4 @@ def remove_detection(record: Path) -> None:
 @lru_cache(maxsize=8)
 def file_sha256(path: Path, modified: float) -> str:
     """Hash a file; ``modified`` only renews the cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)

@@ -25,9 +25,8 @@ from custom_transforms.instances import (
 from custom_transforms.io import MRC_SUFFIXES
 from custom_transforms.particle_filter import ParticleFilter
 from custom_transforms.rescale import model_shape
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following
 from custom_transforms.zarr_read import import_zarr
-from scripts.calibrate import following
 from scripts.json_file import read_object
 from scripts.outputs import SaveDetectiond
 from scripts.plan import Plan, check_disk, make_plan, mrc_geometry
@@ -95,7 +94,8 @@ class Detector:
         self.root = ROOT if bundle is None else unpacked(bundle)
         self.parser = ConfigParser()
         self.parser.read_config([str(self.root / "configs" / "inference.json")])
-        self._set(following({name: self.parser[name] for name in ("particle_diameter", *LENGTHS)}))  # of any bundle
+        # bundles built by earlier versions have plain numbers
+        self._set(following({name: self.parser[name] for name in ("particle_diameter", *LENGTHS)}))
         asked: dict[str, Any] = {"bundle_root": str(self.root)}
         for path in config:
             asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
@@ -300,8 +300,7 @@ def check_mask(path: str | Path, tomogram: str | Path) -> None:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
     known, own = mrc_geometry(tomogram), mrc_geometry(path)
-    # map axes may be in another order than the header's sides: which is which, only reading the file tells
-    if known is not None and own is not None and sorted(known[0]) != sorted(own[0]):
+    if known is not None and own is not None and known[0] != own[0]:
         raise ValueError(
             f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {known[0]}, got {own[0]}. "
             "Give one made on this tomogram, at the same binning."

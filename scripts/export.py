@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.units import voxel_size_text
 from custom_transforms.zarr_read import is_zarr
 from scripts.cli_output import tell
 from scripts.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.copick_write import write_picks
-from scripts.detection_record import read_detection
+from scripts.detection_record import read_detection, records_in
 from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.format import Format
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
-from scripts.report.inputs import detections_in
 
 __all__ = ["export"]
 
@@ -139,10 +139,8 @@ def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, T
     lists: list[ParticleList] = []
     sizes: dict[str, tuple[int, int, int]] = {}
     voxel_sizes: dict[tuple[float, ...], str] = {}
-    for run in detections_in(folder):
-        record = run / f"{run.name}.json"
-        if not record.is_file():
-            continue  # not finished
+    for record in records_in(folder):
+        run = record.parent
         known, name = read_detection(record)["tomogram"], tomogram_base_name(run.name)
         if name in sizes:
             raise ValueError(f"{run}: another tomogram is called {name}, too. Export the two apart.")
@@ -154,7 +152,7 @@ def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, T
     if not lists:
         raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
     if len(voxel_sizes) > 1:
-        told = ", ".join(f"{name} {'x'.join(f'{one:g}' for one in size)} Å" for size, name in voxel_sizes.items())
+        told = ", ".join(f"{name} {voxel_size_text(np.array(size))}" for size, name in voxel_sizes.items())
         raise ValueError(f"{folder}: expected tomograms of one voxel size, got {told}. Export them apart.")
     return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
 

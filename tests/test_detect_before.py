@@ -165,6 +165,9 @@ def test_a_volume_of_another_shape_is_an_error_before_any_work(setting, tmp_path
     told = r"small.mrc.gz: expected a volume of the tomogram's shape \(Z, Y, X\) \(24, 48, 56\), got \(24, 48, 55\)"
     with pytest.raises(ValueError, match=told):
         detector(folder / "tomogram_0.mrc")
+    write_mrc(tmp_path / "small.mrc.gz", np.ones((56, 48, 24), np.int8), VOXEL_SIZE, overwrite=True)  # transposed
+    with pytest.raises(ValueError, match=r"\(24, 48, 56\), got \(56, 48, 24\)"):
+        detector(folder / "tomogram_0.mrc")
     (tmp_path / "small.mrc.gz").unlink()
     with pytest.raises(FileNotFoundError, match="small.mrc.gz: no such file"):
         detector(folder / "tomogram_0.mrc")

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from custom_transforms.io import atomic_path, write_mrc
-from scripts.evaluation.overlap import paint
 from scripts.evaluation.pair import PairResult
-from scripts.evaluation.picture import write_picture
+from scripts.evaluation.picture import color_volume, write_picture
 from scripts.evaluation.tables import matches_table, metrics_table
 
-__all__ = ["COLORS", "color_volume", "to_json", "write_coloured", "write_tables"]
-
-COLORS = {"TP": 1, "merged": 2, "split": 2, "FP": 3, "FN": 3}  # 0: background and what was left out
+__all__ = ["to_json", "write_coloured", "write_tables"]
 
 
 def to_json(value: Any) -> Any:
@@ -53,20 +50,6 @@ def write_tables(output_dir: Path, summary: dict[str, Any], results: Sequence[Pa
         with atomic_path(output_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [output_dir / name for name in texts]
-
-
-def color_volume(result: PairResult, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Colour two label volumes by their verdicts: 1 TP, 2 merged or split, 3 FP or FN, 0 the rest; int8."""
-    if result.volumes is None or result.table is None:
-        raise ValueError(f"{result.name}: expected two label volumes to colour, got a list")
-    found, table = result.volumes, result.table
-    true_colors = dict(zip(table.true_particles.ids.tolist(), _colors(found.true_status), strict=True))
-    predicted_colors = dict(zip(table.predicted_particles.ids.tolist(), _colors(found.predicted_status), strict=True))
-    return paint(true, predicted, true_colors, predicted_colors)
-
-
-def _colors(status: np.ndarray) -> list[int]:
-    return [COLORS.get(str(s), 0) for s in status]
 
 
 def write_coloured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from scripts.evaluation.pair import PairResult
 from scripts.json_file import read_object
 from scripts.report.inputs import open_volume, recorded_input
 
-__all__ = ["choose_slice", "recorded_slice", "write_picture"]
+__all__ = ["COLORS", "choose_slice", "color_volume", "recorded_slice", "write_picture"]
+
+COLORS = {"TP": 1, "merged": 2, "split": 2, "FP": 3, "FN": 3}  # 0: background and what was left out
 
 # as in scripts/report/page/base.js
 _OUTCOMES = {
@@ -24,6 +27,23 @@ _OUTCOMES = {
     "FN": ("missed", "#55c8ff"),
 }
 _CODES = {outcome: code for code, outcome in enumerate(_OUTCOMES, start=1)}
+
+
+def color_volume(
+    result: PairResult, predicted: np.ndarray, true: np.ndarray, colors: Mapping[str, int] = COLORS
+) -> np.ndarray:
+    """Colour two label volumes by their verdicts: 1 TP, 2 merged or split, 3 FP or FN, 0 the rest; int8."""
+    if result.volumes is None or result.table is None:
+        raise ValueError(f"{result.name}: expected two label volumes to colour, got a list")
+    found, table = result.volumes, result.table
+    true_colors, predicted_colors = (
+        {int(label): colors.get(str(one), 0) for label, one in zip(particles.ids, status, strict=True)}
+        for particles, status in (
+            (table.true_particles, found.true_status),
+            (table.predicted_particles, found.predicted_status),
+        )
+    )
+    return paint(true, predicted, true_colors, predicted_colors)
 
 
 def choose_slice(result: PairResult, depth: int) -> int:
@@ -77,18 +97,8 @@ def write_picture(
     labels : path, optional
         The file of the predicted ones, beside which a detection's record names the tomogram.
     """
-    if result.volumes is None or result.table is None:
-        raise ValueError(f"{result.name}: expected two label volumes to draw, got a list")
     z = choose_slice(result, len(true))
-    found, table = result.volumes, result.table
-    codes = [
-        {int(label): _CODES.get(str(status), 0) for label, status in zip(particles.ids, statuses, strict=True)}
-        for particles, statuses in (
-            (table.true_particles, found.true_status),
-            (table.predicted_particles, found.predicted_status),
-        )
-    ]
-    section = paint(true[z : z + 1], predicted[z : z + 1], *codes)[0]
+    section = color_volume(result, predicted[z : z + 1], true[z : z + 1], _CODES)[0]
     title = f"{result.name}, z = {z} of 0–{len(true) - 1}, row 0 at the top"
     _draw(path, section, recorded_slice(labels, true.shape, z), title)
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.zarr_read import is_zarr, open_zarr
+from scripts.detection_record import detections_in
 from scripts.report.lookup import find_key
 
 __all__ = ["RunData", "load_run", "open_volume", "recorded_input", "run_prefix"]
@@ -83,12 +84,6 @@ def run_prefix(run_dir_or_prefix: str | Path) -> Path:
             f"Give one of them, for example {str(path / names[0])!r}."
         )
     return path / names[0]
-
-
-def detections_in(folder: Path) -> list[Path]:
-    """The folders ``<tomogram>`` that `detect` wrote into its output folder, by name."""
-    tables = folder.glob("*/*_particles.csv")
-    return sorted(one.parent for one in tables if one.name == f"{one.parent.name}_particles.csv")
 
 
 def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None = None) -> np.ndarray | None:

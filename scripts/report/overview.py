@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.atomic import atomic_path
-from scripts.detection_record import read_detection
-from scripts.report.inputs import detections_in
+from scripts.detection_record import read_detection, records_in
 from scripts.report.render import PAGE, page_template
 
 __all__ = ["FILES", "overview", "overview_table"]
@@ -66,10 +65,8 @@ def overview_table(folder: Path) -> pd.DataFrame:
         ``report`` (the page's path from ``folder``; "" where there is none).
     """
     rows = []
-    for run in detections_in(folder):
-        record = run / f"{run.name}.json"
-        if not record.is_file():
-            continue  # not finished
+    for record in records_in(folder):
+        run = record.parent
         try:
             made = read_detection(record)
             found = pd.read_csv(run / f"{run.name}_particles.csv")
@@ -93,11 +90,9 @@ def overview_table(folder: Path) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"{folder}: expected the output folder of detect, found no finished detection in it.")
     table = pd.DataFrame(rows)
-    for column, low, high in (("particles", "few particles", "many particles"), ("median_score", "low scores", "")):
-        deviation = _deviations(table[column].to_numpy(float))
-        for word, chosen in ((low, deviation < -_LIMIT), (high, deviation > _LIMIT)):
-            if word:
-                table.loc[chosen, "unusual"] = (table.loc[chosen, "unusual"] + f", {word}").str.removeprefix(", ")
+    counts, scores = (_deviations(table[column].to_numpy(float)) for column in ("particles", "median_score"))
+    unusual = {"few particles": counts < -_LIMIT, "many particles": counts > _LIMIT, "low scores": scores < -_LIMIT}
+    table["unusual"] = [", ".join(word for word, found in unusual.items() if found[i]) for i in range(len(table))]
     return table
 
 

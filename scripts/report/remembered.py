@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from pathlib import Path
 
 from custom_transforms.atomic import atomic_path
 from scripts.report.inputs import RunData
+from scripts.weights_record import file_digest
 
 __all__ = ["remember_evaluation", "remembered_evaluation"]
 
@@ -24,7 +24,7 @@ def remember_evaluation(run: RunData, folder: Path) -> None:
     if not record.is_file():
         return
     made = json.loads(record.read_text("utf-8"))
-    noted = {"folder": str(folder.resolve()), "matches_sha256": _sha256(folder)}
+    noted = {"folder": str(folder.resolve()), "matches_sha256": file_digest(folder / "matches.csv")}
     if made.get(_KEY) != noted:
         with atomic_path(record) as temporary:
             temporary.write_text(json.dumps({**made, _KEY: noted}, indent=2) + "\n", "utf-8")
@@ -38,7 +38,7 @@ def remembered_evaluation(run: RunData) -> Path | None:
     folder = Path(noted["folder"])
     if not all((folder / name).is_file() for name in ("metrics.json", "matches.csv")):
         what = "is not there any more"
-    elif _sha256(folder) != noted["matches_sha256"]:
+    elif file_digest(folder / "matches.csv") != noted["matches_sha256"]:
         what = "has been written anew since"
     else:
         return folder
@@ -52,7 +52,3 @@ def remembered_evaluation(run: RunData) -> Path | None:
 
 def _record(run: RunData) -> Path:
     return run.prefix.with_name(run.name + ".json")
-
-
-def _sha256(folder: Path) -> str:
-    return hashlib.sha256((folder / "matches.csv").read_bytes()).hexdigest()

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from scripts.evaluate import evaluate_sides
-from scripts.evaluation.outputs import color_volume
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules, compare_sides
+from scripts.evaluation.picture import color_volume
 from scripts.evaluation.sides import Side
 
 VOXEL = np.array([10.0, 10.0, 10.0])

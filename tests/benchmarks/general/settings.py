@@ -20,7 +20,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from custom_transforms.chain import detect_instances
-from scripts.calibrate import CalibrationSample, following
+from custom_transforms.units import following
+from scripts.calibrate import CalibrationSample
 from scripts.commands import samples
 from scripts.datalist import load_datalist
 from scripts.detector import LENGTHS, Detector
