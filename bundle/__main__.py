@@ -2,7 +2,7 @@
 
 import sys
 
-from scripts.cli import main
+from scripts.command_line.parser import main
 
 VERBS = {
     "adopt": ("bundle.adopt:adopt", "make weights and thresholds the ones that detection uses by default"),

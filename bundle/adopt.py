@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
-from custom_transforms.atomic import atomic_path
-from scripts.cli_output import tell
-from scripts.join import write_record
-from scripts.json_file import read_object
-from scripts.weights_record import read_record
+from custom_transforms.files.json_object import read_object
+from custom_transforms.files.whole_files import atomic_path
+from scripts.console import tell
+from scripts.records.weights import read_record
+from scripts.weights.join import write_record
 
 __all__ = ["adopt", "adopt_weights"]
 

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
 
 __all__ = ["write_zip"]
 

@@ -15,10 +15,10 @@ from monai.bundle import ConfigParser
 
 from bundle.archive import write_zip
 from bundle.provenance import eval_metrics, provenance
-from scripts.cli_output import tell
-from scripts.json_file import read_object
+from custom_transforms.files.json_object import read_object
+from scripts.console import tell
 from scripts.networks import load_weights, read_state_dict
-from scripts.weights_record import read_record, recorded_settings, recorded_voxel_size
+from scripts.records.weights import read_record, recorded_settings, recorded_voxel_size
 
 __all__ = ["build", "build_bundle", "bundle_files", "settings_of", "with_settings"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scripts.weights_record import read_record
+from scripts.records.weights import read_record
 
 __all__ = ["eval_metrics", "provenance"]
 

@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.cli_output import tell
-from scripts.unpack import extract
+from scripts.console import tell
+from scripts.records.bundle_zip import extract
 
 __all__ = ["newest_zip", "verify", "verify_zip"]
 

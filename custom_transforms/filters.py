@@ -17,11 +17,11 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from custom_transforms.entries import volume_of, voxel_size_of
-from custom_transforms.gold import GOLD_DEVIATIONS, GOLD_DIAMETERS, gold_beads
-from custom_transforms.particle_filter import ParticleFilter, check_action, flag
-from custom_transforms.slabs import slabs
+from custom_transforms.measuring.gold import GOLD_DEVIATIONS, GOLD_DIAMETERS, gold_beads
+from custom_transforms.measuring.particle_filter import ParticleFilter, check_action, flag
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.metatensors import volume_of, voxel_size_of
+from custom_transforms.volumes.slabs import slabs
 
 __all__ = [
     "ExcludeParticlesd",

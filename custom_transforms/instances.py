@@ -29,20 +29,20 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from custom_transforms.assign import METHODS, assign_instances
-from custom_transforms.chain import check_finite, detect_instances, split_prediction
-from custom_transforms.components import mask_from_probability
-from custom_transforms.entries import volume_like, volume_of, voxel_size_of
-from custom_transforms.particle_table import (
+from custom_transforms.labelling.assign import METHODS, assign_instances
+from custom_transforms.labelling.components import mask_from_probability
+from custom_transforms.labelling.in_memory import check_finite, detect_instances, split_prediction
+from custom_transforms.labelling.refine import refine_seeds
+from custom_transforms.labelling.seeds import check_center_threshold, find_seeds
+from custom_transforms.measuring.particle_table import (
     PARTICLE_COLUMNS,
     check_neighbor_number,
     empty_particle_table,
     filter_particles,
     measure_particles,
 )
-from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import check_center_threshold, find_seeds
 from custom_transforms.units import ParticleSizes
+from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
 
 __all__ = [
     "METHODS",

@@ -18,10 +18,8 @@ from monai.data import ImageReader, MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 
-from custom_transforms.atomic import atomic_path
-from custom_transforms.mrc_header import read_mrc
-from custom_transforms.mrc_write import MrcWriter, instance_dtype, write_instances, write_mrc
-from custom_transforms.volume_checks import (
+from custom_transforms.files.whole_files import atomic_path
+from custom_transforms.volumes.checks import (
     CHECKS,
     Notes,
     RawVolume,
@@ -33,8 +31,10 @@ from custom_transforms.volume_checks import (
     metadata_warnings,
     warn_if_unrotated,
 )
-from custom_transforms.volume_formats import read_em, read_nifti, read_tiff
-from custom_transforms.zarr_read import is_zarr, read_zarr
+from custom_transforms.volumes.mrc_read import read_mrc
+from custom_transforms.volumes.mrc_write import MrcWriter, instance_dtype, write_instances, write_mrc
+from custom_transforms.volumes.other_formats import read_em, read_nifti, read_tiff
+from custom_transforms.volumes.zarr_read import is_zarr, read_zarr
 
 __all__ = [
     "LoadTomogramd",

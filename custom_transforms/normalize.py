@@ -11,8 +11,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from custom_transforms.slabs import chunks, mean_and_deviation
-from custom_transforms.volume_checks import add_warning
+from custom_transforms.volumes.checks import add_warning
+from custom_transforms.volumes.slabs import chunks, mean_and_deviation
 
 __all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "normalize_tomogram", "warn_if_inverted"]
 

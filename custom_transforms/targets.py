@@ -18,8 +18,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
-from custom_transforms.entries import voxel_size_of
-from custom_transforms.instance_centers import (
+from custom_transforms.measuring.instance_centers import (
     CLOSING_ANGSTROM,
     Box,
     InstanceCenters,
@@ -29,6 +28,7 @@ from custom_transforms.instance_centers import (
     instance_centers,
 )
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.metatensors import voxel_size_of
 
 __all__ = [
     "CenterTargetd",

@@ -1,8 +1,8 @@
-"""``python -m scripts COMMAND``: see scripts/cli.py."""
+"""``python -m scripts COMMAND``: see scripts/command_line/parser.py."""
 
 import sys
 
-from scripts.cli import main
+from scripts.command_line.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

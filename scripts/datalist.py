@@ -7,12 +7,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from custom_transforms.files.json_object import read_json
 from custom_transforms.io import VOLUME_SUFFIXES
-from custom_transforms.zarr_read import is_zarr
-from scripts.copick_labels import labelled_tomograms
-from scripts.copick_project import find_tomograms as find_copick_tomograms
-from scripts.copick_project import is_copick
-from scripts.json_file import read_json
+from custom_transforms.volumes.zarr_read import is_zarr
+from scripts.sources.copick_labels import labelled_tomograms
+from scripts.sources.copick_project import find_tomograms as find_copick_tomograms
+from scripts.sources.copick_project import is_copick
 
 __all__ = ["absolute_path", "find_tomograms", "is_tomogram", "load_datalist", "tomograms_in"]
 

@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 
 from custom_transforms.io import add_warning
 from custom_transforms.normalize import normalize_tomogram
-from custom_transforms.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
 from custom_transforms.units import voxel_size_text
-from scripts.lazy_volumes import read_region_mask
-from scripts.tiles import BlendedSlab, TileGrid, blends_on, to_host
+from custom_transforms.volumes.lazy import read_region_mask
+from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
+from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
 

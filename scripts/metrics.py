@@ -14,9 +14,9 @@ import torch
 from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 
-from custom_transforms.instance_centers import instance_centers
-from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import find_seeds
+from custom_transforms.labelling.refine import refine_seeds
+from custom_transforms.labelling.seeds import find_seeds
+from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.points import match_points, match_radius

@@ -11,9 +11,9 @@ import torch
 from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
-from custom_transforms.rescale import TOLERANCE
-from scripts.unpack import unpacked
-from scripts.weights_record import read_record, recorded_voxel_size
+from custom_transforms.volumes.rescale import TOLERANCE
+from scripts.records.bundle_zip import unpacked
+from scripts.records.weights import read_record, recorded_voxel_size
 
 __all__ = [
     "MaskAndCenterNet",

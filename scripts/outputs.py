@@ -18,18 +18,18 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
-from custom_transforms.atomic import atomic_path, check_folder
+from custom_transforms.files.whole_files import atomic_path, check_folder
 from custom_transforms.io import metadata_warnings, write_instances
-from custom_transforms.particle_filter import mask_path
+from custom_transforms.measuring.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from custom_transforms.zarr_read import import_zarr
-from scripts.copick_project import split_picks_uri
-from scripts.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
-from scripts.detection_record import file_sha256, file_state, remove_detection
-from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
+from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
+from scripts.records.detection import file_sha256, file_state, remove_detection
 from scripts.report.report import make_report
+from scripts.sources.copick_project import split_picks_uri
+from scripts.sources.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
 
 __all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "tomogram_name"]
 

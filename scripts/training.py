@@ -22,7 +22,7 @@ from monai.utils import optional_import
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundle_zip import archive, case, tree, weights  # noqa: F401  fixtures
+from tests.bundle.bundle_zip import archive, case, tree, weights  # noqa: F401  fixtures
 
 os.environ.setdefault("MONAI_FAIL_ON_DUPLICATE_CONFIG", "1")
 
@@ -115,4 +115,4 @@ def _same_threads() -> None:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
-from tests.detect_scene import command, setting  # noqa: E402, F401  fixtures, which need what is above
+from tests.detection.detect_scene import command, setting  # noqa: E402, F401  fixtures, which need what is above

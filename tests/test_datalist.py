@@ -7,7 +7,7 @@ import pytest
 
 from custom_transforms.io import VOLUME_SUFFIXES, TomogramReader
 from scripts.datalist import find_tomograms, is_tomogram, load_datalist
-from scripts.detect import expand
+from scripts.detection.detect import expand
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from custom_transforms.filters import (
     FlagGoldd,
     distances_to_segmentation,
 )
-from custom_transforms.gold import GOLD_FLATNESS, gold_beads
 from custom_transforms.instances import PARTICLE_COLUMNS
 from custom_transforms.io import write_instances, write_mrc
-from custom_transforms.particle_table import measure_particles
+from custom_transforms.measuring.gold import GOLD_FLATNESS, gold_beads
+from custom_transforms.measuring.particle_table import measure_particles
 
 SHAPE, VOXEL = (24, 40, 56), np.array([10.0, 10.0, 10.0])
 DIAMETER = 60.0

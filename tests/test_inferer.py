@@ -12,10 +12,10 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 
 from custom_transforms.io import write_mrc
-from custom_transforms.rescale import model_shape, rescale_volume, rescaled_slabs
+from custom_transforms.volumes.rescale import model_shape, rescale_volume, rescaled_slabs
+from scripts.detection.plan import Plan, check_disk, forward_bytes, make_plan
 from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
-from scripts.plan import Plan, check_disk, forward_bytes, make_plan
-from scripts.tiles import TileGrid
+from scripts.tiling.tiles import TileGrid
 
 
 class Blur(torch.nn.Module):
@@ -271,8 +271,8 @@ def test_results_and_scratch_need_room_each_and_on_one_disk_together(
     tmp_path, monkeypatch, one_disk, results, scratch, short
 ):
     (tmp_path / "fast").mkdir()
-    monkeypatch.setattr("scripts.plan.shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 2**30))
-    monkeypatch.setattr("scripts.plan._device", lambda folder: "one" if one_disk else folder.name)
+    monkeypatch.setattr("scripts.detection.plan.shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 2**30))
+    monkeypatch.setattr("scripts.detection.plan._device", lambda folder: "one" if one_disk else folder.name)
     plan = Plan("streamed", (1, 1, 1), (1, 1, 1), 1, 1, 1, (results + scratch) * 2**30, 1, results * 2**30)
     with nullcontext() if short is None else pytest.raises(ValueError, match=short):
         check_disk(plan, tmp_path / "out" / "t", tmp_path / "fast")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.detector import Detector
+from scripts.detection.detector import Detector
 from scripts.inferer import TomogramInferer, reflect_to_length
 from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights, spare_padding
 from tests.conftest import ROOT, SMALL_NETWORK, SMALL_TRAINING, run_config

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from custom_transforms.io import LoadTomogramd, metadata_warnings, write_mrc
 from custom_transforms.normalize import NormalizeTomogramd, contrast_skewness, normalize_tomogram
-from custom_transforms.slabs import mean_and_deviation
+from custom_transforms.volumes.slabs import mean_and_deviation
 
 SHAPE = (12, 20, 28)
 
@@ -52,7 +52,7 @@ def test_statistics_equal_numpys_in_double_precision(offset, scale, dtype, shape
 def test_statistics_do_not_depend_on_the_number_of_threads():
     code = """if True:
         import numpy as np
-        from custom_transforms.slabs import mean_and_deviation
+        from custom_transforms.volumes.slabs import mean_and_deviation
         for volume in np.random.default_rng(0).normal(3, 7, (60, 100_000)):  # one sum in some shows it
             print(*map(float.hex, mean_and_deviation(volume)))
     """

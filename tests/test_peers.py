@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from custom_transforms.io import write_mrc
-from scripts.detector import Detector
+from scripts.detection.detector import Detector
 from scripts.evaluation.sides import Side
 from tests.benchmarks.peers import __main__ as peers
 from tests.benchmarks.peers.methods import Volume, all_methods, radial_template

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from scripts.cli import VERBS, find_verb, safe_arguments
+from scripts.command_line.parser import VERBS, find_verb, safe_arguments
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, RandSpatialCropd
 from scipy import ndimage
 
-from custom_transforms.instance_centers import instance_centers
+from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.targets import (
     CenterTargetd,
     CheckLabelsd,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from custom_transforms.io import read_tomogram, write_instances
-from scripts.cli import user_message
+from scripts.command_line.parser import user_message
 from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
 
 
@@ -243,7 +243,7 @@ def test_two_processes_train_together(tmp_path):
 
 
 def test_training_runs_straight_on_what_prepare_wrote_and_sees_its_ignored_voxels(tmp_path):
-    from scripts.prepare import prepare
+    from scripts.preparation.prepare import prepare
 
     data = write_dataset(tmp_path / "raw", shape=(24, 40, 48), training=1)
     rows = ["tomogram,x_vox,y_vox,z_vox"]

@@ -1,1 +1,1 @@
-"""The parts of `scripts.evaluate`: matching of points, overlap of volumes, scores, intervals, files."""
+"""The parts of `scripts.evaluation.evaluate`: matching of points, overlap of volumes, scores, intervals, files."""

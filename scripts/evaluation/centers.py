@@ -1,11 +1,11 @@
-"""`custom_transforms.instance_centers.instance_centers`, faster where most particles have no hole to fill."""
+"""`custom_transforms.measuring.instance_centers.instance_centers`, faster where most particles have no hole to fill."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-from custom_transforms.instance_centers import CLOSING_ANGSTROM, InstanceCenters, instance_centers
+from custom_transforms.measuring.instance_centers import CLOSING_ANGSTROM, InstanceCenters, instance_centers
 
 __all__ = ["filled_centers"]
 

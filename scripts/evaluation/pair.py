@@ -21,7 +21,7 @@ __all__ = ["PairResult", "Rules", "compare_sides"]
 
 @dataclass(frozen=True)
 class Rules:
-    """How predictions are judged; see `scripts.evaluate.evaluate`."""
+    """How predictions are judged; see `scripts.evaluation.evaluate.evaluate`."""
 
     rule: str = "main"
     point_rule: str = "distance"

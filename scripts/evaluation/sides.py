@@ -11,11 +11,11 @@ import numpy as np
 
 from custom_transforms.io import metadata_warnings, read_tomogram
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from scripts.copick_project import is_copick, read_picks_by_uri
 from scripts.evaluation.centers import filled_centers
-from scripts.evaluation.sources import SideFiles
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
+from scripts.sources.copick_project import is_copick, read_picks_by_uri
+from scripts.sources.labels_and_lists import SideFiles
 
 __all__ = ["Points", "Side", "label_at", "points_of", "read_side", "true_radii"]
 

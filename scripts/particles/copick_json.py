@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, write_text
-from scripts.particles.json_lists import parse_json, point_xyz, rotation_from_matrices
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, write_text
+from scripts.particles.shared.json_lists import parse_json, point_xyz, rotation_from_matrices
 
 __all__ = ["COPICK", "read", "write"]
 

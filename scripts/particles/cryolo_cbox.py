@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, number_column
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.star_tables import read_particle_block, sniff_star
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, number_column
+from scripts.particles.shared.star_tables import read_particle_block, sniff_star
 
 __all__ = ["CRYOLO", "read"]
 

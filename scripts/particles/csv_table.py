@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, number_column, read_text, require_columns, to_numbers, write_text
-from scripts.particles.orientations import relion_angles, rotation_from_relion
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, number_column, read_text, require_columns, to_numbers, write_text
+from scripts.particles.shared.orientations import relion_angles, rotation_from_relion
 
 __all__ = ["CSV", "TABLE_COLUMNS", "particles_from_table", "position_unit", "read", "table_from_particles", "write"]
 

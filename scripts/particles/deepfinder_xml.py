@@ -11,10 +11,10 @@ import pandas as pd
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, class_numbers, number_names, to_numbers, write_text
-from scripts.particles.orientations import deepfinder_angles, rotation_from_deepfinder
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, class_numbers, number_names, to_numbers, write_text
+from scripts.particles.shared.orientations import deepfinder_angles, rotation_from_deepfinder
 
 __all__ = ["DEEPFINDER", "read", "write"]
 

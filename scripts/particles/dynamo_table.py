@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
-from scripts.particles.context import TomogramContext, tomogram_base_name
-from scripts.particles.format import Format, read_text, to_numbers, write_text
-from scripts.particles.numbered_tables import known_rotation, names_of_numbers, numbers_of_particles, score_or_zero
-from scripts.particles.orientations import dynamo_angles, rotation_from_dynamo
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
+from scripts.particles.shared.context import TomogramContext, tomogram_base_name
+from scripts.particles.shared.format import Format, read_text, to_numbers, write_text
+from scripts.particles.shared.numbered_tables import (
+    known_rotation,
+    names_of_numbers,
+    numbers_of_particles,
+    score_or_zero,
+)
+from scripts.particles.shared.orientations import dynamo_angles, rotation_from_dynamo
 
 __all__ = ["DYNAMO", "read", "write"]
 

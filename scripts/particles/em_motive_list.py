@@ -8,13 +8,18 @@ from pathlib import Path
 import emfile
 import numpy as np
 
-from custom_transforms.atomic import atomic_path
-from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format
-from scripts.particles.numbered_tables import known_rotation, names_of_numbers, numbers_of_particles, score_or_zero
-from scripts.particles.orientations import rotation_from_tom, tom_angles
+from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format
+from scripts.particles.shared.numbered_tables import (
+    known_rotation,
+    names_of_numbers,
+    numbers_of_particles,
+    score_or_zero,
+)
+from scripts.particles.shared.orientations import rotation_from_tom, tom_angles
 
 __all__ = ["EM_MOTIVE_LIST", "read", "write"]
 

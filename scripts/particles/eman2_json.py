@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, class_numbers, write_text
-from scripts.particles.json_lists import parse_json
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, class_numbers, write_text
+from scripts.particles.shared.json_lists import parse_json
 
 __all__ = ["EMAN2", "read", "write"]
 

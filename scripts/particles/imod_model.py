@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from custom_transforms.atomic import atomic_path
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format
+from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format
 
 __all__ = ["IMOD", "read", "write"]
 

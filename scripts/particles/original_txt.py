@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, number_column, read_text, require_columns, write_text
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, number_column, read_text, require_columns, write_text
 
 __all__ = ["COLUMNS", "ORIGINAL_TXT", "read", "write"]
 

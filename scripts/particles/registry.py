@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from scripts.copick_project import is_copick, read_picks_by_uri
-from scripts.particles.context import ParticleListWarning, TomogramContext
 from scripts.particles.coords_text import COORDS
 from scripts.particles.copick_json import COPICK
 from scripts.particles.cryolo_cbox import CRYOLO
@@ -20,14 +18,16 @@ from scripts.particles.deepfinder_xml import DEEPFINDER
 from scripts.particles.dynamo_table import DYNAMO
 from scripts.particles.em_motive_list import EM_MOTIVE_LIST
 from scripts.particles.eman2_json import EMAN2
-from scripts.particles.format import Format
 from scripts.particles.imod_model import IMOD
 from scripts.particles.original_txt import ORIGINAL_TXT
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.relion5_star import RELION5
 from scripts.particles.relion_star import RELION3, RELION4, WARP
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext
+from scripts.particles.shared.format import Format
 from scripts.particles.shrec_text import SHREC
 from scripts.particles.stopgap_star import STOPGAP
+from scripts.sources.copick_project import is_copick, read_picks_by_uri
 
 __all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
 

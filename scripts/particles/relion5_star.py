@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
-from scripts.particles.context import ParticleListWarning, TomogramContext, tomogram_base_name
-from scripts.particles.format import Format, number_column
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.star_tables import (
+from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
+from scripts.particles.shared.format import Format, number_column
+from scripts.particles.shared.star_tables import (
     angle_columns,
     build_particles,
     class_columns,

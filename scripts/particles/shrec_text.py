@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, read_text
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, read_text
 
 __all__ = ["SHREC", "read"]
 

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.particles.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
-from scripts.particles.context import TomogramContext
-from scripts.particles.format import Format, number_column
-from scripts.particles.numbered_tables import known_rotation, names_of_numbers, numbers_of_particles, score_or_zero
-from scripts.particles.orientations import rotation_from_tom, tom_angles
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.star_tables import read_particle_block, sniff_star, write_block
+from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
+from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.format import Format, number_column
+from scripts.particles.shared.numbered_tables import (
+    known_rotation,
+    names_of_numbers,
+    numbers_of_particles,
+    score_or_zero,
+)
+from scripts.particles.shared.orientations import rotation_from_tom, tom_angles
+from scripts.particles.shared.star_tables import read_particle_block, sniff_star, write_block
 
 __all__ = ["STOPGAP", "read", "write"]
 

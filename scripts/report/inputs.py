@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.units import as_voxel_size_zyx
-from custom_transforms.zarr_read import is_zarr, open_zarr
-from scripts.detection_record import detections_in
+from custom_transforms.volumes.zarr_read import is_zarr, open_zarr
+from scripts.records.detection import detections_in
 from scripts.report.lookup import find_key
 
 __all__ = ["RunData", "load_run", "open_volume", "recorded_input", "run_prefix"]
@@ -112,8 +112,8 @@ def open_volume(volume: VolumeLike, name: str, voxel_size_zyx: np.ndarray | None
 
 
 def _read(path: Path, voxel_size_zyx: np.ndarray | None) -> np.ndarray:
-    from custom_transforms.mrc_header import read_mrc
-    from custom_transforms.volume_checks import Notes
+    from custom_transforms.volumes.checks import Notes
+    from custom_transforms.volumes.mrc_read import read_mrc
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the run has recorded what is odd about the file

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from custom_transforms.atomic import atomic_path
-from scripts.detection_record import read_detection, records_in
+from custom_transforms.files.whole_files import atomic_path
+from scripts.records.detection import read_detection, records_in
 from scripts.report.render import PAGE, page_template
 
 __all__ = ["FILES", "overview", "overview_table"]

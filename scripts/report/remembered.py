@@ -6,9 +6,9 @@ import json
 import warnings
 from pathlib import Path
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
+from scripts.records.weights import file_digest
 from scripts.report.inputs import RunData
-from scripts.weights_record import file_digest
 
 __all__ = ["remember_evaluation", "remembered_evaluation"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
 from scripts.report.inputs import VolumeLike, load_run
 from scripts.report.remembered import remember_evaluation, remembered_evaluation
 from scripts.report.render import render_page

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scripts.particles.context import tomogram_base_name
+from scripts.particles.shared.context import tomogram_base_name
 from scripts.report.inputs import RunData
 
 __all__ = ["OUTCOMES", "Comparison", "compare", "flat_metrics"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.json_file import read_json
+from custom_transforms.files.json_object import read_json
 
 __all__ = ["BODIES", "SCENE", "Setting", "load_scene", "validate_scene"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from custom_transforms.mrc_write import write_instances, write_mrc
+from custom_transforms.volumes.mrc_write import write_instances, write_mrc
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene

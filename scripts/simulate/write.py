@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import center_of_mass
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.simulate.placement import Placed
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from custom_transforms.io import read_tomogram
 from custom_transforms.units import ParticleSizes
-from scripts.detect import Detector
-from scripts.evaluate import evaluate_sides
+from scripts.detection.detect import Detector
+from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.simulate import simulate
 

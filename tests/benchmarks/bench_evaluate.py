@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evaluate import evaluate_sides
+from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules, compare_sides
 from scripts.evaluation.picture import color_volume

@@ -24,8 +24,8 @@ import torch
 from scipy.fft import dctn, idctn
 
 from custom_transforms.io import read_tomogram, write_mrc
-from scripts.detect import Detector
-from scripts.evaluate import evaluate_sides
+from scripts.detection.detect import Detector
+from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.inferer import reduced_precision

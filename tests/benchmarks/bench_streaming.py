@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from custom_transforms.mrc_write import new_header
-from scripts.detect import Detector
+from custom_transforms.volumes.mrc_write import new_header
+from scripts.detection.detect import Detector
 
 VOXEL_SIZE = 10.0
 DIAMETER = 160.0

@@ -26,12 +26,12 @@ from monai.bundle import ConfigParser
 from custom_transforms.io import LoadTomogramd
 from custom_transforms.normalize import NormalizeTomogramd
 from custom_transforms.units import ParticleSizes
-from scripts.calibrate import CalibrationSample, choose_center_threshold
 from scripts.datalist import load_datalist
 from scripts.inferer import TomogramInferer
 from scripts.metrics import MaskDice
 from scripts.networks import load_weights
 from scripts.simulate.write import write_json
+from scripts.weights.calibrate import CalibrationSample, choose_center_threshold
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"

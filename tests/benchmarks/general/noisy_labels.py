@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.instance_centers import instance_centers
 from custom_transforms.io import read_tomogram, write_instances
-from custom_transforms.refine import refine_seeds
-from custom_transforms.seeds import find_seeds
+from custom_transforms.labelling.refine import refine_seeds
+from custom_transforms.labelling.seeds import find_seeds
+from custom_transforms.measuring.instance_centers import instance_centers
 from scripts.evaluation.points import match_points
-from scripts.painting import paint_instances
 from scripts.particles.particle_list import ParticleList
-from scripts.shapes import Sphere
+from scripts.preparation.painting import paint_instances
+from scripts.preparation.shapes import Sphere
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.compare import MIN_DISTANCE, PARTICLE_DIAMETER, maps, network_of, score, train
 

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts.detect import detect
-from scripts.evaluate import evaluate
+from scripts.detection.detect import detect
+from scripts.evaluation.evaluate import evaluate
 from scripts.simulate.write import write_json
 from tests.benchmarks.general.data import TEST, TEST_SEED
 

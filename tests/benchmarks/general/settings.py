@@ -19,15 +19,15 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from custom_transforms.chain import detect_instances
+from custom_transforms.labelling.in_memory import detect_instances
 from custom_transforms.units import following
-from scripts.calibrate import CalibrationSample
-from scripts.commands import samples
+from scripts.command_line.verbs import samples
 from scripts.datalist import load_datalist
-from scripts.detector import LENGTHS, Detector
-from scripts.evaluate import evaluate_sides
+from scripts.detection.detector import LENGTHS, Detector
+from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
+from scripts.weights.calibrate import CalibrationSample
 from tests.benchmarks.peers.methods import found_in
 
 MASK_GRID = (0.2, 0.3, 0.4, 0.5)

@@ -31,7 +31,7 @@ from monai.data import MetaTensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from custom_transforms.atomic import atomic_path
+from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.normalize import normalize_tomogram
 from custom_transforms.targets import CenterTargetd, mask_target
 from scripts.networks import load_pretrained

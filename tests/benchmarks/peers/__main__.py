@@ -33,13 +33,13 @@ from tqdm.auto import tqdm
 from custom_transforms.io import LoadTomogramd
 from custom_transforms.normalize import NormalizeTomogramd
 from scripts.datalist import load_datalist
-from scripts.detector import Detector
-from scripts.evaluate import evaluate_sides
+from scripts.detection.detector import Detector
+from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.outputs import to_json
 from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.evaluation.sides import Side, points_of, read_side
-from scripts.evaluation.sources import SideFiles
 from scripts.simulate.write import write_json
+from scripts.sources.labels_and_lists import SideFiles
 from tests.benchmarks.general.data import SCENES, TEST, TRAIN
 from tests.benchmarks.peers.methods import (
     STARDIST_WEIGHTS,

@@ -23,9 +23,9 @@ from skimage.filters import threshold_otsu
 from sklearn import config_context
 from sklearn.cluster import MeanShift
 
-from custom_transforms.seeds import find_seeds
+from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.units import voxel_zyx_to_angstrom_xyz
-from scripts.detector import Detector
+from scripts.detection.detector import Detector
 from scripts.evaluation.sides import Side
 from scripts.particles.particle_list import ParticleList
 from scripts.simulate.density import read_map

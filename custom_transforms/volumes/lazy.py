@@ -1,0 +1,242 @@
+"""Volumes that are read when they are sliced: tomograms, regions and maps that do not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from custom_transforms.io import read_tomogram
+from custom_transforms.normalize import CONTRASTS
+from custom_transforms.volumes.checks import (
+    Notes,
+    RawVolume,
+    build_metadata,
+    check_values,
+    decide_voxel_size,
+    label_background,
+    warn_if_unrotated,
+)
+from custom_transforms.volumes.mrc_read import read_mrc
+from custom_transforms.volumes.slabs import mean_and_deviation
+
+__all__ = [
+    "FileVolume",
+    "LazyVolume",
+    "NormalizedVolume",
+    "PlaneCache",
+    "ProbabilityVolume",
+    "RegionVolume",
+    "StoredVolume",
+    "map_volume",
+    "open_tomogram",
+    "read_region_mask",
+]
+
+CACHED_PLANES = 32
+
+
+class LazyVolume:
+    """What the functions that walk through volumes need of one: shape, type, and slices (Z, Y, X) as new arrays.
+
+    Parameters
+    ----------
+    shape : sequence of 3 ints
+    dtype : dtype
+    """
+
+    ndim = 3
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self.shape: tuple[int, int, int] = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def size(self) -> int:
+        """Voxels."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        raise NotImplementedError
+
+
+class FileVolume(LazyVolume):
+    """A volume in a file. The file is mapped anew for every slice, so what was read does not stay in memory.
+
+    Parameters
+    ----------
+    mapped : memmap, shape (Z, Y, X)
+        Says where the voxels lie in the file.
+
+    Attributes
+    ----------
+    fill : float or None
+        Takes the place of NaN and Inf.
+    """
+
+    def __init__(self, mapped: np.memmap) -> None:
+        super().__init__(mapped.shape, mapped.dtype)
+        self.filename, self.offset = mapped.filename, mapped.offset
+        self.fill: float | None = None
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        mapped = np.memmap(self.filename, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)  # type: ignore[call-overload]
+        part = np.array(mapped[index])
+        if self.fill is not None:
+            part[~np.isfinite(part)] = self.fill
+        return part
+
+
+class NormalizedVolume(LazyVolume):
+    """`normalize_tomogram` of a volume, slice by slice: mean 0, deviation 1, protein bright."""
+
+    def __init__(self, volume: LazyVolume, contrast: str) -> None:
+        super().__init__(volume.shape, np.float32)
+        if contrast not in CONTRASTS:
+            raise ValueError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}.")
+        self.volume = volume
+        self.mean, deviation = mean_and_deviation(volume)  # type: ignore[arg-type]
+        self.factor = (-1.0 if contrast == "dark" else 1.0) / deviation
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return ((self.volume[index].astype(np.float64) - self.mean) * self.factor).astype(np.float32)
+
+
+class ProbabilityVolume(LazyVolume):
+    """Mask probability of a volume of logits."""
+
+    def __init__(self, logits: Any) -> None:
+        super().__init__(logits.shape, np.float32)
+        self.logits = logits
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return torch.from_numpy(np.asarray(self.logits[index], dtype=np.float32)).sigmoid_().numpy()
+
+
+class RegionVolume(LazyVolume):
+    """Where a volume in an MRC file is above its background; `read_region_mask` without holding the whole of it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_region_mask`, and for files that cannot be read by parts.
+    """
+
+    def __init__(self, path: str | Path, shape: Sequence[int]) -> None:
+        path, notes = Path(path), Notes()
+        self.volume = map_volume(path, notes=notes)[0]
+        super().__init__(self.volume.shape, bool)
+        _check_region_shape(path, self.shape, shape)
+        self.background = label_background(path, self.volume, notes)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.volume[index] > self.background
+
+
+class StoredVolume(LazyVolume):
+    """A volume in an array on disk; half precision comes out as single."""
+
+    def __init__(self, volume: Any) -> None:
+        super().__init__(volume.shape, np.float32 if volume.dtype == np.float16 else volume.dtype)
+        self.volume = volume
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.volume[index], dtype=self.dtype)
+
+
+class PlaneCache(LazyVolume):
+    """A volume that is read by plane, of which some planes are kept: its chunks are unpacked once, not per plane."""
+
+    def __init__(self, volume: Any) -> None:
+        super().__init__(volume.shape, np.float32 if volume.dtype == np.float16 else volume.dtype)
+        self.volume, self.first = volume, -1
+        self.planes = np.empty((0, 0, 0))
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        z, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(z, slice):
+            first, last, step = z.indices(len(self))
+            if step == 1 and last - first <= CACHED_PLANES and first // CACHED_PLANES == (last - 1) // CACHED_PLANES:
+                return self._cached(first)[(slice(first - self.first, last - self.first), *rest)]
+            return np.asarray(self.volume[index], dtype=self.dtype)
+        if not 0 <= z < len(self):
+            raise IndexError(f"plane {z} of {len(self)}")
+        return self._cached(int(z))[(int(z) - self.first, *rest)]
+
+    def _cached(self, z: int) -> np.ndarray:
+        first = z - z % CACHED_PLANES
+        if first != self.first:
+            self.planes = np.empty((0, 0, 0))  # before the next ones come
+            self.planes = np.asarray(self.volume[first : first + CACHED_PLANES], dtype=self.dtype)
+            self.first = first
+        return self.planes
+
+
+def open_tomogram(
+    path: str | Path, voxel_size: Any = None, fill_nonfinite: bool = False, signed: bool | None = None
+) -> tuple[FileVolume, dict[str, Any]]:
+    """Open an MRC file as `read_tomogram` does, with all its checks, but without ever holding the whole of it.
+
+    Returns
+    -------
+    volume : FileVolume, shape (Z, Y, X)
+    metadata : dict
+        As `read_tomogram` gives it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_tomogram`, and for files that cannot be read by parts.
+    """
+    path, notes = Path(path), Notes()
+    volume, raw = map_volume(path, signed, notes)
+    size_zyx = decide_voxel_size(path, raw, voxel_size, "tomogram", notes)
+    warn_if_unrotated(path, volume.shape, notes)
+    check_values(path, volume, "tomogram", fill_nonfinite, notes)  # type: ignore[arg-type]
+    return volume, build_metadata(path, raw, size_zyx, notes)
+
+
+def map_volume(path: Path, signed: bool | None = None, notes: Notes | None = None) -> tuple[FileVolume, RawVolume]:
+    """Open an MRC file of any content to be read by slices.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing, damaged, or cannot be read by parts.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    raw = read_mrc(path, signed, notes if notes is not None else Notes())
+    if not isinstance(raw.array, np.memmap):
+        raise ValueError(
+            f"{path}: expected a file that can be read by parts, as it is larger than memory: MRC, not compressed, "
+            "little-endian, map axes 1-2-3. Convert it (IMOD: newstack input.mrc.gz output.mrc)."
+        )
+    return FileVolume(raw.array), raw
+
+
+def read_region_mask(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+    """Read the region in which to look, of any format: true where its labels are above 0.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing or damaged, its values are no labels, or its shape is not the tomogram's.
+    """
+    volume, _ = read_tomogram(path, check="labels")
+    _check_region_shape(path, volume.shape, shape)
+    return np.asarray(volume > 0)
+
+
+def _check_region_shape(path: str | Path, shape: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"{path}: expected a region of the tomogram's shape (Z, Y, X) {tuple(expected)}, got {tuple(shape)}. "
+            "Draw it on this tomogram, at the same binning."
+        )

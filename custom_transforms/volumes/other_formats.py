@@ -1,0 +1,155 @@
+"""Open volumes that are not MRC: TIFF stacks, NIfTI, EM."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import tifffile
+
+from custom_transforms.volumes.checks import RawVolume, check_shape
+
+__all__ = ["read_em", "read_nifti", "read_tiff"]
+
+ANGSTROM_PER_UNIT = {"mm": 1e7, "micron": 1e4, "meter": 1e10}
+TOMOGRAM_SIZES = (0.1, 1000.0)  # Å per voxel; a NIfTI size outside was not meant in its unit
+EM_DTYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
+EM_HEADER_BYTES = 512
+EM_BIG_ENDIAN = (3, 5)  # machine codes: SGI, Mac
+
+
+def read_tiff(path: Path) -> RawVolume:
+    """Open a TIFF stack, pages along Z; a copy-on-write memory map where its pages lie together uncompressed.
+
+    TIFF has no voxel size in Å: the result's is 0.
+
+    Raises
+    ------
+    ValueError
+        If it is no TIFF, truncated, in colour, or no volume.
+    """
+    with _tiff_series(path) as (tiff, series):
+        if "S" in series.axes:
+            raise ValueError(
+                f"{path}: expected one grey value per voxel, got a colour picture. Save the stack as greyscale."
+            )
+        check_shape(path, series.shape)
+        array = _tiff_array(path, tiff, series)
+    return _without_size(_native_real(path, array), "tiff", "TIFF stores none")
+
+
+@contextmanager
+def _tiff_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """The open file and its first series; whatever tifffile raises on damaged tags becomes one error of ours."""
+    with ExitStack() as stack:
+        try:
+            tiff = stack.enter_context(tifffile.TiffFile(path))
+            series = tiff.series[0]
+            tuple(series.shape), series.axes, series.dataoffset, np.dtype(series.dtype)  # read on first use
+        except Exception as error:  # tags are parsed on use: assertions, divisions by zero, type errors ...
+            raise ValueError(
+                f"{path}: expected a TIFF stack, got something else or a damaged file "
+                f"({str(error) or type(error).__name__}). Copy it again."
+            ) from error
+        yield tiff, series
+
+
+def _tiff_array(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> np.ndarray:
+    dtype = np.dtype(tiff.byteorder + series.dtype.char)
+    if series.dataoffset is None:
+        try:
+            return series.asarray()
+        except Exception as error:  # every codec raises its own kinds
+            raise ValueError(f"{path}: the TIFF stack cannot be read to its end ({error}). Copy it again.") from error
+    expected = int(np.prod(series.shape, dtype=np.int64)) * dtype.itemsize
+    present = path.stat().st_size - series.dataoffset
+    if present < expected:
+        raise _truncated(path, expected, present)
+    return np.memmap(path, dtype=dtype, mode="c", offset=series.dataoffset, shape=series.shape)
+
+
+def read_nifti(path: Path) -> RawVolume:
+    """Open a NIfTI volume; its (x, y, z) is transposed to (Z, Y, X), and never flipped or reoriented.
+
+    The voxel size is its ``pixdim`` in the unit of its header (mm, micron or m). A header without a unit tells
+    nothing, and one whose size comes out beyond 0.1 to 1000 Å was not meant in that unit (many programs write Å
+    and call it mm): then the result's voxel size is 0, and the user is asked instead of guessing. The origin is 0.
+
+    Raises
+    ------
+    ValueError
+        If it is no NIfTI, truncated, or no volume.
+    """
+    try:
+        image: Any = nib.load(path)
+        check_shape(path, image.shape)
+        array = np.asanyarray(image.dataobj).T  # nibabel's default map is copy-on-write
+    except (nib.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path}: expected a NIfTI volume, got something else or a damaged file ({reason}). Copy it again."
+        ) from error
+    spacing, unit = image.header.get_zooms()[:3], image.header.get_xyzt_units()[0]
+    told = " x ".join(f"{size:g}" for size in spacing)
+    size_zyx = np.array(spacing[::-1], dtype=np.float64) * ANGSTROM_PER_UNIT.get(unit, 0.0)
+    raw = _without_size(
+        _native_real(path, np.ascontiguousarray(array)), "nifti", f"its NIfTI header ({told}) has no unit"
+    )
+    if ((size_zyx >= TOMOGRAM_SIZES[0]) & (size_zyx <= TOMOGRAM_SIZES[1])).all():
+        raw.voxel_size_zyx = np.round(size_zyx, 5)
+    elif unit in ANGSTROM_PER_UNIT:
+        raw.size_missing = f"its NIfTI header says {told} {unit}, which cannot be a tomogram's"
+    return raw
+
+
+def read_em(path: Path) -> RawVolume:
+    """Open a volume in TOM's and AV3's EM format as a copy-on-write memory map; it has no reliable voxel size.
+
+    Raises
+    ------
+    ValueError
+        If it is no EM file, truncated, complex, or no volume.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(EM_HEADER_BYTES)
+    order = ">" if head and head[0] in EM_BIG_ENDIAN else "<"
+    kind = EM_DTYPES.get(head[3]) if len(head) == EM_HEADER_BYTES else None
+    if kind is None:
+        raise ValueError(
+            f"{path}: expected an EM volume of bytes, integers or floats, got another format or a damaged header. "
+            "Convert the tomogram to MRC."
+        )
+    shape_xyz = np.frombuffer(head, dtype=f"{order}i4", count=3, offset=4)
+    shape = tuple(int(size) for size in shape_xyz[::-1])
+    check_shape(path, shape)
+    dtype = np.dtype(order + kind)
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    present = path.stat().st_size - EM_HEADER_BYTES
+    if present < expected:
+        raise _truncated(path, expected, present)
+    array = np.memmap(path, dtype=dtype, mode="c", offset=EM_HEADER_BYTES, shape=shape)
+    return _without_size(_native_real(path, array), "em", "EM files store none that can be trusted")
+
+
+def _truncated(path: Path, expected: int, present: int) -> ValueError:
+    return ValueError(
+        f"{path}: the file is truncated: expected {expected:,} bytes of data, got {max(0, present):,}. "
+        "Copy or reconstruct it again."
+    )
+
+
+def _native_real(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"{path}: expected real values, got {array.dtype.name}. Give the tomogram in real space.")
+    if array.dtype.kind == "b":
+        return array.astype(np.int8)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _without_size(array: np.ndarray, name: str, missing: str) -> RawVolume:
+    return RawVolume(array=array, voxel_size_zyx=np.zeros(3), size_missing=missing, header={"format": name})

@@ -1,0 +1,237 @@
+"""export: a particle list from one program's format to another's."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.units import voxel_size_text
+from custom_transforms.volumes.zarr_read import is_zarr
+from scripts.console import tell
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
+from scripts.particles.shared.format import Format
+from scripts.records.detection import read_detection, records_in
+from scripts.sources.copick_project import find_tomograms, is_copick, split_picks_uri
+from scripts.sources.copick_write import write_picks
+
+__all__ = ["export"]
+
+_LARGEST_PIXEL = 4.0  # Å
+
+
+def export(
+    source: str,
+    target: str,
+    from_format: str | None = None,
+    to_format: str | None = None,
+    scale: float | None = None,
+    shift: tuple[float, float, float] | None = None,
+    binning: float | None = None,
+    tomogram: str | None = None,
+    voxel_size: float | None = None,
+    size: tuple[int, int, int] | None = None,
+    unbinned_size: tuple[int, int, int] | None = None,
+    tomograms_star: str | None = None,
+    center_rule: str = "size/2",
+    axis_order: str | None = None,
+    only_class: str | None = None,
+    only_tomogram: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Convert a particle list between the formats of cryo-ET programs.
+
+    Formats: csv, original, deepfinder, relion5, relion4, warp, relion3, dynamo, em, copick, czi, stopgap, imod, eman2,
+    coords; read only: cbox, shrec. Source and target may also be picks of a copick project:
+    copick:CONFIG.json/OBJECT:USER/SESSION.
+
+    Parameters
+    ----------
+    source : str
+        Particle list to read, or the output folder of detect: one list of all its tomograms.
+    target : str
+        Particle list to write.
+    from_format : str
+        Format of the source; guessed from its content and name.
+    to_format : str
+        Format of the target; guessed from its name.
+    scale : float
+        Multiply all positions, for a source that counts in other voxels than --voxel_size says.
+    shift : tuple of 3 float
+        Å to add to x, y and z, after the scale.
+    binning : float
+        Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels: relion4, warp, relion3,
+        eman2. 1 if not given.
+    tomogram : str
+        The tomogram: a file, which gives name, size and voxel size, or a name. Of a copick project,
+        copick:CONFIG.json/TYPE@SPACING with --only_tomogram RUN.
+    voxel_size : float
+        Å per voxel of the tomogram.
+    size : tuple of 3 int
+        Voxels Z,Y,X of the tomogram.
+    unbinned_size : tuple of 3 int
+        Unbinned pixels Z,Y,X, where they are not size x binning.
+    tomograms_star : str
+        RELION's tomograms.star, for the unbinned sizes.
+    center_rule : str
+        Where RELION 5 counts from: size/2, or size/2-1 (as its own Python tools export).
+    axis_order : str
+        Order of the three numbers where a format leaves it open: zyx, zxy, xyz.
+    only_class : str
+        Only the particles of this class.
+    only_tomogram : str
+        Only the particles of this tomogram.
+    overwrite : bool
+        Replace the target.
+
+    Examples
+    --------
+    python -m scripts export detections all_particles.star --to_format relion5
+    python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
+    python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
+    """
+    target_path = Path(target)
+    if target_path.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
+    into_project = is_copick(target)
+    if into_project and to_format not in (None, "copick"):
+        raise ValueError(f"{target}: is a copick project, but --to_format {to_format} was given. Leave it out.")
+    if into_project and "*" in split_picks_uri(target)[2:]:
+        raise ValueError(f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session.")
+    chosen = to_format or ("copick" if into_project else None)
+    writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
+    context = TomogramContext.from_options(
+        **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
+        binning=binning,
+        unbinned_size_zyx=unbinned_size,
+        tomograms_star=tomograms_star,
+        center_rule=center_rule,
+        axis_order=axis_order,
+    )
+    if not is_copick(source) and Path(source).is_dir():
+        known = {"from_format": from_format, "tomogram": tomogram, "voxel_size": voxel_size, "size": size}
+        if surplus := [f"--{name}" for name, value in known.items() if value is not None]:
+            raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
+        particles, context = _detections(Path(source), context)
+    else:
+        particles = read_particles(source, from_format, context)
+    if binning is None:
+        _check_pixel(source, from_format, writer, context)
+    total = len(particles)
+    particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
+    if into_project:
+        lost = _write_picks(particles, target, context, overwrite)
+    else:
+        lost = write_particles(particles, target_path, writer.name, context)
+    of = "" if len(particles) == total else f" of {total}"
+    text = f"{target}: {len(particles)}{of} particles, {writer.description}"
+    tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
+
+
+def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
+    """The particles of every finished tomogram in a folder of detections, and what is known of the tomograms."""
+    lists: list[ParticleList] = []
+    sizes: dict[str, tuple[int, int, int]] = {}
+    voxel_sizes: dict[tuple[float, ...], str] = {}
+    for record in records_in(folder):
+        run = record.parent
+        known, name = read_detection(record)["tomogram"], tomogram_base_name(run.name)
+        if name in sizes:
+            raise ValueError(f"{run}: another tomogram is called {name}, too. Export the two apart.")
+        sizes[name] = tuple(known["shape_zyx"])
+        voxel_size_zyx = known["voxel_size_zyx_angstrom"]
+        voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
+        own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
+        lists.append(read_particles(run / f"{run.name}_particles.csv", "csv", own).with_tomogram(run.name))
+    if not lists:
+        raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
+    if len(voxel_sizes) > 1:
+        told = ", ".join(f"{name} {voxel_size_text(np.array(size))}" for size, name in voxel_sizes.items())
+        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {told}. Export them apart.")
+    return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
+
+
+def _check_pixel(source: str, from_format: str | None, writer: Format, context: TomogramContext) -> None:
+    """Warn where pixels are taken to be unbinned that look binned: tilt series are recorded at 1 to 4 Å."""
+    voxel = context.voxel_size_zyx
+    if voxel is None or voxel.max() <= _LARGEST_PIXEL or is_copick(source):
+        return
+    reader = [] if Path(source).is_dir() else [find_format(from_format) if from_format else guess_format(source)]
+    for one in (*reader, writer):
+        if one.unbinned:
+            warnings.warn(
+                f"{one.name}: assumed unbinned pixels of {voxel.max():g} Å; "
+                "give --binning N if the tomogram is binned.",
+                ParticleListWarning,
+                stacklevel=2,
+            )
+            return
+
+
+def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> list[str]:
+    config, object_name, user, session = split_picks_uri(uri)
+    if len(particles) == 0:
+        raise ValueError(f"{uri}: the list is empty, and picks without a particle have no run. Nothing was written.")
+    size = context.voxel_size_zyx
+    write_picks(particles, config, object_name, user, session, None if size is None else float(size[2]), overwrite)
+    lost = losses(particles, find_format("copick"))
+    for sentence in lost:
+        warnings.warn(sentence, ParticleListWarning, stacklevel=2)
+    return lost
+
+
+def _tomogram_options(
+    tomogram: str | None, voxel_size: float | None, size: Any, only_tomogram: str | None
+) -> dict[str, Any]:
+    if tomogram is not None and is_copick(tomogram):
+        found = {one.run: one for one in find_tomograms(tomogram)}
+        run = only_tomogram if only_tomogram is not None or len(found) > 1 else next(iter(found))
+        if run not in found:
+            raise ValueError(f"{tomogram}: expected one run, with --only_tomogram; it has {', '.join(found)}.")
+        tomogram, voxel_size = os.path.abspath(found[run].path), voxel_size or found[run].voxel_spacing
+    if tomogram is None or not (Path(tomogram).is_file() or (is_zarr(tomogram) and Path(tomogram).is_dir())):
+        if tomogram is not None and Path(tomogram).suffix:
+            raise FileNotFoundError(f"{tomogram}: no such tomogram. Give a file, or a name without an ending.")
+        return {"name": tomogram, "voxel_size": voxel_size, "size_zyx": size}
+    from custom_transforms.io import read_tomogram  # takes seconds to import, and most conversions need no tomogram
+
+    volume, metadata = read_tomogram(tomogram, voxel_size=voxel_size)
+    return {
+        "name": tomogram_base_name(tomogram),
+        "voxel_size": metadata["voxel_size_zyx"],
+        "size_zyx": size or volume.shape,
+    }
+
+
+def _moved(particles: ParticleList, scale: float | None, shift: Any) -> ParticleList:
+    if scale is None and shift is None:
+        return particles
+    offset = np.zeros(3) if shift is None else np.asarray(shift, dtype=float).reshape(-1)
+    factor = 1.0 if scale is None else float(scale)
+    if offset.shape != (3,) or not np.isfinite(offset).all():
+        raise ValueError(f"--shift: expected three numbers x,y,z in Å, got {shift!r}.")
+    if not np.isfinite(factor) or factor <= 0:
+        raise ValueError(f"--scale: expected a number above 0, got {scale!r}.")
+    return particles.with_centers(particles.centers_xyz_angstrom * factor + offset)
+
+
+def _chosen(particles: ParticleList, only_class: str | None, only_tomogram: str | None) -> ParticleList:
+    for option, wanted, names in (
+        ("--only_class", only_class, particles.class_name),
+        ("--only_tomogram", only_tomogram, particles.tomogram),
+    ):
+        if wanted is not None and wanted not in set(map(str, names)):
+            known = ", ".join(sorted(set(map(str, names)))[:10]) or "none"
+            raise ValueError(f"{option} {wanted}: the list has none of it; it has {known}.")
+    keep = np.ones(len(particles), dtype=bool)
+    if only_class is not None:
+        keep &= np.asarray(particles.class_name) == only_class
+    if only_tomogram is not None:
+        keep &= np.asarray(particles.tomogram) == only_tomogram
+    return particles.select(keep)

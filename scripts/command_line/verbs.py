@@ -1,0 +1,247 @@
+"""The verbs of the command line whose functions need more than text and numbers: they parse, call and print."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from custom_transforms.io import read_tomogram
+from scripts.console import tell
+from scripts.datalist import load_datalist
+from scripts.detection.detect import Detector, tile_of
+from scripts.detection.detector import ROOT
+from scripts.evaluation import evaluate as evaluation
+from scripts.records.detection import detections_in
+from scripts.report.overview import overview
+from scripts.report.report import report as make_report
+from scripts.simulate.simulate import simulate as simulate_scene
+from scripts.weights import calibrate as calibration
+
+__all__ = ["calibrate", "evaluate", "report", "simulate"]
+
+
+def simulate(
+    scene: str,
+    output_dir: str = "simulated",
+    n: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    validation: int | None = None,
+    test: int | None = None,
+    maps: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make tomograms with known particles, and the dataset.json that training takes as it is.
+
+    example: python -m scripts simulate configs/scene_vlp.json --output_dir data/vlp --n 8 --seed 1
+
+    Parameters
+    ----------
+    scene : str
+        Scene file, or the name of a shipped one: vlp, cytosol, membranes.
+    output_dir : str
+        Folder for the tomograms.
+    n : int
+        How many tomograms.
+    seed : int
+        The same seed gives the same tomograms.
+    device : str
+        cpu or cuda.
+    validation : int
+        How many of them are for validation; by default the fraction in the scene.
+    test : int
+        How many of them are for testing; by default the fraction in the scene.
+    maps : str
+        Folder of the density maps and models the scene names; by default the scene's own folder.
+    overwrite : bool
+        Make finished tomograms again.
+    """
+    made = simulate_scene(scene, output_dir, n, seed, device, overwrite, validation, test, maps)
+    tell(str(made), written=[made], tomograms=n)
+
+
+def calibrate(
+    dataset_dir: str,
+    output: str = "thresholds.json",
+    particle_diameter: float | None = None,
+    weights: str | None = None,
+    config: str | None = None,
+    section: str = "validation",
+    beta: float = 1.0,
+    method: str | None = None,
+    tile: tuple[int, ...] | None = None,
+    device: str | None = None,
+) -> None:
+    """Choose the thresholds of detection on tomograms with known particles, for `detect --config`.
+
+    example: python -m scripts calibrate data/vlp --weights models/model.pt --particle_diameter 940 --output vlp.json
+
+    Parameters
+    ----------
+    dataset_dir : str
+        Folder with a dataset.json, or copick:CONFIG.json/TYPE@SPACING/OBJECT:USER/SESSION.
+    output : str
+        Settings file to write.
+    particle_diameter : float
+        Rough diameter of the particles in Å; written into the settings file, too.
+    weights : str
+        Trained networks (.pt).
+    config : str
+        JSON with settings, laid over configs/inference.json; several with commas between.
+    section : str
+        Part of the dataset to choose on; never the one that is tested on.
+    beta : float
+        How much more a missed particle weighs than a false one.
+    method : str
+        How touching particles are separated: watershed, nearest or split.
+    tile : int
+        Voxels Z,Y,X the networks see at once.
+    device : str
+        cpu, cuda, cuda:1 ...; the first GPU if there is one.
+    """
+    record = (ROOT / "models" / "model.pt" if weights is None else Path(weights).expanduser()).with_suffix(".json")
+    if Path(output).expanduser().resolve() == record.resolve():
+        raise ValueError(f"--output {output}: this is the name of the record of the weights. Give another one.")
+    options = {"weights": weights, "device": device, "particle_diameter": particle_diameter, "method": method}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if tile is not None:
+        given["tile"] = tile_of(tile)
+    detector = Detector({**given, "progress": False}, [one for one in (config or "").split(",") if one])
+    items = load_datalist(dataset_dir, section)
+    chosen = calibration.calibrate(
+        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram")),
+        output,
+        detector.parser["particle_diameter"],
+        beta,
+        source=f"the {section} tomograms of {Path(dataset_dir).name}",
+        **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
+        voxel_size_model=detector.parser["voxel_size_model"],
+    )
+    centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
+    tell(
+        f"{chosen['path']}: center_threshold {chosen['center_threshold']:.2f}, mask_threshold "
+        f"{chosen['mask_threshold']:.2f}, min_size {chosen['min_size']:.0f} cubic Å; on {chosen['n_particles']} "
+        f"particles F{beta:g} of centers {centers['f_beta']:.3f}, of instances {instances['f_beta']:.3f}",
+        written=[chosen["path"]],
+        **{key: value for key, value in chosen.items() if key != "path"},
+    )
+
+
+def evaluate(
+    predicted: str,
+    truth: str,
+    output_dir: str = "evaluation",
+    particle_diameter: float | None = None,
+    match_fraction: float = 0.5,
+    beta: float = 4.0,
+    rule: str = "main",
+    point_rule: str = "distance",
+    border: str = "count",
+    voxel_size: float | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Compare detected with true particles: how many were found, merged, split, missed or made up.
+
+    Label volumes are compared by overlap, centers (of volumes or lists) by one-to-one matching. Writes metrics.json,
+    metrics.csv, matches.csv (a row per particle) and, for volumes, coloured MRC and PNG; the report of each detection
+    shows the outcome from then on.
+
+    example: python -m scripts evaluate detections/TS_01 truth/TS_01_labels.mrc --output_dir evaluation
+
+    Parameters
+    ----------
+    predicted : str
+        A label volume, a particle list, or a folder of them, for example what detect wrote; or of a copick project
+        picks (copick:CONFIG.json/OBJECT:USER/SESSION) or segmentations (with @SPACING at its end).
+    truth : str
+        The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
+    output_dir : str
+        Folder for the results.
+    particle_diameter : float
+        Å; for true particles that come without a size.
+    match_fraction : float
+        A center may lie this fraction of the particle's radius from the true one (at least 2 voxels).
+    beta : float
+        How much more recall weighs than precision in F-beta.
+    rule : str
+        How volumes are judged: main (each particle's main overlap, background competing) or original.
+    point_rule : str
+        How centers are judged: distance, or inside (the center lies in the true particle's volume, as SHREC does).
+    border : str
+        Whether particles that touch a face of the volume count: count or ignore.
+    voxel_size : float
+        Å per voxel; replaces what the files say.
+    bootstrap : int
+        Draws for the 95 % intervals; 0 leaves them out.
+    seed : int
+        Of the draws.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", evaluation.EvaluationWarning)  # printed below, without our file and line
+        result = evaluation.evaluate(
+            predicted,
+            truth,
+            output_dir,
+            particle_diameter,
+            match_fraction,
+            beta,
+            rule,
+            point_rule,
+            border,
+            voxel_size,
+            bootstrap,
+            seed,
+        )
+    for text in result["warnings"]:
+        print(f"warning: {text}", file=sys.stderr)
+    for kind, scores in result["pooled"].items():
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+        tell(f"{kind}: {numbers}", kind=kind, scores=scores)
+    pages = sorted(Path(predicted).rglob("*_report.html")) if Path(predicted).is_dir() else []
+    for page in pages:
+        made = make_report(page.parent, evaluation=output_dir)
+        tell(str(made), written=[made])
+    tell(output_dir, written=[output_dir])
+
+
+def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = None, output: str | None = None) -> None:
+    """Make the HTML report of one detection: one file to open, scrub through, and mail.
+
+    Of the whole output folder of detect it makes an overview: which tomograms to look at first, with links.
+
+    example: python -m scripts report detections/TS_01 --evaluation evaluation
+
+    Parameters
+    ----------
+    run_dir : str
+        The folder of one tomogram that detect wrote, or that of all tomograms.
+    tomogram : str
+        The tomogram, if it is not any more where detect read it.
+    evaluation : str
+        Folder that evaluate wrote; adds what is right, wrong and missed. By default the one the page showed last.
+    output : str
+        Page to write; by default beside the other files.
+    """
+    if tomogram is None and evaluation is None and output is None and detections_in(Path(run_dir)):
+        page, table = overview(run_dir)
+        tell(str(page), written=[page, table])
+        return
+    made = make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output)
+    tell(str(made), written=[made])
+
+
+def samples(detector: Detector, items: list[dict]) -> Iterator[calibration.CalibrationSample]:
+    """Run the networks over labelled tomograms, one after the other."""
+    for item in items:
+        data = detector.split(detector.predict(item))
+        voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
+        labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
+        probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
+        yield calibration.CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx)

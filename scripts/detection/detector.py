@@ -1,0 +1,330 @@
+"""The parts of ``configs/inference.json``, built once: plan, load, networks, instances, files of one tomogram."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from custom_transforms.files.json_object import read_object
+from custom_transforms.files.whole_files import check_folder
+from custom_transforms.filters import FlagGoldd
+from custom_transforms.instances import (
+    AssignInstancesd,
+    FilterParticlesd,
+    FindSeedsd,
+    MaskFromProbabilityd,
+    MeasureParticlesd,
+    SplitPredictiond,
+)
+from custom_transforms.io import MRC_SUFFIXES
+from custom_transforms.measuring.particle_filter import ParticleFilter
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following
+from custom_transforms.volumes.rescale import model_shape
+from custom_transforms.volumes.zarr_read import import_zarr
+from scripts.detection.plan import Plan, check_disk, make_plan, mrc_geometry
+from scripts.detection.streaming import SETTINGS, computed, detect_streamed
+from scripts.outputs import SaveDetectiond
+from scripts.records.bundle_zip import unpacked
+from scripts.records.weights import read_record, recorded_settings
+
+__all__ = ["Detector", "check_device"]
+
+ROOT = Path(__file__).parents[2]
+LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # may be expressions of particle_diameter
+# the steps of post-processing that have a form for volumes larger than memory
+STREAMABLE = {
+    SplitPredictiond,
+    MaskFromProbabilityd,
+    FindSeedsd,
+    AssignInstancesd,
+    MeasureParticlesd,
+    FilterParticlesd,
+    FlagGoldd,
+    SaveDetectiond,
+}
+OPTIONS = {"ExcludeParticlesd": " (--exclude)", "FilterByDistanced": " (--membrane)"}
+Tomogram = str | Path | Mapping[str, Any]
+
+
+class Detector:
+    """The parts of ``configs/inference.json``, built once and used for one tomogram after another.
+
+    Parameters
+    ----------
+    overrides : mapping
+        Ids of ``inference.json`` to replace, as ``--id value`` does for ``monai.bundle run``.
+    config : sequence of paths
+        Config files laid over ``inference.json``, in order, before the overrides.
+    memory : float, optional
+        Largest memory to use, GiB; by default what is free.
+    stream : bool, optional
+        Whether volumes go through files instead of memory; by default where memory does not suffice.
+    scratch_dir : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go.
+    bundle : path, optional
+        Another bundle, zip or folder, whose config, thresholds and weights are used instead of this one's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If an override names no id of the config, the device is not there, or the bundle is none.
+
+    Notes
+    -----
+    ``inference.json`` holds the settings that belong to the bundle's own weights. Other weights bring theirs in the
+    record beside them (their voxel size, their thresholds), which lie below everything that was asked for.
+    """
+
+    def __init__(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        config: Sequence[str | Path] = (),
+        memory: float | None = None,
+        stream: bool | None = None,
+        scratch_dir: str | Path | None = None,
+        bundle: str | Path | None = None,
+    ) -> None:
+        self.root = ROOT if bundle is None else unpacked(bundle)
+        self.parser = ConfigParser()
+        self.parser.read_config([str(self.root / "configs" / "inference.json")])
+        # bundles built by earlier versions have plain numbers
+        self._set(following({name: self.parser[name] for name in ("particle_diameter", *LENGTHS)}))
+        asked: dict[str, Any] = {"bundle_root": str(self.root)}
+        for path in config:
+            asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
+        asked.update(self._known(overrides or {}, "options"))
+        self._set(asked)
+        self._set(self._belonging(asked))
+        self._set({name: self.parser.get_parsed_content(name) for name in LENGTHS})
+        check_device(self.parser.get_parsed_content("device"))
+        self.preprocessing = self.parser.get_parsed_content("preprocessing")
+        self.postprocessing = self.parser.get_parsed_content("postprocessing")
+        self.inferer = self.parser.get_parsed_content("inferer")
+        self.save = self.parser.get_parsed_content("write")
+        self.network = self.parser.get_parsed_content("network").eval()
+        self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
+
+    def _known(self, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The values without comments; an id that the config lacks is an error."""
+        values = {key: value for key, value in values.items() if not key.startswith("_")}
+        for key in values:
+            if key.split("::")[0].split("#")[0] not in self.parser.get():
+                raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was done.")
+        return values
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
+            self.parser[key] = value
+
+    def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that other weights bring along, bar those that were asked for."""
+        weights = Path(self.parser.get_parsed_content("weights")).expanduser()
+        follow: dict[str, Any] = {}
+        if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
+            follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
+            recorded = following(recorded_settings(read_record(weights)))
+            follow |= self._known(recorded, str(weights.with_suffix(".json")))
+        return {key: value for key, value in follow.items() if key not in asked}
+
+    def plan(self, tomogram: Tomogram) -> Plan | None:
+        """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
+
+        ``tomogram`` is a path, or an item of a datalist with its own voxel size or contrast.
+
+        Raises
+        ------
+        ValueError
+            If memory or disk do not suffice, or a file of another format than MRC should be streamed.
+        """
+        item = self._item(tomogram)
+        geometry = mrc_geometry(item["image"])
+        if geometry is None:
+            self._check_limits(item["image"])
+            # the plan of the tomogram before must not stay
+            self.inferer.roi_size, self.inferer.batch = tuple(self.parser["tile"]), self.parser["batch_size"]
+            return None
+        shape, _ = geometry
+        voxel_size_zyx = self._voxel_size(item)
+        seen = shape
+        if voxel_size_zyx is not None and not self.parser["keep_voxel_size"]:
+            seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
+        plan = make_plan(
+            shape,
+            self.network,
+            seen_zyx=seen,
+            tile=self.parser["tile"],
+            overlap=self.parser["overlap"],
+            device=self.parser.get_parsed_content("device"),
+            memory=self.memory,
+            stream=self.stream,
+            reach=self._reach(voxel_size_zyx),
+        )
+        if plan.path == "streamed":
+            self._check_streamable()
+        check_disk(plan, self.save.folder(item["image"]), self.scratch_dir)
+        self.inferer.roi_size = plan.tile
+        self.inferer.batch = max(plan.batch, self.parser["batch_size"])
+        return plan
+
+    def _check_limits(self, path: str | Path) -> None:
+        """Refuse to stream a file of another format than MRC; warn that no memory limit holds for it."""
+        if str(path).lower().endswith(MRC_SUFFIXES):
+            return  # a broken header, which the reader explains
+        if self.stream:
+            raise ValueError(
+                f"{path}: expected an MRC file, the one format that can be streamed (--stream), got another. "
+                "Convert it to MRC, or leave --stream out."
+            )
+        if self.memory is not None:
+            warnings.warn(
+                f"{path}: --memory {self.memory:g} is not kept: a file that is not MRC is read whole. "
+                "Convert it to MRC if memory is short.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _item(self, tomogram: Tomogram) -> dict[str, Any]:
+        """The item of a tomogram; where it does not say its voxel size or contrast, the config does."""
+        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
+        own = {name: value for name, value in given.items() if value is not None}
+        return {**{name: self.parser[name] for name in ("voxel_size", "contrast")}, **own}
+
+    def _voxel_size(self, item: Mapping[str, Any]) -> np.ndarray | None:
+        """Å along Z, Y, X, given or in an MRC file's header; None if that takes reading the file, or nobody knows."""
+        if item["voxel_size"] is not None:
+            return as_voxel_size_zyx(item["voxel_size"])
+        geometry = mrc_geometry(item["image"])
+        return None if geometry is None or not (geometry[1] > 0).all() else geometry[1]
+
+    def _check_files(self, item: Mapping[str, Any], streamed: bool) -> None:
+        """Refuse, before any work, what would be found wrong only after it: masks, and places for the results."""
+        filters = [one for one in self.postprocessing.transforms if isinstance(one, ParticleFilter)]
+        for path in [self.inferer.region, *(one.mask_file(item["image"]) for one in filters)]:
+            if path is not None:
+                check_mask(path, item["image"])
+        self.save.check(item["image"], None if streamed else self._voxel_size(item))
+        self.save.check_output([item])
+        if streamed and self.scratch_dir is not None:
+            check_folder(self.scratch_dir, "--scratch_dir")
+
+    def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
+        """R_max in voxels; 0 if the voxel size is not known."""
+        sizes = ParticleSizes.from_diameter(self.parser["particle_diameter"], radius_max=self.parser["radius_max"])
+        return 0 if voxel_size_zyx is None else int(np.ceil(sizes.radius_max / voxel_size_zyx.min()))
+
+    def _check_streamable(self) -> None:
+        """Refuse steps of post-processing that need the whole volume, and a missing package, before any work."""
+        try:
+            import_zarr()
+        except ImportError as error:
+            raise ImportError(
+                "a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'."
+            ) from error
+        active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
+        whole = [one for one in active if getattr(one, "mask", None) is not None or not isinstance(one, ParticleFilter)]
+        unknown = [type(step).__name__ for step in whole if type(step) not in STREAMABLE]
+        if unknown:
+            told = ", ".join(name + OPTIONS.get(name, "") for name in unknown)
+            raise ValueError(
+                f"postprocessing: this tomogram is larger than memory, and {told} needs all of it. "
+                "Leave it out, or use a machine with more memory."
+            )
+
+    def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
+        start = time.perf_counter()
+        data = self.preprocessing(dict(item))
+        loaded = time.perf_counter()
+        with torch.no_grad():
+            data["pred"] = self.inferer(data["image"][None], self.network)[0]
+        data["image"].meta["warnings"] = data["pred"].meta.get("warnings", "")
+        timings = {"load": loaded - start, "networks": time.perf_counter() - loaded}
+        return {
+            **data,
+            "computed": computed("memory", self.inferer),
+            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
+        }
+
+    def split(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
+        return self.postprocessing.transforms[0](data)
+
+    def __call__(self, tomogram: Tomogram, plan: Plan | None = None) -> dict[str, Any]:
+        """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed.
+
+        Parameters
+        ----------
+        tomogram : path or mapping
+            A file, or an item of a datalist: ``image``, and its own ``voxel_size`` (Å) and ``contrast`` if it has them.
+        plan : Plan, optional
+            As `plan` gives it; None detects in memory.
+        """
+        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
+        given["image"] = str(given["image"])
+        item, streamed = self._item(given), plan is not None and plan.path == "streamed"
+        self._check_files(item, streamed)
+        if plan is None or not streamed:
+            return self.postprocessing(self.predict(given))
+        filters = [one for one in self.postprocessing.transforms if isinstance(one, (FlagGoldd, ParticleFilter))]
+        return detect_streamed(
+            given,
+            plan,
+            self.network,
+            self.inferer,
+            self.save,
+            reading={name: self.parser[name] for name in ("fill_nonfinite", "signed")}
+            | {"voxel_size": item["voxel_size"]},
+            contrast=item["contrast"],
+            settings={name: self.parser[name] for name in SETTINGS},
+            filters=[one for one in filters if one.active],
+            scratch_dir=self.scratch_dir,
+            progress=self.parser["progress"],
+        )
+
+
+def check_mask(path: str | Path, tomogram: str | Path) -> None:
+    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Names the file, and both shapes.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    known, own = mrc_geometry(tomogram), mrc_geometry(path)
+    if known is not None and own is not None and known[0] != own[0]:
+        raise ValueError(
+            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {known[0]}, got {own[0]}. "
+            "Give one made on this tomogram, at the same binning."
+        )
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a GPU that is not there; warn of one that is there and unused.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or missing.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: expected cpu or cuda (cuda:0, cuda:1 ...).") from error
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind.type == "cuda" and (kind.index or 0) >= available:
+        raise ValueError(
+            f"--device {device}: {available} GPUs are visible to PyTorch. Use --device cpu, or mend the driver."
+        )
+    if kind.type == "cpu" and available:
+        warnings.warn(
+            f"{available} GPUs are there and unused: leave --device out to use one", UserWarning, stacklevel=2
+        )

@@ -1,0 +1,299 @@
+"""The plan of a detection before it starts: in memory or streamed, how many tiles, how much memory, disk and time."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from custom_transforms.io import MRC_SUFFIXES
+from custom_transforms.volumes.mrc_read import read_mrc_geometry
+from scripts.tiling.tiles import TileGrid
+
+__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_geometry"]
+
+GIB = 2**30
+BASE = 0.7 * GIB  # Python, torch and the compiled loops
+IN_MEMORY = 22  # bytes a voxel: image 4 (and its file 4), two maps 8, mask, labels and costs 6 in post-processing
+ON_DISK = 9  # bytes a voxel: maps 4, components and owners (compressed) about 1, labels up to 4
+BLOCK = 26  # bytes a voxel of a block with its halo: components, maps, owners, costs, and copies on the way
+LARGEST_BLOCK = 512
+CUDA_BATCH = 8  # more tiles at once are not faster
+SMALLEST_TILE = 32
+GUESSED_BYTES = 600  # a voxel; a pair of 16-wide BasicUNets takes 480
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one tomogram will be detected.
+
+    Attributes
+    ----------
+    path : {"memory", "streamed"}
+        Whether the volumes stay in memory, or go through files.
+    shape_zyx : tuple of 3 ints
+        Of the tomogram the networks see.
+    tile : tuple of 3 ints
+    tiles, batch : int
+        How many, and how many at once.
+    memory, disk : int
+        Expected peak of resident memory, and of temporary and final files, bytes.
+    limit : int
+        Memory that may be used, bytes.
+    results : int
+        The part of ``disk`` that the final files take, bytes.
+    block : int
+        Side, voxels, of the blocks of a streamed post-processing.
+    """
+
+    path: str
+    shape_zyx: tuple[int, int, int]
+    tile: tuple[int, int, int]
+    tiles: int
+    batch: int
+    memory: int
+    disk: int
+    limit: int
+    results: int = 0
+    block: int = 0
+
+    def text(self) -> str:
+        """One line for the user."""
+        size, tile = (" x ".join(map(str, one)) for one in (self.shape_zyx, self.tile))
+        at_once = f", {self.batch} at once" if self.batch > 1 else ""
+        how = "in memory" if self.path == "memory" else f"streamed through files, {self.disk / GIB:.1f} GiB of disk"
+        return (
+            f"plan: {size} voxels, {self.tiles} tile{'' if self.tiles == 1 else 's'} of {tile}{at_once}; {how}; "
+            f"about {self.memory / GIB:.1f} of {self.limit / GIB:.1f} GiB of memory"
+        )
+
+
+def make_plan(
+    shape_zyx: Sequence[int],
+    network: torch.nn.Module,
+    *,
+    tile: Sequence[int],
+    overlap: float,
+    device: torch.device | str = "cpu",
+    memory: float | None = None,
+    stream: bool | None = None,
+    reach: int = 0,
+    seen_zyx: Sequence[int] | None = None,
+) -> Plan:
+    """Decide how to detect a tomogram of this shape.
+
+    Parameters
+    ----------
+    shape_zyx : sequence of 3 ints
+        Voxels of the tomogram.
+    network : nn.Module
+        (B, 1, Z, Y, X) to (B, 2, Z, Y, X).
+    tile, overlap
+        As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit.
+    device : device
+        Where the network is.
+    memory : float, optional
+        GiB that may be used; what is free by default.
+    stream : bool, optional
+        Choose the path yourself.
+    reach : int
+        R_max, voxels.
+    seen_zyx : sequence of 3 ints, optional
+        The shape the networks see, if the tomogram is rescaled for them.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        If even the streamed path needs more memory; says how much.
+    """
+    voxels = int(np.prod([int(side) for side in shape_zyx], dtype=np.int64))
+    limit = available_memory() if memory is None else int(memory * GIB)
+    size = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+    seen = size if seen_zyx is None else (int(seen_zyx[0]), int(seen_zyx[1]), int(seen_zyx[2]))
+    seen_voxels = int(np.prod(seen, dtype=np.int64))
+    sides = (int(tile[0]), int(tile[1]), int(tile[2]))
+    on_cuda = torch.device(device).type == "cuda"
+    while True:
+        forward = 0 if on_cuda else forward_bytes(network, sides)
+        streamed = int(BASE + forward + _streamed_bytes(size, seen, sides, reach))
+        predicting = 8 * voxels + 12 * seen_voxels + 8 * sides[0] * seen[1] * seen[2] + (seen != size) * 8 * voxels
+        in_memory = int(BASE + max(forward + predicting, IN_MEMORY * voxels))
+        path = "streamed" if (stream if stream is not None else in_memory > limit) else "memory"
+        need = streamed if path == "streamed" else in_memory
+        if need <= limit or stream is False or max(sides) <= SMALLEST_TILE:
+            break
+        z, y, x = (min(side, max(SMALLEST_TILE, side - 32)) for side in sides)
+        sides = (z, y, x)
+    if need > limit:
+        raise ValueError(
+            f"memory: expected at least {need / GIB:.1f} GiB for a tomogram of {' x '.join(map(str, size))} voxels "
+            f"({'streamed through files' if path == 'streamed' else 'in memory'}), got {limit / GIB:.1f} GiB. "
+            "Close other programs, raise --memory, or bin the tomogram."
+        )
+    padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
+    tiles = TileGrid(padded, sides, overlap).wanted.size
+    batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
+    disk = results = 4 * voxels  # the labels, at most
+    if path == "streamed":
+        disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
+    plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
+    if path == "memory":
+        return plan
+    block = block_side(plan, reach)
+    grown = np.minimum(block + 2 * halo_of(reach), size).astype(np.float64)
+    return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
+
+
+def check_disk(plan: Plan, output: str | Path, scratch: str | Path | None = None) -> None:
+    """Refuse, before any work, what the disk has no room for.
+
+    Parameters
+    ----------
+    plan : Plan
+    output : path
+        Where the results go.
+    scratch : path, optional
+        Where streamed volumes are kept meanwhile; by default where the results go. On one disk both must fit.
+
+    Raises
+    ------
+    ValueError
+        Names the folder, what is needed and what is free.
+    """
+    needed: dict[Any, int] = {}  # by device
+    for folder, size in ((output, plan.results), (scratch or output, plan.disk - plan.results)):
+        existing = Path(folder).absolute()
+        while not existing.exists():
+            existing = existing.parent
+        device = _device(existing)
+        needed[device] = needed.get(device, 0) + size
+        free = shutil.disk_usage(existing).free
+        if needed[device] > free:
+            raise ValueError(
+                f"{folder}: expected {needed[device] / GIB:.1f} GiB of free disk for this tomogram, found "
+                f"{free / GIB:.1f} GiB. Make room, or name a folder on another disk with --scratch_dir or --output_dir."
+            )
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev
+
+
+def halo_of(reach: int) -> int:
+    """Voxels read around a block: two radii for the labels, or what the refinement of centers needs."""
+    return max(2 * reach + 1, math.ceil(4 / 3 * reach) + 8)
+
+
+def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int], reach: int) -> float:
+    """Peak of the streamed path: the slab of tiles and the planes on their way to the disk, or the smallest block."""
+    plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
+    slab = plane * (2 * 4 * tile[0] + 2 * 2 * 32 + 4 * 32)
+    grown = np.minimum(_smallest_block(reach) + 2 * halo_of(reach), size).astype(np.float64)
+    return 1.1 * max(slab, BLOCK * grown.prod(), plane * 32 * 12)
+
+
+def _smallest_block(reach: int) -> int:
+    return max(2 * reach, 32)
+
+
+def block_side(plan: Plan, reach: int) -> int:
+    """Side of a post-processing block: as large as half of the memory allows, with its halo around it."""
+    fits = int(max(0.5 * (plan.limit - BASE) / BLOCK, 1) ** (1 / 3))
+    return int(np.clip(fits - 2 * halo_of(reach), _smallest_block(reach), LARGEST_BLOCK))
+
+
+def available_memory() -> int:
+    """Bytes that may be used now: what the machine has free, within the limit of a container."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(values.get("MemAvailable", values["MemTotal"]).split()[0]) * 1024
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def _cuda_batch(network: torch.nn.Module, tile: tuple[int, int, int], device: torch.device | str) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(np.clip(0.8 * free // max(forward_bytes(network, tile), 1), 1, CUDA_BATCH))
+
+
+def forward_bytes(network: torch.nn.Module, tile: Sequence[int]) -> int:
+    """Peak memory of one forward pass of one tile, in float32, without the weights; nothing is computed.
+
+    The network runs on torch's "meta" device, where tensors have shapes and no values, and every tensor is counted
+    as long as it lives.
+    """
+    return _forward_bytes(network, tuple(int(side) for side in tile))
+
+
+@lru_cache(maxsize=16)
+def _forward_bytes(network: torch.nn.Module, tile: tuple[int, ...]) -> int:
+    try:
+        shadow = copy.deepcopy(network).to("meta")
+        with torch.no_grad(), _LiveBytes() as live:
+            shadow(torch.empty((1, 1, *tile), device="meta"))
+    except (NotImplementedError, RuntimeError) as error:  # an operator without shapes-only form
+        logging.getLogger(__name__).info("memory of the network is a guess: %s", error)
+        return GUESSED_BYTES * int(np.prod(tile))
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Count the bytes of living tensors, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(one, torch.Tensor):
+                self._count(one.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | None:
+    """Shape and voxel size (Å; 0 if it is not known), both (Z, Y, X), of an MRC file's header, also compressed.
+
+    None for other files and strange headers: the reader tells the user what is wrong with them.
+    """
+    if not str(path).lower().endswith(MRC_SUFFIXES):
+        return None
+    try:
+        return read_mrc_geometry(Path(path))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,153 @@
+"""evaluate: predicted and true particles in, numbers that can be trusted out.
+
+Volumes are compared by their overlaps, centers by optimal one-to-one matching; see `evaluate` for the rules.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.evaluation.outputs import write_coloured, write_tables
+from scripts.evaluation.pair import PairResult, Rules, compare_sides
+from scripts.evaluation.sides import Side, read_side
+from scripts.evaluation.summary import summarise
+from scripts.sources.labels_and_lists import SideFiles, pair_sides
+
+__all__ = ["EvaluationWarning", "evaluate", "evaluate_sides"]
+
+
+class EvaluationWarning(UserWarning):
+    """What is odd about an evaluation; every one is in its result's ``warnings``, too."""
+
+
+def evaluate(
+    predicted: str | Path,
+    truth: str | Path,
+    output_dir: str | Path | None = None,
+    particle_diameter: float | Mapping[str, float] | None = None,
+    match_fraction: float = 0.5,
+    beta: float = 4.0,
+    rule: str = "main",
+    point_rule: str = "distance",
+    border: str = "count",
+    voxel_size: float | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    coloured: bool = True,
+) -> dict[str, Any]:
+    """Compare predicted with true particles and say how many were found, merged, split, missed or made up.
+
+    Label volumes, particle lists, or both: volumes are compared by overlap where both sides have one, centers always.
+    Lists are compared in Å, so they may come from another binning.
+
+    Parameters
+    ----------
+    predicted : path
+        A label volume, a particle list, a folder of them (for example what ``detect`` wrote), or picks or segmentations
+        of a copick project, see `scripts.sources.labels_and_lists.find_sides`.
+    truth : path
+        The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
+    output_dir : path
+        Folder for metrics.json, metrics.csv, matches.csv and, for volumes, coloured MRC and PNG.
+    particle_diameter : float
+        Å; for true particles that come without a size.
+    match_fraction : float
+        A center may lie this fraction of the particle's radius from the true one (at least 2 voxels).
+    beta : float
+        How much more recall weighs than precision in F-beta.
+    rule : {"main", "original"}
+        How volumes are judged. main: each particle's main overlap, background competing. original: the most common
+        label under each true particle.
+    point_rule : {"distance", "inside"}
+        How centers are judged. inside: the predicted center must lie in the true particle's volume (SHREC).
+    border : {"count", "ignore"}
+        Whether particles that touch a face of the volume count.
+    voxel_size : float
+        Å per voxel; replaces what the files say.
+    bootstrap : int
+        Draws for the 95 % intervals; 0 leaves them out.
+    seed : int
+        Of the draws.
+    coloured : bool
+        Whether to write the coloured volumes and pictures.
+
+    Returns
+    -------
+    dict
+        ``pooled``, ``classes``, ``tomograms`` (each with ``points`` and ``volume``), ``macro``, ``settings``,
+        ``unmatched``, ``warnings``, ``files``. A number is nan only where it is undefined: precision without
+        predictions, recall without particles, F1 without both, a mean error without a match.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a path is missing, no names agree, shapes or voxel sizes differ, or a radius is unknown.
+    """
+    rules = Rules(rule, point_rule, border, match_fraction, particle_diameter=particle_diameter, beta=beta)
+    pairs, unmatched = pair_sides(predicted, truth)
+    folder = None if output_dir is None else Path(output_dir).expanduser()
+    results, files = [], []
+    for name, predicted_files, true_files in pairs:
+        predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size)
+        result = compare_sides(name, predicted_side, true_side, rules)
+        if folder is not None and coloured and predicted_side.volume is not None and true_side.volume is not None:
+            volumes = (predicted_side.volume, true_side.volume)
+            files += write_coloured(folder, result, *volumes, predicted_files.volume)
+        results.append(result)
+    inputs = {"predicted": str(predicted), "truth": str(truth), "voxel_size": voxel_size}
+    summary = _finish(results, rules, bootstrap, seed, inputs, unmatched)
+    for sentence in summary["warnings"]:
+        warnings.warn(sentence, EvaluationWarning, stacklevel=2)
+    if folder is not None:
+        files = [*write_tables(folder, summary, results), *files]
+    return {**summary, "files": [str(path) for path in files]}
+
+
+def evaluate_sides(
+    pairs: Sequence[tuple[str, Side, Side]], rules: Rules | None = None, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """`evaluate` for what is in memory already: (name, predicted, true) of every tomogram; writes nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((6, 8, 10), int)
+    >>> labels[1:4, 1:4, 1:4] = 7
+    >>> side = Side(labels, voxel_size_zyx=np.full(3, 10.0))
+    >>> evaluate_sides([("one", side, side)])["pooled"]["volume"]["f1"]
+    1.0
+    """
+    rules = rules or Rules()
+    results = [compare_sides(name, predicted, true, rules) for name, predicted, true in pairs]
+    return _finish(results, rules, bootstrap, seed, {}, {})
+
+
+def _read_pair(predicted: SideFiles, true: SideFiles, voxel_size: float | None) -> tuple[Side, Side]:
+    """Read both sides; a list that counts in voxels borrows the voxel size of the other side's volume."""
+    if predicted.volume is not None:
+        first = read_side(predicted, voxel_size)
+        return first, read_side(true, voxel_size, first.voxel_size_zyx)
+    second = read_side(true, voxel_size)
+    return read_side(predicted, voxel_size, second.voxel_size_zyx), second
+
+
+def _finish(
+    results: Sequence[PairResult],
+    rules: Rules,
+    draws: int,
+    seed: int,
+    inputs: dict[str, Any],
+    unmatched: dict[str, list[str]],
+) -> dict[str, Any]:
+    if not results:
+        raise ValueError("evaluate: expected at least one tomogram on both sides, got none")
+    notes = [sentence for result in results for sentence in result.warnings]
+    for key, side in (("only_predicted", "truth"), ("only_true", "prediction")):
+        if unmatched.get(key):
+            notes.append(f"evaluate: no {side} for {', '.join(unmatched[key][:10])}; left out of every number")
+    settings = {**inputs, **vars(rules), "bootstrap": draws, "seed": seed}
+    notes = list(dict.fromkeys(notes))
+    return {**summarise(results, rules, draws, seed), "settings": settings, "unmatched": unmatched, "warnings": notes}

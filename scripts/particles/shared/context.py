@@ -1,0 +1,139 @@
+"""What a list of particles does not say about its tomogram, and which option supplies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from custom_transforms.files.names import PLAIN_NAMES, tomogram_base_name, tomogram_stem
+from custom_transforms.units import as_voxel_size_zyx
+
+__all__ = ["PLAIN_NAMES", "ParticleListWarning", "TomogramContext", "tomogram_base_name", "tomogram_stem"]
+
+_MISSING = {
+    "voxel_size_zyx": ("the tomogram's voxel size in Å", "--voxel_size 10 (or --tomogram FILE.mrc)"),
+    "size_zyx": ("the tomogram's size in voxels", "--size 200,512,512 (Z,Y,X; or --tomogram FILE.mrc)"),
+    "name": ("the tomogram's name", "--tomogram NAME"),
+}
+
+
+class ParticleListWarning(UserWarning):
+    """A conversion lost something, or had to assume something."""
+
+
+@dataclass(frozen=True)
+class TomogramContext:
+    """The tomogram that a particle list belongs to.
+
+    Parameters
+    ----------
+    voxel_size_zyx : ndarray, shape (3,), or one number, optional
+        Å per voxel of the tomogram in use (binned).
+    size_zyx : tuple of 3 int, optional
+        Voxels of the tomogram in use (binned), (Z, Y, X).
+    binning : float
+        Binned voxel over unbinned pixel. RELION and EMAN2 count in unbinned pixels.
+    name : str
+        Name for particles that have none.
+    unbinned_size_zyx : tuple of 3 int, optional
+        Size in unbinned pixels; otherwise ``size_zyx`` times ``binning``.
+    unbinned_sizes : dict of str to tuple of 3 int
+        The same by tomogram, as `relion_tomograms.read_tomograms_star` gives it.
+    sizes : dict of str to tuple of 3 int
+        ``size_zyx`` by tomogram (`tomogram_base_name`), where a list is of several.
+    center_rule : {"size/2", "size/2-1"}
+        Where RELION 5 counts from: size/2 (RELION), or size/2 - 1 (its own Python tools on export).
+    axis_order : str, optional
+        Order of the three numbers of a row where a format leaves it open, for example "zyx".
+    class_names : dict of str to str
+        Names for the class numbers of a list, for example ``{"1": "1bxn"}``.
+    dataset : dict
+        Further words that a format may write down (user, session, object name).
+    """
+
+    voxel_size_zyx: np.ndarray | None = None
+    size_zyx: tuple[int, int, int] | None = None
+    binning: float = 1.0
+    name: str = ""
+    unbinned_size_zyx: tuple[int, int, int] | None = None
+    unbinned_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    center_rule: str = "size/2"
+    axis_order: str | None = None
+    class_names: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.voxel_size_zyx is not None:
+            object.__setattr__(self, "voxel_size_zyx", as_voxel_size_zyx(self.voxel_size_zyx))
+        for name in ("size_zyx", "unbinned_size_zyx"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _size(name, getattr(self, name)))
+        if not np.isfinite(self.binning) or self.binning <= 0:
+            raise ValueError(f"binning: expected a number above 0, got {self.binning!r}")
+        if self.center_rule not in ("size/2", "size/2-1"):
+            raise ValueError(f"center_rule: expected 'size/2' or 'size/2-1', got {self.center_rule!r}")
+        if self.axis_order is not None and sorted(self.axis_order) != ["x", "y", "z"]:
+            raise ValueError(f"axis_order: expected the letters x, y, z in some order, got {self.axis_order!r}")
+
+    @staticmethod
+    def from_options(context: TomogramContext | None = None, **options: Any) -> TomogramContext:
+        """A context from keywords; None means not given.
+
+        ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with the unbinned sizes.
+
+        Raises
+        ------
+        ValueError
+            For a keyword that is no field; lists the fields.
+        """
+        if options.get("tomograms_star") is not None:
+            from scripts.particles.shared.relion_tomograms import read_tomograms_star  # it needs this module
+
+            options["unbinned_sizes"] = read_tomograms_star(options["tomograms_star"])
+        options.pop("tomograms_star", None)
+        if "voxel_size" in options:
+            options["voxel_size_zyx"] = options.pop("voxel_size")
+        known = {item.name for item in fields(TomogramContext)}
+        for name in options:
+            if name not in known:
+                raise ValueError(f"{name}: not an option of particle lists; expected one of {', '.join(sorted(known))}")
+        given = {name: value for name, value in options.items() if value is not None}
+        return replace(context or TomogramContext(), **given)
+
+    def require(self, name: str, format_name: str) -> Any:
+        """The value of a field, or an error that says which option supplies it."""
+        value = getattr(self, name)
+        if value is None or (isinstance(value, str) and value == ""):
+            what, option = _MISSING[name]
+            raise ValueError(f"{format_name}: needs {what}, which the list does not hold. Give {option}.")
+        return value
+
+    def voxel_size_xyz(self, format_name: str) -> np.ndarray:
+        """Å per voxel along X, Y, Z, or an error if unknown."""
+        return np.asarray(self.require("voxel_size_zyx", format_name))[::-1]
+
+    def unbinned_size_xyz(self, tomogram: str, format_name: str) -> tuple[np.ndarray, str]:
+        """Unbinned pixels along X, Y, Z of a tomogram, and the words that say where they come from."""
+        base = tomogram_base_name(tomogram)
+        for key in (tomogram, base):
+            if key in self.unbinned_sizes:
+                return np.array(self.unbinned_sizes[key][::-1], dtype=float), "tomograms.star"
+        if self.unbinned_size_zyx is not None:
+            return np.array(self.unbinned_size_zyx[::-1], dtype=float), "the given unbinned size"
+        if base in self.sizes:
+            return np.array(self.sizes[base][::-1], dtype=float) * self.binning, "size x binning"
+        if self.size_zyx is None and self.unbinned_sizes:
+            known = ", ".join(sorted(self.unbinned_sizes)[:5])
+            raise ValueError(f"{format_name}: tomogram {tomogram!r} is not in tomograms.star (it holds {known}).")
+        size = np.array(self.require("size_zyx", format_name)[::-1], dtype=float)
+        return size * self.binning, "size x binning"
+
+
+def _size(name: str, value: Any) -> tuple[int, int, int]:
+    size = np.asarray(value, dtype=float).reshape(-1)
+    if size.size != 3 or not np.isfinite(size).all() or (size < 1).any() or (size != np.round(size)).any():
+        raise ValueError(f"{name}: expected three whole numbers (Z, Y, X) above 0, got {value!r}")
+    return int(size[0]), int(size[1]), int(size[2])

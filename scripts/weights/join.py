@@ -1,0 +1,113 @@
+"""Join the weights of two training runs into the one file that detection uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from custom_transforms.files.whole_files import atomic_path
+from custom_transforms.volumes.rescale import TOLERANCE
+from scripts.console import tell
+from scripts.networks import PARTS, join_state_dicts, read_state_dict
+from scripts.records.weights import file_digest, read_record, recorded_voxel_size
+
+__all__ = ["compact", "join", "write_record"]
+
+NETWORKS = {"mask": "MaskNet", "center": "CenterNet"}
+METRICS = {"mask": "val_mask_dice", "center": "val_center_f1"}  # of configs/train_*.json
+
+
+def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: float | None = None) -> None:
+    """Join the weights of MaskNet and CenterNet into one file.
+
+    Kernels are stored in float16, at half the size; networks compute as before. A .json beside the file keeps what the
+    two runs recorded: data, voxel size, best epoch, score, seed. Detection with these weights follows its settings.
+
+    example: python -m scripts join runs/mask/model.pt runs/center/model.pt --output runs/model.pt
+
+    Parameters
+    ----------
+    mask : str
+        model.pt of a training with configs/train_mask.json.
+    center : str
+        model.pt of a training with configs/train_center.json.
+    output : str
+        Weights file to write.
+    voxel_size : float
+        Å per voxel the networks were trained at, where the runs do not say it.
+    """
+    paths = {"mask": Path(mask).expanduser(), "center": Path(center).expanduser()}
+    states = {name: read_state_dict(path) for name, path in paths.items()}
+    runs = {name: read_record(path) for name, path in paths.items()}
+    digests = {name: file_digest(path) for name, path in paths.items()}
+    if digests["mask"] == digests["center"]:
+        raise ValueError(f"{center}: expected the weights of CenterNet, got the same as MaskNet's ({mask}).")
+    for name, path in paths.items():
+        _check_network(name, path, states[name], runs[name])
+    state = compact(join_state_dicts(states["mask"], states["center"]))
+    size = _voxel_size(runs, voxel_size)
+    target = Path(output).expanduser()
+    with atomic_path(target) as temporary:
+        torch.save(state, temporary)
+    record = {
+        "settings": {} if size is None else {"voxel_size_model": size},
+        **{name: {"sha256": digests[name], "run": run} for name, run in runs.items()},
+    }
+    write_record(target, record)
+    count = sum(value.numel() for value in state.values())
+    tell(f"{target}: {count:,} numbers of both networks", written=[target, target.with_suffix(".json")], numbers=count)
+
+
+def write_record(weights: Path, record: Mapping[str, Any]) -> None:
+    """Write the .json beside a weights file, with the file's sha256 first."""
+    text = json.dumps({**record, "sha256": file_digest(weights)}, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(weights.with_suffix(".json")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _check_network(name: str, path: Path, state: Mapping[str, torch.Tensor], run: Mapping[str, Any] | None) -> None:
+    """Refuse what would fit by its shapes and detect nonsense: both networks at once, or the other one."""
+    if any(key.split(".")[0] in PARTS for key in state):
+        raise ValueError(
+            f"{path}: expected the weights of one network, got those of both, joined already. "
+            "Give the model.pt of the two training runs."
+        )
+    metric = (run or {}).get("metric")
+    if metric == METRICS["center" if name == "mask" else "mask"]:
+        raise ValueError(
+            f"{path}: expected the weights of {NETWORKS[name]}, but the record beside them says {metric}, the score of "
+            "the other network. Give the file of MaskNet first, then the one of CenterNet."
+        )
+
+
+def _voxel_size(runs: Mapping[str, Any], given: float | None) -> float | None:
+    known = {name: recorded_voxel_size(record) for name, record in runs.items()}
+    sizes = [given] if given is not None else [size for size in known.values() if size is not None]
+    if any(not size > 0 for size in sizes):
+        raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {given}.")
+    if sizes and max(sizes) / min(sizes) - 1 > TOLERANCE:
+        listed = ", ".join(f"{name} {size:g} Å" for name, size in known.items())
+        raise ValueError(f"expected two networks of one voxel size, got {listed}. Train both on the same data.")
+    return sizes[0] if sizes else None
+
+
+def compact(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Store the kernels in float16: half the size, each number right to 0.05 %.
+
+    Biases and the numbers of the norms, which may be of any size, stay as they are; so does a kernel that float16
+    cannot hold.
+
+    Examples
+    --------
+    >>> state = compact({"conv.weight": torch.full((2, 3), 0.1), "norm.running_var": torch.full((2,), 1e-9)})
+    >>> [value.dtype for value in state.values()]
+    [torch.float16, torch.float32]
+    """
+    halved = {
+        name: value.half() if value.is_floating_point() and value.ndim > 1 else value for name, value in state.items()
+    }
+    return {name: half if half.isfinite().all() else state[name] for name, half in halved.items()}

@@ -1,0 +1,135 @@
+"""Use of a built zip elsewhere: other folders, MONAI's own functions, detection and training from it."""
+
+import ast
+import functools
+import hashlib
+import http.server
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, download
+
+from bundle.build import build_bundle
+from scripts.command_line.parser import find_verb, main, safe_arguments
+from scripts.networks import load_pretrained
+from scripts.records.bundle_zip import extract, unpacked
+from tests.bundle.bundle_zip import NAME, read_zip
+from tests.conftest import ROOT, SMALL_NETWORK
+
+CARD = (ROOT / "bundle" / "docs" / "README.md").read_text()
+
+
+def test_detection_uses_a_bundle_as_it_comes(tree, weights, archive, case, tmp_path, monkeypatch, capsys):
+    """Config, thresholds and weights are the zip's; this repository's differ in all three."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    overlay = {"particle_diameter": 90.0, "mask_threshold": 0.35, "center_threshold": 0.02, "tile": [32, 48, 32]}
+    (tmp_path / "thresholds.json").write_text(json.dumps(overlay))
+    made = build_bundle(tree, weights, tmp_path / "dist", None, voxel_size=10.0)
+    assert json.loads(read_zip(made, "models/model.json"))["settings"] == {"voxel_size_model": 10.0}
+    made = build_bundle(tree, weights, tmp_path / "dist", tmp_path / "thresholds.json", voxel_size=10.0)
+    command = ["detect", str(case.dataset / "noise.mrc"), "--bundle", str(made), "--output_dir", str(tmp_path / "out")]
+    assert main([*command, "--device", "cpu", "--report", "false"]) == 0
+    record = json.loads((tmp_path / "out" / "noise" / "noise.json").read_text())
+    used = record["inputs"]["settings"]
+    assert {key: used[key] for key in overlay} == overlay and used["voxel_size_model"] == 10.0
+    assert record["inputs"]["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert str(tmp_path / "cache") in record["weights"]
+    assert main([*command, "--weights", str(weights)]) == 1
+    assert "give --weights or --bundle" in capsys.readouterr().err
+    command[3] = str(tmp_path / "thresholds.json")
+    assert main(command) == 1
+    assert "expected a zip, as `python -m bundle build` makes it" in capsys.readouterr().err
+
+
+def test_training_goes_on_from_a_bundle(archive, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    joint = torch.load(weights, weights_only=True)
+    network = ConfigParser({"n": SMALL_NETWORK}).get_parsed_content("n")
+    for source in (archive, unpacked(archive)):
+        made = load_pretrained(network, source, "center_network").state_dict()
+        assert all(torch.equal(made[name], joint[f"center_network.{name}"]) for name in made)
+
+
+def test_monai_downloads_the_zip_from_a_file_and_from_a_server(archive, tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        urls = [archive.as_uri(), f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"]
+        for index, url in enumerate(urls):
+            download(name=NAME, url=url, bundle_dir=tmp_path / str(index), progress=False)
+        server.shutdown()
+    for index in range(2):
+        assert json.loads((tmp_path / str(index) / NAME / "docs/provenance.json").read_text())["name"] == NAME
+
+
+@pytest.mark.slow
+def test_the_model_cards_python_runs_elsewhere_and_gives_the_networks(archive, tmp_path):
+    extract(archive, tmp_path / "bundles")
+    block = re.search(r"```python\n(.*?)```", CARD, re.DOTALL).group(1)
+    program = block + "\nimport os, scripts\nprint(type(network).__name__, os.path.realpath(scripts.__file__))\n"
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    module = (tmp_path / "bundles" / NAME / "scripts" / "__init__.py").resolve()
+    assert result.stdout.splitlines()[-1] == f"MaskAndCenterNet {module}"
+
+
+@pytest.mark.slow
+def test_the_command_line_works_from_the_unpacked_zip(archive, case, tmp_path):
+    tomogram = case.dataset / "noise.mrc"
+    command = [sys.executable, "-m", "scripts", "detect", str(tomogram), "--output_dir", str(tmp_path / "out")]
+    command += ["--device", "cpu", "--tile", "32,48,64"]
+    result = subprocess.run(command, cwd=case.root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "noise" / "noise_instances.mrc").is_file()
+
+
+@pytest.mark.slow
+def test_training_from_the_unpacked_zip_ends_in_one_weights_file(weights, case, tmp_path):
+    joint = torch.load(weights, weights_only=True)
+    for name in ("mask", "center"):
+        part = {key.removeprefix(f"{name}_network."): value for key, value in joint.items() if key.startswith(name)}
+        torch.save(part, tmp_path / f"{name}.pt")
+    command = [sys.executable, "-m", "scripts", "join", str(tmp_path / "mask.pt"), str(tmp_path / "center.pt")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(command, cwd=case.root, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert torch.load(case.root / "runs" / "model.pt", weights_only=True).keys() == joint.keys()
+
+
+@pytest.mark.parametrize("folder", ["scripts", "custom_transforms"])
+def test_nothing_in_the_zip_imports_what_only_the_repository_has(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):  # inside functions, too
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"bundle", "tests"}, path.relative_to(ROOT)
+
+
+def test_the_model_cards_commands_are_understood():
+    commands = re.findall(r"python -m scripts \w+ [^`\n)]+", CARD)
+    assert len(commands) >= 2
+    for command in commands:
+        verb, *arguments = shlex.split(command)[3:]
+        assert safe_arguments(verb, find_verb(verb), arguments)
+
+
+def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weights_saw():
+    scenes = (ROOT / "tests" / "benchmarks" / "general" / "scenes").glob("train_*.json")
+    maps = {name for scene in scenes for name in re.findall(r'"path": "(?:\w+/)?(\w{4})\.mrc"', scene.read_text())}
+    text = (ROOT / "bundle" / "docs" / "data_license.txt").read_text()
+    assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 15
+    assert "https://github.com/anmartinezs/polnet" in text and "Apache License 2.0" in text and "CC0" in text
+
+
+def test_the_model_card_says_what_a_user_must_know():
+    assert "trained on simulated tomograms at 10 Å per voxel" in CARD
+    assert "puts the bundle's folder on `sys.path` first" in CARD
+    for path in re.findall(r"`((?:configs|scripts|custom_transforms)/[\w./]*)`", CARD):
+        assert (ROOT / path).exists(), path

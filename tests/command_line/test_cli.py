@@ -1,0 +1,310 @@
+"""The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tqdm.auto import tqdm
+
+from custom_transforms.files.whole_files import atomic_path
+from scripts.command_line import parser as cli
+from scripts.console import tell
+from scripts.particles.shared.context import ParticleListWarning
+
+
+def record(
+    *tomograms: str,
+    output_dir: str = "out",
+    overwrite: bool = False,
+    diameter: float = 1.0,
+    tile: tuple[int, ...] = (96,),
+) -> None:
+    """Note how it was called."""
+    record.calls.append((tomograms, output_dir, overwrite, diameter, tile))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    record.calls = []
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: record)
+
+    def call(*arguments):
+        code = cli.main(["record", *arguments])
+        return code, record.calls, capsys.readouterr().err
+
+    return call
+
+
+def test_a_misspelt_option_is_rejected_before_any_work(run):
+    code, calls, error = run("a.mrc", "--outptu_dir", "x")
+    assert (code, calls) == (2, [])
+    assert error == "error: record has no option --outptu_dir. Did you mean --output_dir? Nothing was done.\n"
+
+
+@pytest.mark.parametrize("text", ["2024_01", "1e3", "None", "True", "[1,2]", "a b'c", "-"])
+def test_text_stays_text_in_options_and_file_names(run, text):
+    code, calls, _ = run(text, "--output_dir", text)
+    assert code == 0
+    assert calls == [((text,), text, False, 1.0, (96,))]
+
+
+def test_a_bare_flag_does_not_swallow_the_file_name_after_it(run):
+    """Defect 5 of the original: ``-filter_outlier False`` was true."""
+    code, calls, _ = run("--overwrite", "a.mrc", "--output_dir=x", "b.mrc")
+    assert code == 0
+    assert calls == [(("a.mrc", "b.mrc"), "x", True, 1.0, (96,))]
+    assert run("a.mrc", "--overwrite=False")[1][-1][2] is False
+
+
+def test_a_flag_with_a_third_state_takes_true_or_false_but_no_file_name():
+    def detect(*tomograms: str, report: bool | None = None, overwrite: bool | None = None) -> None: ...
+
+    for words, expected in (
+        (["--report", "a.mrc"], ["'a.mrc'", "--report=True"]),
+        (["--report", "False", "a.mrc"], ["'a.mrc'", "--report=False"]),
+        (["a.mrc", "--report=no", "--overwrite"], ["'a.mrc'", "--report=False", "--overwrite=True"]),
+        (["a.mrc"], ["'a.mrc'"]),
+    ):
+        assert cli.safe_arguments("detect", detect, words) == expected
+    with pytest.raises(cli.UsageError, match="--report: expected true or false, got 'maybe'"):
+        cli.safe_arguments("detect", detect, ["--report=maybe"])
+
+
+def test_numbers_are_parsed_and_anything_else_is_an_error(run):
+    """Defect 5 of the original: it rejected ``-vs 13.5``."""
+    assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
+        (("a.mrc",), "out", False, 1000.0, (64, 96, 96))
+    ]
+    for text in ("wide", "nan", "inf", "-inf", "1e999"):
+        code, _, error = run("a.mrc", "--diameter", text)
+        assert code == 2
+        assert error == f"error: --diameter: expected a number, got {text!r}. Nothing was done.\n"
+
+
+def test_a_missing_value_and_a_repeated_option_are_errors(run):
+    assert run("a.mrc", "--output_dir")[2] == "error: --output_dir needs a value. Nothing was done.\n"
+    assert "given twice" in run("a.mrc", "--diameter", "1", "--diameter", "2")[2]
+
+
+def test_a_missing_argument_is_named(capsys):
+    assert cli.main(["export", "list.star"]) == 2
+    assert capsys.readouterr().err == "error: export needs TARGET. See `--help`.\n"
+    assert cli.main(["detect"]) == 1
+    assert "detect needs tomograms" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrapping(monkeypatch, capsys):
+    def fail() -> None:
+        try:
+            raise ValueError("the file\nis bad")
+        except ValueError as error:
+            raise RuntimeError("applying transform ...") from error
+
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: fail)
+    assert cli.main(["fail"]) == 1
+    assert capsys.readouterr().err == "error: the file is bad\n"
+
+
+def test_sigterm_runs_what_cleans_up_gives_143_and_the_handler_of_before_is_back(monkeypatch, capsys, tmp_path):
+    def end() -> None:
+        with atomic_path(tmp_path / "a.csv") as temporary:
+            temporary.write_text("half")
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except Exception as error:
+                raise AssertionError("a batch would go on with its next tomogram") from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: end)
+    assert cli.main(["end"]) == 143 and 143 in cli.EXIT_CODES
+    assert capsys.readouterr().err == "error: ended by SIGTERM\n"
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_verb_in_another_thread_leaves_signals_alone(run_work):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["work", "--quiet"]).result() == 0
+
+
+def test_every_verb_explains_each_of_its_options():
+    for verb in cli.VERBS:
+        text = cli.help_text(verb, cli.find_verb(verb))
+        assert f"usage: {verb}" in text and "--json" in text and "--quiet" in text
+        examples = re.findall(rf"python -m scripts {verb} [^\n]*", text)
+        assert examples, f"{verb} has no example"
+        for example in examples:
+            assert cli.safe_arguments(verb, cli.find_verb(verb), shlex.split(example)[4:]), example
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("  --"):
+                assert lines[number + 1].strip(), f"{verb}: {line.strip()} is not explained"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb):
+    documentation = inspect.getdoc(cli.find_verb(verb))
+    shown = cli.help_text(verb, cli.find_verb(verb)).split()
+    lines = re.sub(r"^\S.*\n-{3,}$|^\*?\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
+    missing = [word for word in lines.split() if word not in shown]
+    assert not missing and len(shown) > len(lines.split())
+
+
+def test_help_of_a_verb_comes_both_ways(capsys):
+    assert cli.main(["help", "export"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: python -m scripts export SOURCE TARGET" in text
+    assert cli.main(["export", "--help"]) == 0 and capsys.readouterr().out == text
+    assert cli.main(["help", "exprot"]) == 2 and "Did you mean export?" in capsys.readouterr().err
+    assert cli.main(["help"]) == 0 and "Exit codes:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("token", "hint"),
+    [
+        ("-o", "Did you mean --output_dir or --overwrite?"),
+        ("-output-dir", "Did you mean --output_dir?"),
+        ("-v", "See `--help`."),
+    ],
+)
+def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
+    code, calls, error = run("a.mrc", token, "x")
+    assert (code, calls) == (2, []) and error == f"error: {token}: options have two dashes. {hint} Nothing was done.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goes_on"),
+    [
+        (["detect"], True),
+        (["simulate"], True),
+        (["detect", "--overwrite"], False),
+        (["detect", "--overwrite=true"], False),
+        (["prepare"], False),
+    ],
+)
+def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(monkeypatch, capsys, arguments, goes_on):
+    def stopped(overwrite: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: stopped)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == f"error: stopped{'; the same command goes on with what is left' * goes_on}\n"
+
+
+def test_the_recorded_command_is_as_it_was_typed(tmp_path):
+    code = "import sys; from scripts.outputs import command_line; print(command_line())"
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__main__.py").write_text(code)
+    (tmp_path / "tool.py").write_text(code)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), str(Path(cli.__file__).parents[2])]),
+    }
+    for command, expected in ((["-m", "tool", "demo"], "python -m tool demo"), (["tool.py", "demo"], "tool.py demo")):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
+
+
+def test_an_unknown_verb_lists_the_known_ones(capsys):
+    assert cli.main(["detct"]) == 2
+    assert "expected one of " in (error := capsys.readouterr().err) and "Did you mean detect?" in error
+
+
+def work(source: str = "a", fail: bool = False) -> None:
+    """Do what verbs do: progress, notes, warnings, results."""
+    print("[1/1] a.mrc", file=sys.stderr)
+    for _ in tqdm(range(3), desc="tiles"):
+        pass
+    warnings.warn("csv does not keep radii.", ParticleListWarning, stacklevel=1)
+    print("warning: a.mrc: y is thinner than z", file=sys.stderr)
+    print("a line of text")
+    tell(f"{source}: 2 particles", written=["a.csv"], particles=2, score=float("nan"))
+    if fail:
+        raise ValueError("a.mrc: broken")
+
+
+@pytest.fixture
+def run_work(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: work)
+
+    def call(*arguments):
+        return cli.main(list(arguments)), *capsys.readouterr()
+
+    return call
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(run_work):
+    code, out, err = run_work("work")
+    assert code == 0 and out == "a line of text\na: 2 particles\n"
+    assert "[1/1] a.mrc" in err and "tiles" in err
+    assert "warning: csv does not keep radii.\n" in err and "ParticleListWarning" not in err
+
+
+@pytest.mark.parametrize("arguments", [("--quiet", "work"), ("work", "--quiet"), ("work", "--quiet", "--source=a")])
+def test_quiet_keeps_results_warnings_and_errors(run_work, arguments):
+    code, out, err = run_work(*arguments)
+    assert code == 0 and out == "a line of text\na: 2 particles\n"
+    assert err == "warning: csv does not keep radii.\nwarning: a.mrc: y is thinner than z\n"
+    assert run_work(*arguments, "--fail")[2].endswith("error: a.mrc: broken\n")
+
+
+def test_json_is_one_object_with_files_counts_warnings_and_the_error(run_work):
+    code, out, err = run_work("work", "--json", "--source", "--json")
+    assert code == 2 and json.loads(out)["error"] == "--source needs a value. Nothing was done."
+    code, out, err = run_work("work", "--json")
+    found = json.loads(out)
+    assert code == found["exit_code"] == 0 and found["command"] == "work" and found["error"] is None
+    assert found["results"] == [
+        {"text": "a line of text"},
+        {"text": "a: 2 particles", "particles": 2, "score": None, "written": ["a.csv"]},
+    ]
+    assert found["written"] == ["a.csv"]
+    assert found["warnings"] == ["csv does not keep radii.", "a.mrc: y is thinner than z"]
+    assert "tiles" in err and run_work("work", "--json", "--quiet")[2].count("\n") == 2
+    code, out, _ = run_work("work", "--json", "--fail")
+    found = json.loads(out)
+    assert code == found["exit_code"] == 1 and found["error"] == "a.mrc: broken" and len(found["results"]) == 2
+
+
+def test_the_flags_of_every_verb_need_no_verb_and_change_nothing_after_two_dashes(run_work, capsys):
+    assert cli.main(["--quiet"]) == 0 and "Exit codes:" in capsys.readouterr().out
+    assert cli.main(["--json", "--version"]) == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+    code, out, _ = run_work("work", "--", "--json")
+    assert code == 2 and out == ""  # a name, of which `work` takes none
+
+
+def test_the_demo_tells_scores_and_files(monkeypatch, tmp_path, capsys):
+    scores = {
+        "points": {"n_true": 5, "n_predicted": 4, "f1": 0.75},
+        "volume": {"f1": 0.5, "merged_rate": float("nan"), "split_rate": 0.02},
+    }
+    made = {"scores": scores, "report": tmp_path / "a" / "report.html", "folder": tmp_path / "a"}
+    monkeypatch.setattr("scripts.demo.demo.run_demo", lambda *_: made)
+    assert cli.main(["demo", "--json", "--output_dir", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["results"][0]["scores"]["points"] == {"n_true": 5, "n_predicted": 4, "f1": 0.75}
+    assert found["results"][0]["text"].endswith("of instances 0.500, merged nan%, split 2.0%")
+    assert found["results"][0]["text"].startswith("5 particles, 4 detected in 0 s: F1 of centers 0.750")
+    assert found["written"] == [str(tmp_path / "a"), str(tmp_path / "a" / "report.html")]
+
+
+def test_a_real_verb_tells_what_it_wrote(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("x_angstrom,y_angstrom,z_angstrom,score\n1,2,3,0.5\n")
+    assert cli.main(["export", f"{tmp_path}/a.csv", f"{tmp_path}/a.coords", "--voxel_size", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["written"] == [f"{tmp_path}/a.coords"] and found["results"][0]["particles"] == 1
+    assert found["warnings"] == found["results"][0]["lost"] == ["coords does not keep scores."]
+    assert cli.main(["export", f"{tmp_path}/a.csv", f"{tmp_path}/a.coords", "--json"]) == 1
+    assert "exists already" in json.loads(capsys.readouterr().out)["error"]

@@ -1,0 +1,71 @@
+"""The overview of a folder of detections: which tomograms to look at first."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scripts.command_line.parser import main
+from scripts.report.overview import overview, overview_table
+
+COUNTS = {"TS_1": 20, "TS_2": 22, "TS_3": 2, "TS_4": 21, "TS_5": 19, "TS_6": 60, "TS_7": 0}
+
+
+def detections(folder, counts=COUNTS):
+    """Finished tomograms with so many particles and one that a filter dropped each; one that is not finished."""
+    for name, count in counts.items():
+        run = folder / name
+        run.mkdir(parents=True)
+        table = pd.DataFrame({"label": [*range(1, count + 1), 0], "score": 0.8, "volume_angstrom3": np.pi / 6 * 1e6})
+        table.loc[table["label"] == 0, "score"] = 0.1
+        if name == "TS_5":
+            table["score"] = 0.3
+        table.to_csv(run / f"{name}_particles.csv", index=False)
+        record = dict.fromkeys(("inputs", "tomogram", "particles", "files"), {})
+        record["warnings"] = ["<b>dark?</b>"] if name == "TS_4" else []
+        (run / f"{name}.json").write_text(json.dumps(record))
+    (folder / "TS_1" / "TS_1_report.html").touch()
+    (folder / "TS_8").mkdir()
+    (folder / "TS_8" / "TS_8_particles.csv").write_text("not finished")
+    return folder
+
+
+def test_the_table_counts_what_was_kept_and_names_what_is_unusual(tmp_path):
+    table = overview_table(detections(tmp_path)).set_index("tomogram")
+    assert table["particles"].to_dict() == COUNTS and set(table["dropped"]) == {1}
+    assert table["unusual"].to_dict() == {
+        **dict.fromkeys(("TS_1", "TS_2", "TS_4"), ""),
+        **dict.fromkeys(("TS_3", "TS_7"), "few particles"),
+        **{"TS_5": "low scores", "TS_6": "many particles"},
+    }
+    assert table.loc["TS_1", "median_diameter_angstrom"] == pytest.approx(100)
+    assert table["report"].to_dict() == {**dict.fromkeys(COUNTS, ""), "TS_1": "TS_1/TS_1_report.html"}
+
+
+def test_among_few_tomograms_nothing_is_unusual(tmp_path):
+    assert set(overview_table(detections(tmp_path, {"A": 1, "B": 50, "TS_1": 900}))["unusual"]) == {""}
+
+
+def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_text(tmp_path, capsys):
+    detections(tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'overview.html'}\n"
+    page = (tmp_path / "overview.html").read_text()
+    names = sorted(COUNTS, key=lambda one: page.index(f"{one}<"))
+    assert set(names[:4]) == {"TS_3", "TS_5", "TS_6", "TS_7"} and names[4:] == ["TS_1", "TS_4", "TS_2"]
+    assert '<a href="TS_1/TS_1_report.html">TS_1</a>' in page
+    assert "&lt;b&gt;dark?&lt;/b&gt;" in page and "<b>" not in page
+    assert len(pd.read_csv(tmp_path / "overview.csv")) == len(COUNTS)
+
+
+def test_a_damaged_record_is_left_out_with_a_warning(tmp_path):
+    (detections(tmp_path) / "TS_1" / "TS_1.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"left out of the overview: .*TS_1\.json: expected JSON"):
+        assert set(overview_table(tmp_path)["tomogram"]) == set(COUNTS) - {"TS_1"}
+
+
+def test_a_folder_without_a_finished_detection_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected the output folder of detect, found no finished detection in it"):
+        overview(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,98 @@
+"""calibrate: the chosen thresholds are the best ones, found without running post-processing for each."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+
+from custom_transforms.labelling.refine import refine_seeds
+from custom_transforms.labelling.seeds import find_seeds
+from custom_transforms.measuring.instance_centers import instance_centers
+from custom_transforms.targets import center_target
+from custom_transforms.units import ParticleSizes
+from scripts.evaluation.points import match_points, match_radius
+from scripts.evaluation.scores import f_beta
+from scripts.weights.calibrate import CalibrationSample, calibrate, choose_center_threshold, choose_thresholds
+
+DIAMETER, VOXEL = 70.0, np.array([10.0, 10.0, 10.0])
+
+
+def sample(seed: int = 0):
+    """Balls under noisy maps: true peaks 0.6 to 1, false ones up to 0.4, a mask that is right at about 0.5."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((24, 40, 56), np.int32)
+    grid = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing="ij"), -1)
+    for i, center in enumerate(np.argwhere(np.ones((2, 3, 5))) * (12, 12, 11) + 6, start=1):
+        labels[((grid - center) ** 2).sum(-1) <= 3.3**2] = i
+    centers = center_target(labels, VOXEL) * rng.choice([0.6, 0.8, 1.0], labels.max() + 1)[labels]
+    for place in rng.integers(0, labels.shape, (25, 3)):
+        if labels[tuple(place)] == 0:
+            centers[tuple(place)] = rng.uniform(0.1, 0.4)
+    probability = np.clip((labels > 0) * 0.5 + 0.25 + rng.normal(0, 0.06, labels.shape), 0, 1)
+    return probability.astype(np.float32), centers.astype(np.float32), labels, VOXEL
+
+
+def test_thresholds_separate_what_the_maps_separate():
+    chosen = choose_thresholds([sample(0), sample(1)], DIAMETER)
+    assert 0.4 < chosen["center_threshold"] < 0.62
+    assert 0.3 <= chosen["mask_threshold"] <= 0.7
+    assert 0 < chosen["min_size"] < np.pi / 6 * DIAMETER**3 / 2
+    assert chosen["scores"]["centers"]["f_beta"] == chosen["scores"]["instances"]["f_beta"] == 1.0
+    assert (chosen["n_tomograms"], chosen["n_particles"]) == (2, 60)
+
+
+def test_the_center_curve_equals_finding_and_matching_anew_at_each_threshold():
+    samples = [sample(2), sample(3)]
+    sizes = ParticleSizes.from_diameter(DIAMETER)
+    grid = (0.15, 0.3, 0.5, 0.7, 0.9)
+    _, curve = choose_center_threshold([CalibrationSample(*s) for s in samples], sizes, beta=2.0, grid=grid)
+    for row in curve:
+        tp = n = n_true = 0
+        for _, center_map, labels, voxel in samples:
+            peaks, _ = find_seeds(center_map, row["center_threshold"], sizes.min_distance, voxel)
+            found, _ = refine_seeds(center_map, peaks, DIAMETER / 4, voxel)
+            _, true, diameters = instance_centers(labels, voxel)
+            tp += len(match_points(found * 10, true * 10, match_radius(diameters / 2, voxel)).true)
+            n, n_true = n + len(found), n_true + len(true)
+        assert row["f_beta"] == pytest.approx(float(f_beta(tp, n - tp, n_true - tp, 2.0)))
+
+
+def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
+    chosen = calibrate(
+        lambda: [sample(0)],
+        tmp_path / "new" / "thresholds.json",
+        DIAMETER,
+        source="set A",
+        method="nearest",
+        radius_max=60.0,
+        voxel_size_model=10.0,
+    )
+    overlay = json.loads((tmp_path / "new" / "thresholds.json").read_text(encoding="utf-8"))
+    assert set(overlay) == {
+        *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max"),
+        "voxel_size_model",
+    }
+    assert (overlay["method"], overlay["voxel_size_model"]) == ("nearest", 10.0)
+    for diameter in (DIAMETER, 2 * DIAMETER):  # lengths of another diameter follow
+        parser = ConfigParser({**overlay, "particle_diameter": diameter})
+        scale = diameter / DIAMETER
+        assert parser.get_parsed_content("radius_max") == pytest.approx(60.0 * scale)
+        assert parser.get_parsed_content("min_size") == pytest.approx(chosen["min_size"] * scale**3)
+    assert overlay["center_threshold"] == pytest.approx(chosen["center_threshold"])
+    assert "on set A: 1 tomograms, 30 particles of 70 Å" in overlay["_desc_"]
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["thresholds.json"]
+
+
+def test_errors_say_what_is_missing():
+    probability, centers, labels, voxel = sample(0)
+    with pytest.raises(ValueError, match="expected validation tomograms, got none"):
+        choose_thresholds([], DIAMETER)
+    with pytest.raises(ValueError, match="expected particles in the validation labels, got none"):
+        choose_thresholds([(probability, centers, labels * 0, voxel)], DIAMETER)
+    with pytest.raises(ValueError, match="no peak of the center maps reaches 0.05"):
+        choose_thresholds([(probability, centers * 0, labels, voxel)], DIAMETER)
+    with pytest.raises(ValueError, match="three volumes of one shape"):
+        choose_thresholds([(probability[1:], centers, labels, voxel)], DIAMETER)
