@@ -6,9 +6,7 @@ configs use; `read_tomogram`, `write_mrc` and `write_instances` are the plain fu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,22 +17,11 @@ from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 
 from custom_transforms.files.whole_files import atomic_path
-from custom_transforms.volumes.checks import (
-    CHECKS,
-    Notes,
-    RawVolume,
-    add_warning,
-    build_metadata,
-    check_shape,
-    check_values,
-    decide_voxel_size,
-    metadata_warnings,
-    warn_if_unrotated,
-)
-from custom_transforms.volumes.mrc_read import read_mrc
+from custom_transforms.volumes.checks import add_warning, metadata_warnings
+from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
 from custom_transforms.volumes.mrc_write import MrcWriter, instance_dtype, write_instances, write_mrc
-from custom_transforms.volumes.other_formats import read_em, read_nifti, read_tiff
-from custom_transforms.volumes.zarr_read import is_zarr, read_zarr
+from custom_transforms.volumes.read import VOLUME_SUFFIXES, read_tomogram
+from custom_transforms.volumes.zarr_read import is_zarr
 
 __all__ = [
     "LoadTomogramd",
@@ -50,92 +37,6 @@ __all__ = [
     "write_instances",
     "write_mrc",
 ]
-
-MRC_SUFFIXES = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".map.gz", ".mrc.bz2", ".rec.bz2", ".map.bz2")
-TIFF_SUFFIXES = (".tif", ".tiff")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-EM_SUFFIXES = (".em",)
-ZARR_SUFFIXES = (".zarr",)
-VOLUME_SUFFIXES = MRC_SUFFIXES + TIFF_SUFFIXES + NIFTI_SUFFIXES + EM_SUFFIXES + ZARR_SUFFIXES  # all of read_tomogram
-TILT_SERIES_SUFFIXES = (".st", ".ali", ".preali", ".mrcs")
-
-
-def read_tomogram(
-    path: str | os.PathLike,
-    voxel_size: float | Sequence[float] | np.ndarray | None = None,
-    fill_nonfinite: bool = False,
-    signed: bool | None = None,
-    check: str = "tomogram",
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read one tomogram or label volume; the format follows from the file's name.
-
-    Parameters
-    ----------
-    path : path
-        .mrc .rec .map (also .gz, .bz2), .tif .tiff, .nii .nii.gz, .em, .zarr (OME-Zarr, a folder; or a level
-        inside one, ``TS_01.zarr/1``)
-    voxel_size : float or sequence of 3 floats (Z, Y, X), optional
-        Å; replaces the file's. Required where the file has none, 0 or exactly 1.0. Of an OME-Zarr it chooses the level.
-    fill_nonfinite : bool
-        Replace NaN and Inf by the mean of the other voxels instead of refusing them.
-    signed : bool, optional
-        Whether bytes of MRC mode 0 are signed; by default the header decides.
-    check : {"tomogram", "labels"}
-        What the values must be. Labels may be empty and may lack a voxel size (a warning, and 1 Å).
-
-    Returns
-    -------
-    volume : ndarray, shape (Z, Y, X)
-        In the file's dtype; where possible a copy-on-write memory map: writing to it is safe and never
-        changes the file. Of an OME-Zarr one level is read; `zarr_read.open_zarr` reads only what is sliced.
-    metadata : dict
-        voxel_size_zyx (Å), origin_xyz (Å), affine (index (Z, Y, X) to Å, same order), spatial_shape,
-        original_channel_dim, filename_or_obj, header, and warnings (one line each; see `metadata_warnings`).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, no volume, or has values or a voxel size that cannot be true.
-    """
-    if check not in CHECKS:
-        raise ValueError(f"check: expected one of {', '.join(CHECKS)}, got {check!r}.")
-    path, notes = Path(path), Notes()
-    raw = (
-        read_zarr(path, voxel_size, notes, check == "tomogram") if is_zarr(path) else _open_volume(path, signed, notes)
-    )
-    check_shape(path, raw.array.shape)
-    size_zyx = decide_voxel_size(path, raw, voxel_size, check, notes)
-    if check == "tomogram":
-        warn_if_unrotated(path, raw.array.shape, notes)
-    raw.array = check_values(path, raw.array, check, fill_nonfinite, notes)
-    return raw.array, build_metadata(path, raw, size_zyx, notes)
-
-
-def _open_volume(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
-    name = path.name.lower()
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file. Check the path.")
-    if path.is_dir():
-        raise ValueError(f"{path}: expected a tomogram file, got a folder. Name the files in it, or a .zarr.")
-    if name.endswith(TILT_SERIES_SUFFIXES):
-        raise ValueError(
-            f"{path}: expected a reconstructed tomogram, got a tilt series or image stack ({path.suffix}). "
-            "Give the reconstruction, usually .rec or .mrc; rename the file if it is one."
-        )
-    if name.endswith(MRC_SUFFIXES):
-        return read_mrc(path, signed, notes)
-    if name.endswith(TIFF_SUFFIXES):
-        return read_tiff(path)
-    if name.endswith(NIFTI_SUFFIXES):
-        return read_nifti(path)
-    if name.endswith(EM_SUFFIXES):
-        return read_em(path)
-    raise ValueError(
-        f"{path}: expected a name that ends in {', '.join(VOLUME_SUFFIXES)}, got {path.name!r}. "
-        "Convert or rename the tomogram."
-    )
 
 
 class TomogramReader(ImageReader):

@@ -12,9 +12,17 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom_transforms.volumes.checks import add_warning
+from custom_transforms.volumes.lazy import LazyVolume
 from custom_transforms.volumes.slabs import chunks, mean_and_deviation
 
-__all__ = ["CONTRASTS", "NormalizeTomogramd", "contrast_skewness", "normalize_tomogram", "warn_if_inverted"]
+__all__ = [
+    "CONTRASTS",
+    "NormalizeTomogramd",
+    "NormalizedVolume",
+    "contrast_skewness",
+    "normalize_tomogram",
+    "warn_if_inverted",
+]
 
 CONTRASTS = ("dark", "bright")
 BIN = 4  # block means of this edge take most of the noise away and leave the particles
@@ -145,3 +153,17 @@ def warn_if_inverted(normalized: Any, contrast: str, meta: dict[str, Any]) -> No
         f"rare strong values are dark, and protein should be bright. If it looks {other} in the tomogram, "
         f"give --contrast {other}.",
     )
+
+
+class NormalizedVolume(LazyVolume):
+    """`normalize_tomogram` of a volume, slice by slice: mean 0, deviation 1, protein bright."""
+
+    def __init__(self, volume: LazyVolume, contrast: str) -> None:
+        super().__init__(volume.shape, np.float32)
+        _check_contrast(contrast)
+        self.volume = volume
+        self.mean, deviation = mean_and_deviation(volume)  # type: ignore[arg-type]
+        self.factor = (-1.0 if contrast == "dark" else 1.0) / deviation
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return ((self.volume[index].astype(np.float64) - self.mean) * self.factor).astype(np.float32)

@@ -164,3 +164,15 @@ def _finite(facts: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def user_message(error: BaseException) -> str:
+    """Find the message made for the user below MONAI's wrapping ("applying transform ..."), on one line."""
+    cause: BaseException = error
+    while True:
+        text = " ".join(str(cause).split())
+        if isinstance(cause, (ValueError, OSError, ImportError)):
+            return text
+        if cause.__cause__ is None:
+            return f"{type(cause).__name__}: {text} (run again with --debug to see where)"
+        cause = cause.__cause__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from custom_transforms.files.json_object import read_json
-from custom_transforms.io import VOLUME_SUFFIXES
+from custom_transforms.volumes.read import VOLUME_SUFFIXES
 from custom_transforms.volumes.zarr_read import is_zarr
 from scripts.sources.copick_labels import labelled_tomograms
 from scripts.sources.copick_project import find_tomograms as find_copick_tomograms

@@ -17,9 +17,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SimpleInferer
 from tqdm.auto import tqdm
 
-from custom_transforms.io import add_warning
 from custom_transforms.normalize import normalize_tomogram
 from custom_transforms.units import voxel_size_text
+from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host

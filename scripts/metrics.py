@@ -18,10 +18,10 @@ from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from scripts.evaluation.overlap import overlap_table
-from scripts.evaluation.points import match_points, match_radius
-from scripts.evaluation.scores import f_beta, ratio
-from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
+from scripts.matching.overlap import overlap_table
+from scripts.matching.points import match_points, match_radius
+from scripts.matching.scores import f_beta, ratio
+from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 
 __all__ = ["CenterF1", "InstanceMetrics", "MaskDice", "NamedMetricsHandler"]
 
@@ -195,7 +195,7 @@ class MaskDice(_PooledMetric):
 
 
 class InstanceMetrics(_PooledMetric):
-    """Instance scores of predicted against true labels, by overlap (`scripts.evaluation.volumes.judge_volumes`).
+    """Instance scores of predicted against true labels, by overlap (`scripts.matching.volumes.judge_volumes`).
 
     Parameters
     ----------

@@ -19,9 +19,10 @@ from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
 from custom_transforms.files.whole_files import atomic_path, check_folder
-from custom_transforms.io import metadata_warnings, write_instances
 from custom_transforms.measuring.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.volumes.checks import metadata_warnings
+from custom_transforms.volumes.mrc_write import write_instances
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles

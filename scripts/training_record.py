@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import read_tomogram
+from custom_transforms.volumes.mrc_read import mrc_geometry
+from custom_transforms.volumes.read import read_tomogram
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.datalist import load_datalist
-from scripts.detection.plan import mrc_geometry
 from scripts.networks import weights_file
 from scripts.records.weights import file_digest, read_record, recorded_voxel_size
 

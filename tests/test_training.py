@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from custom_transforms.io import read_tomogram, write_instances
-from scripts.command_line.parser import user_message
+from scripts.console import user_message
 from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
 
 

@@ -1,12 +1,15 @@
-"""Read JSON files, with errors that name the file and the line."""
+"""JSON files: read with errors that name the file and the line; what JSON can say of numbers and arrays."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "read_object"]
+import numpy as np
+
+__all__ = ["read_json", "read_object", "to_json"]
 
 
 def read_json(path: str | Path) -> Any:
@@ -40,3 +43,24 @@ def read_object(path: str | Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {what}, a JSON object, got a {type(content).__name__}.")
     return content
+
+
+def to_json(value: Any) -> Any:
+    """The same with plain numbers and lists; nan and infinity become null, which JSON can say.
+
+    Examples
+    --------
+    >>> to_json({"f1": np.float64(0.5), "precision": float("nan"), "n": np.int64(3)})
+    {'f1': 0.5, 'precision': None, 'n': 3}
+    """
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist())
+    if isinstance(value, np.generic):
+        return to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -11,10 +11,10 @@ import pandas as pd
 from monai.transforms import MapTransform
 
 from custom_transforms.files.names import tomogram_base_name, tomogram_stem
-from custom_transforms.io import read_tomogram
 from custom_transforms.measuring.particle_table import filter_particles
 from custom_transforms.units import ParticleSizes
 from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
+from custom_transforms.volumes.read import read_tomogram
 
 __all__ = ["ACTIONS", "ParticleFilter", "check_action", "flag", "mask_path"]
 

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from custom_transforms.io import read_tomogram
-from custom_transforms.normalize import CONTRASTS
 from custom_transforms.volumes.checks import (
     Notes,
     RawVolume,
@@ -21,12 +19,11 @@ from custom_transforms.volumes.checks import (
     warn_if_unrotated,
 )
 from custom_transforms.volumes.mrc_read import read_mrc
-from custom_transforms.volumes.slabs import mean_and_deviation
+from custom_transforms.volumes.read import read_tomogram
 
 __all__ = [
     "FileVolume",
     "LazyVolume",
-    "NormalizedVolume",
     "PlaneCache",
     "ProbabilityVolume",
     "RegionVolume",
@@ -91,21 +88,6 @@ class FileVolume(LazyVolume):
         if self.fill is not None:
             part[~np.isfinite(part)] = self.fill
         return part
-
-
-class NormalizedVolume(LazyVolume):
-    """`normalize_tomogram` of a volume, slice by slice: mean 0, deviation 1, protein bright."""
-
-    def __init__(self, volume: LazyVolume, contrast: str) -> None:
-        super().__init__(volume.shape, np.float32)
-        if contrast not in CONTRASTS:
-            raise ValueError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}.")
-        self.volume = volume
-        self.mean, deviation = mean_and_deviation(volume)  # type: ignore[arg-type]
-        self.factor = (-1.0 if contrast == "dark" else 1.0) / deviation
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return ((self.volume[index].astype(np.float64) - self.mean) * self.factor).astype(np.float32)
 
 
 class ProbabilityVolume(LazyVolume):

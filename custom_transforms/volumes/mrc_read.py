@@ -18,8 +18,9 @@ from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode, pretty
 from custom_transforms.volumes.checks import Notes, RawVolume, check_shape
 from custom_transforms.volumes.slabs import slabs
 
-__all__ = ["IMOD_STAMP", "read_mrc", "read_mrc_geometry"]
+__all__ = ["IMOD_STAMP", "MRC_SUFFIXES", "mrc_geometry", "read_mrc", "read_mrc_geometry"]
 
+MRC_SUFFIXES = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".map.gz", ".mrc.bz2", ".rec.bz2", ".map.bz2")
 IMOD_STAMP = 1146047817
 IMOD_SIGNED = 1  # bit 0 of imodFlags: bytes are stored signed
 IMOD_OFFSET = 40  # of imodStamp within the field "extra2"; imodFlags follows
@@ -316,3 +317,16 @@ def _label_text(header: np.ndarray) -> str:
     count = min(max(int(header["nlabl"]), 0), 10)
     lines = [bytes(line).decode("ascii", errors="replace").strip(" \0") for line in header["label"][:count]]
     return "\n".join(lines)
+
+
+def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | None:
+    """Shape and voxel size (Å; 0 if it is not known), both (Z, Y, X), of an MRC file's header, also compressed.
+
+    None for other files and strange headers: the reader tells the user what is wrong with them.
+    """
+    if not str(path).lower().endswith(MRC_SUFFIXES):
+        return None
+    try:
+        return read_mrc_geometry(Path(path))
+    except (OSError, ValueError):
+        return None

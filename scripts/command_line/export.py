@@ -14,12 +14,14 @@ from custom_transforms.units import voxel_size_text
 from custom_transforms.volumes.zarr_read import is_zarr
 from scripts.console import tell
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import find_format, guess_format, losses, read_particles, write_particles
+from scripts.particles.registry import find_format, guess_format, losses, write_particles
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.shared.format import Format
+from scripts.particles.shared.options import context_of
 from scripts.records.detection import read_detection, records_in
 from scripts.sources.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.sources.copick_write import write_picks
+from scripts.sources.particle_lists import read_particles
 
 __all__ = ["export"]
 
@@ -106,7 +108,7 @@ def export(
         raise ValueError(f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session.")
     chosen = to_format or ("copick" if into_project else None)
     writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
-    context = TomogramContext.from_options(
+    context = context_of(
         **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
         binning=binning,
         unbinned_size_zyx=unbinned_size,
@@ -199,7 +201,9 @@ def _tomogram_options(
         if tomogram is not None and Path(tomogram).suffix:
             raise FileNotFoundError(f"{tomogram}: no such tomogram. Give a file, or a name without an ending.")
         return {"name": tomogram, "voxel_size": voxel_size, "size_zyx": size}
-    from custom_transforms.io import read_tomogram  # takes seconds to import, and most conversions need no tomogram
+    from custom_transforms.volumes.read import (
+        read_tomogram,  # takes seconds to import, and most conversions need no tomogram
+    )
 
     volume, metadata = read_tomogram(tomogram, voxel_size=voxel_size)
     return {

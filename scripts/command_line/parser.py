@@ -24,7 +24,7 @@ from typing import Any
 
 import fire
 
-from scripts.console import command_output
+from scripts.console import command_output, user_message
 
 __all__ = ["EXIT_CODES", "VERBS", "help_text", "main", "safe_arguments"]
 
@@ -169,18 +169,6 @@ def bundle_version() -> str:
     import json
 
     return json.loads((Path(__file__).parents[2] / "configs" / "metadata.json").read_text())["version"]
-
-
-def user_message(error: BaseException) -> str:
-    """Find the message made for the user below MONAI's wrapping ("applying transform ..."), on one line."""
-    cause: BaseException = error
-    while True:
-        text = " ".join(str(cause).split())
-        if isinstance(cause, (ValueError, OSError, ImportError)):
-            return text
-        if cause.__cause__ is None:
-            return f"{type(cause).__name__}: {text} (run again with --debug to see where)"
-        cause = cause.__cause__
 
 
 def find_verb(verb: str, verbs: Mapping[str, tuple[str, str]] = VERBS) -> Callable:

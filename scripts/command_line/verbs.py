@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from custom_transforms.io import read_tomogram
+from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
 from scripts.datalist import load_datalist
-from scripts.detection.detect import Detector, tile_of
-from scripts.detection.detector import ROOT
+from scripts.detection.detector import Detector
 from scripts.evaluation import evaluate as evaluation
+from scripts.records.bundle_zip import ROOT
 from scripts.records.detection import detections_in
 from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
+from scripts.tiling.tiles import tile_of
 from scripts.weights import calibrate as calibration
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]

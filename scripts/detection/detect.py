@@ -13,17 +13,17 @@ from typing import Any
 
 import pandas as pd
 
-from custom_transforms.io import metadata_warnings
-from scripts.command_line.parser import user_message
-from scripts.console import tell
+from custom_transforms.volumes.checks import metadata_warnings
+from scripts.console import tell, user_message
 from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection.detector import Detector, check_device
+from scripts.detection.finished import finished_record, recorded
 from scripts.outputs import INSTANCES, tomogram_name
-from scripts.records.detection import finished_record, recorded
 from scripts.report.overview import FILES, overview
 from scripts.sources.copick_project import is_copick
+from scripts.tiling.tiles import tile_of
 
-__all__ = ["Detector", "check_device", "detect", "expand", "tile_of"]
+__all__ = ["Detector", "check_device", "detect", "expand"]
 
 ITEM_KEYS = ("image", "voxel_size", "contrast")
 
@@ -198,20 +198,6 @@ def detect(
         print(f"warning: no overview was written: {error}", file=sys.stderr)
     if failed:
         raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
-
-
-def tile_of(tile: int | Sequence[int]) -> list[int]:
-    """Read ``--tile``: one number for a cube, or three.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, or below 16 voxels.
-    """
-    sides = [tile] * 3 if isinstance(tile, int) else list(tile)
-    if len(sides) != 3 or min(sides) < 16:
-        raise ValueError(f"--tile: expected one or three (Z,Y,X) whole numbers of at least 16, got {tile}.")
-    return sides
 
 
 def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:

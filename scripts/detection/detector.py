@@ -23,20 +23,19 @@ from custom_transforms.instances import (
     MeasureParticlesd,
     SplitPredictiond,
 )
-from custom_transforms.io import MRC_SUFFIXES
 from custom_transforms.measuring.particle_filter import ParticleFilter
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following
+from custom_transforms.volumes.mrc_read import MRC_SUFFIXES, mrc_geometry
 from custom_transforms.volumes.rescale import model_shape
 from custom_transforms.volumes.zarr_read import import_zarr
-from scripts.detection.plan import Plan, check_disk, make_plan, mrc_geometry
+from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import SETTINGS, computed, detect_streamed
 from scripts.outputs import SaveDetectiond
-from scripts.records.bundle_zip import unpacked
+from scripts.records.bundle_zip import ROOT, unpacked
 from scripts.records.weights import read_record, recorded_settings
 
 __all__ = ["Detector", "check_device"]
 
-ROOT = Path(__file__).parents[2]
 LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # may be expressions of particle_diameter
 # the steps of post-processing that have a form for volumes larger than memory
 STREAMABLE = {

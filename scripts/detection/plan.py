@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from custom_transforms.io import MRC_SUFFIXES
-from custom_transforms.volumes.mrc_read import read_mrc_geometry
 from scripts.tiling.tiles import TileGrid
 
-__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan", "mrc_geometry"]
+__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan"]
 
 GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
@@ -284,16 +282,3 @@ class _LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
-
-
-def mrc_geometry(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray] | None:
-    """Shape and voxel size (Å; 0 if it is not known), both (Z, Y, X), of an MRC file's header, also compressed.
-
-    None for other files and strange headers: the reader tells the user what is wrong with them.
-    """
-    if not str(path).lower().endswith(MRC_SUFFIXES):
-        return None
-    try:
-        return read_mrc_geometry(Path(path))
-    except (OSError, ValueError):
-        return None

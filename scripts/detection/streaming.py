@@ -18,13 +18,12 @@ from monai.data import MetaTensor
 from tqdm.auto import tqdm
 
 from custom_transforms.filters import FlagGoldd
-from custom_transforms.io import add_warning
 from custom_transforms.labelling.blockwise import BlockedLabels, detect_instances_blockwise
 from custom_transforms.labelling.in_memory import check_finite
 from custom_transforms.measuring.particle_filter import ParticleFilter
-from custom_transforms.normalize import warn_if_inverted
+from custom_transforms.normalize import NormalizedVolume, warn_if_inverted
+from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import (
-    NormalizedVolume,
     PlaneCache,
     ProbabilityVolume,
     RegionVolume,

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import atomic_path, write_mrc
+from custom_transforms.files.json_object import to_json
+from custom_transforms.files.whole_files import atomic_path
+from custom_transforms.volumes.mrc_write import write_mrc
 from scripts.evaluation.pair import PairResult
 from scripts.evaluation.picture import color_volume, write_picture
 from scripts.evaluation.tables import matches_table, metrics_table
 
-__all__ = ["to_json", "write_coloured", "write_tables"]
-
-
-def to_json(value: Any) -> Any:
-    """The same with plain numbers and lists; nan and infinity become null, which JSON can say.
-
-    Examples
-    --------
-    >>> to_json({"f1": np.float64(0.5), "precision": float("nan"), "n": np.int64(3)})
-    {'f1': 0.5, 'precision': None, 'n': 3}
-    """
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return to_json(value.tolist())
-    if isinstance(value, np.generic):
-        return to_json(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+__all__ = ["write_coloured", "write_tables"]
 
 
 def write_tables(output_dir: Path, summary: dict[str, Any], results: Sequence[PairResult]) -> list[Path]:

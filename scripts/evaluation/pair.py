@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from scripts.evaluation.centers import filled_centers
-from scripts.evaluation.overlap import LabelStatistics, OverlapTable, overlap_table
-from scripts.evaluation.points import match_radius
 from scripts.evaluation.sides import Points, Side, points_of, true_radii
 from scripts.evaluation.verdicts import POINT_RULES, PointVerdicts, judge_points
-from scripts.evaluation.volumes import RULES, VolumeMatches, judge_volumes
+from scripts.matching.centers import filled_centers
+from scripts.matching.overlap import LabelStatistics, OverlapTable, overlap_table
+from scripts.matching.points import match_radius
+from scripts.matching.volumes import RULES, VolumeMatches, judge_volumes
 
 __all__ = ["PairResult", "Rules", "compare_sides"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from custom_transforms.files.json_object import read_object
-from custom_transforms.io import atomic_path
-from scripts.evaluation.overlap import paint
+from custom_transforms.files.whole_files import atomic_path
 from scripts.evaluation.pair import PairResult
+from scripts.matching.overlap import paint
 from scripts.report.inputs import open_volume, recorded_input
 
 __all__ = ["COLORS", "choose_slice", "color_volume", "recorded_slice", "write_picture"]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import metadata_warnings, read_tomogram
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from scripts.evaluation.centers import filled_centers
+from custom_transforms.volumes.checks import metadata_warnings
+from custom_transforms.volumes.read import read_tomogram
+from scripts.matching.centers import filled_centers
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles
 from scripts.sources.copick_project import is_copick, read_picks_by_uri

@@ -10,9 +10,9 @@ import pandas as pd
 
 from scripts.evaluation.bootstrap import bootstrap_intervals
 from scripts.evaluation.pair import PairResult, Rules
-from scripts.evaluation.points import hits_by_threshold
-from scripts.evaluation.scores import average_precision, f_beta, ratio
-from scripts.evaluation.volumes import volume_counts, volume_scores
+from scripts.matching.points import hits_by_threshold
+from scripts.matching.scores import average_precision, f_beta, ratio
+from scripts.matching.volumes import volume_counts, volume_scores
 
 __all__ = ["point_summary", "score_sweep", "summarise", "volume_summary"]
 

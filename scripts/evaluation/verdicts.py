@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.evaluation.points import candidate_pairs, match_pairs
 from scripts.evaluation.sides import Points, label_at
+from scripts.matching.points import candidate_pairs, match_pairs
 
 __all__ = ["POINT_RULES", "PointVerdicts", "judge_points"]
 
@@ -19,7 +19,7 @@ class PointVerdicts:
     """Status of every predicted (TP, FP, ignored) and true (TP, FN, ignored) center, and its partner's row (-1: none).
 
     ``distance`` is that of each predicted center to its partner in Å (nan without). ``pair_predicted`` and
-    ``pair_true`` are all candidates, for `scripts.evaluation.points.hits_by_threshold`.
+    ``pair_true`` are all candidates, for `scripts.matching.points.hits_by_threshold`.
     """
 
     predicted_status: np.ndarray

@@ -25,9 +25,9 @@ from scripts.particles.relion5_star import RELION5
 from scripts.particles.relion_star import RELION3, RELION4, WARP
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext
 from scripts.particles.shared.format import Format
+from scripts.particles.shared.options import context_of
 from scripts.particles.shrec_text import SHREC
 from scripts.particles.stopgap_star import STOPGAP
-from scripts.sources.copick_project import is_copick, read_picks_by_uri
 
 __all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
 
@@ -94,7 +94,7 @@ def read_particles(
     Parameters
     ----------
     path : path
-        A file, or the picks ``copick:CONFIG.json/OBJECT:USER/SESSION`` of all runs of a project.
+        A file. (`scripts.sources.particle_lists.read_particles` takes picks of a copick project, too.)
     format : str, optional
         Name of the format; guessed from content and ending if None.
     context : TomogramContext, optional
@@ -112,17 +112,13 @@ def read_particles(
     FileNotFoundError, ValueError
         With the file, the format, the column and the row where one can be named.
     """
-    if is_copick(path):
-        if format not in (None, "copick"):
-            raise ValueError(f"{path}: these are copick picks, but the format {format} was asked for. Leave it out.")
-        return read_picks_by_uri(path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such particle list. Check the path.")
     chosen = find_format(format) if format else guess_format(path)
     if chosen.read is None:
         raise ValueError(f"{chosen.name} can only be written. Readable: {_names('read')}.")
-    return chosen.read(path, TomogramContext.from_options(context, **options))
+    return chosen.read(path, context_of(context, **options))
 
 
 def write_particles(
@@ -143,7 +139,7 @@ def write_particles(
     chosen = find_format(format) if format else guess_format(path, for_writing=True)
     if chosen.write is None:
         raise ValueError(f"{chosen.name} can only be read. Writable: {_names('write')}.")
-    chosen.write(particles, path, TomogramContext.from_options(context, **options))
+    chosen.write(particles, path, context_of(context, **options))
     lost = losses(particles, chosen)
     for sentence in lost:
         warnings.warn(sentence, ParticleListWarning, stacklevel=2)

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from custom_transforms.files.whole_files import atomic_path
-from custom_transforms.io import instance_dtype, write_instances, write_mrc
+from custom_transforms.volumes.mrc_write import instance_dtype, write_instances, write_mrc
 from scripts.particles.shared.format import write_text
 from scripts.preparation.labels import Prepared
 from scripts.preparation.volume import apply_numbers, measure_labels

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.io import VOLUME_SUFFIXES, read_tomogram
+from custom_transforms.volumes.read import VOLUME_SUFFIXES, read_tomogram
 from scripts.datalist import is_tomogram, tomograms_in
 from scripts.particles.csv_table import CSV, position_unit
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import find_format, guess_format, read_particles
+from scripts.particles.registry import find_format, guess_format
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
+from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import project_tomograms, source_of_run
 from scripts.preparation.shapes import Shape, Sphere, load_template
 from scripts.sources.copick_project import is_copick
+from scripts.sources.particle_lists import read_particles
 
 __all__ = [
     "ShapeSpecs",
@@ -133,7 +135,7 @@ def tomogram_inputs(
         )
     if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
         raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
-    context = TomogramContext.from_options(voxel_size=size, size_zyx=shape, binning=binning)
+    context = context_of(voxel_size=size, size_zyx=shape, binning=binning)
     listed = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
     return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in listed]
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from custom_transforms.io import read_tomogram
+from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
 from scripts.datalist import is_tomogram
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import config_of, project_radii
 from scripts.preparation.dataset import (
     Item,
@@ -249,7 +249,7 @@ class _Job:
         own_list = "{name}" in str(self.particles)
         key = (path, size_zyx, tuple(voxel), one.name if own_list else "")
         if key not in self._lists:
-            context = TomogramContext.from_options(
+            context = context_of(
                 voxel_size=voxel,
                 size_zyx=size_zyx,
                 binning=self.binning,
@@ -272,7 +272,7 @@ class _Job:
         path = per_tomogram(self.recenter_on, one.name)
         if path is None:
             return None
-        context = TomogramContext.from_options(voxel_size=voxel, size_zyx=size_zyx)
+        context = context_of(voxel_size=voxel, size_zyx=size_zyx)
         return read_list(path, None, context).centers_xyz_angstrom
 
     def _note(self, text: str) -> None:

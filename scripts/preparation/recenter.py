@@ -7,7 +7,7 @@ from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from custom_transforms.units import angstrom_xyz_to_voxel_zyx
-from scripts.evaluation.points import match_points
+from scripts.matching.points import match_points
 from scripts.particles.particle_list import ParticleList
 
 __all__ = ["doubtful_moves", "recenter", "recenter_on"]

@@ -11,8 +11,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from skimage.filters import threshold_otsu
 
-from custom_transforms.io import read_tomogram
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.read import read_tomogram
 
 __all__ = ["Footprint", "Shape", "Sphere", "Template", "load_template", "template_from_array"]
 

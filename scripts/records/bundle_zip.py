@@ -10,7 +10,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-__all__ = ["extract", "unpacked"]
+__all__ = ["ROOT", "extract", "unpacked"]
+
+ROOT = Path(__file__).parents[2]  # of the bundle that this code belongs to
 
 NEEDED = ("configs/metadata.json", "configs/inference.json", "models/model.pt")
 LONGEST = 255  # bytes of a name, which file systems hold

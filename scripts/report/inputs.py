@@ -121,7 +121,7 @@ def _read(path: Path, voxel_size_zyx: np.ndarray | None) -> np.ndarray:
             return read_mrc(path, None, Notes()).array
         if is_zarr(path):
             return np.asarray(open_zarr(path, voxel_size_zyx))
-        from custom_transforms.io import read_tomogram  # seconds to import, because of MONAI
+        from custom_transforms.volumes.read import read_tomogram  # seconds to import, because of MONAI
 
         return read_tomogram(path, voxel_size=1.5, fill_nonfinite=True)[0]
 

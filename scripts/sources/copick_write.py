@@ -12,7 +12,7 @@ from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.zarr_write import write_labels_zarr
 from scripts.particles import copick_json
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.options import context_of
 from scripts.sources.copick_project import CopickProject, open_project
 
 __all__ = ["check_segmentation", "check_target", "run_of", "write_picks", "write_segmentation"]
@@ -73,7 +73,7 @@ def write_picks(
         chosen = particles.select(rows)
         picks = ParticleList(chosen.centers_xyz_angstrom, one, name, chosen.score, chosen.rotation)
         words = {"user": user, "session": session, "object": name, "run": one}
-        copick_json.write(picks, path, TomogramContext.from_options(voxel_size=voxel_spacing, dataset=words))
+        copick_json.write(picks, path, context_of(voxel_size=voxel_spacing, dataset=words))
     return list(jobs)
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from custom_transforms.files.json_object import read_object
-from custom_transforms.io import VOLUME_SUFFIXES
+from custom_transforms.volumes.read import VOLUME_SUFFIXES
 from custom_transforms.volumes.zarr_read import is_zarr
-from scripts.particles.registry import FORMATS, read_particles
+from scripts.particles.registry import FORMATS
 from scripts.particles.shared.context import PLAIN_NAMES, ParticleListWarning, tomogram_base_name, tomogram_stem
 from scripts.sources.copick_labels import is_segmentation_uri, segmentations
 from scripts.sources.copick_project import is_copick, runs_with_picks
+from scripts.sources.particle_lists import read_particles
 
 __all__ = ["SideFiles", "find_sides", "pair_sides"]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from custom_transforms.files.json_object import to_json
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.labelling.assign import assign_instances
 from custom_transforms.labelling.components import mask_from_probability
@@ -20,11 +21,10 @@ from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following, voxel_zyx_to_angstrom_xyz
-from scripts.evaluation.outputs import to_json
-from scripts.evaluation.overlap import overlap_table
-from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_radius
-from scripts.evaluation.scores import f_beta, ratio
-from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
+from scripts.matching.overlap import overlap_table
+from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
+from scripts.matching.scores import f_beta, ratio
+from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 
 __all__ = ["CalibrationSample", "calibrate", "choose_center_threshold", "choose_thresholds", "write_overlay"]
 

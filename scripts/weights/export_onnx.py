@@ -16,11 +16,10 @@ from torch import nn
 from custom_transforms.files.json_object import read_object
 from custom_transforms.files.whole_files import atomic_path
 from scripts.console import tell
-from scripts.detection.detect import tile_of
-from scripts.detection.detector import ROOT
 from scripts.networks import load_weights
-from scripts.records.bundle_zip import unpacked
+from scripts.records.bundle_zip import ROOT, unpacked
 from scripts.records.weights import read_record, recorded_settings
+from scripts.tiling.tiles import tile_of
 
 __all__ = ["TOLERANCE", "export_onnx", "largest_difference", "write_onnx"]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from custom_transforms.io import read_tomogram, write_mrc
-from scripts.command_line.parser import main, user_message
+from scripts.command_line.parser import main
+from scripts.console import user_message
 from scripts.detection.detect import Detector, check_device, detect, expand
 from tests.conftest import VOXEL_SIZE, run_config
 from tests.detection.detect_scene import Blobs, files_of

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from custom_transforms.io import write_mrc
-from scripts.command_line.parser import user_message
+from scripts.console import user_message
 from scripts.detection.detect import Detector
+from scripts.detection.finished import _changed, finished_record
 from scripts.detection.plan import Plan
-from scripts.records.detection import _changed, finished_record, remove_detection
+from scripts.records.detection import remove_detection
 from tests.conftest import VOXEL_SIZE, run_config
 from tests.detection.detect_scene import files_of
 

@@ -17,14 +17,14 @@ from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.volumes.zarr_write import write_labels_zarr
 from scripts.command_line.verbs import evaluate as run_evaluate
-from scripts.evaluation.centers import filled_centers
 from scripts.evaluation.evaluate import EvaluationWarning, evaluate, evaluate_sides
-from scripts.evaluation.overlap import overlap_table
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.picture import recorded_slice
-from scripts.evaluation.points import match_points
 from scripts.evaluation.sides import Side, points_of, read_side
-from scripts.evaluation.volumes import judge_volumes, volume_counts, volume_scores
+from scripts.matching.centers import filled_centers
+from scripts.matching.overlap import overlap_table
+from scripts.matching.points import match_points
+from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 from scripts.particles.particle_list import ParticleList
 from scripts.sources.labels_and_lists import find_sides
 

@@ -17,7 +17,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, LoadImaged
 
 from custom_transforms.io import LoadTomogramd, MrcReader, TomogramReader, read_tomogram
-from scripts.detection.plan import mrc_geometry
+from custom_transforms.volumes.mrc_read import mrc_geometry
 from tests.volumes.volume_files import (
     IMOD_FIELDS,
     MACHINE_STAMP,

@@ -8,7 +8,7 @@ import gzip
 import numpy as np
 import pytest
 
-from scripts.detection.plan import mrc_geometry
+from custom_transforms.volumes.mrc_read import mrc_geometry
 from tests.volumes.volume_files import (
     IMOD_FIELDS,
     MACHINE_STAMP,

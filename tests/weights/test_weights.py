@@ -11,7 +11,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from bundle.adopt import adopt_weights
 from bundle.build import build_bundle, settings_of
 from custom_transforms.io import read_tomogram, write_mrc
-from scripts.command_line.parser import main, user_message
+from scripts.command_line.parser import main
+from scripts.console import user_message
 from scripts.detection.detector import LENGTHS, Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.records.weights import read_record, recorded_voxel_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,31 +77,6 @@ class TomogramContext:
             raise ValueError(f"center_rule: expected 'size/2' or 'size/2-1', got {self.center_rule!r}")
         if self.axis_order is not None and sorted(self.axis_order) != ["x", "y", "z"]:
             raise ValueError(f"axis_order: expected the letters x, y, z in some order, got {self.axis_order!r}")
-
-    @staticmethod
-    def from_options(context: TomogramContext | None = None, **options: Any) -> TomogramContext:
-        """A context from keywords; None means not given.
-
-        ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with the unbinned sizes.
-
-        Raises
-        ------
-        ValueError
-            For a keyword that is no field; lists the fields.
-        """
-        if options.get("tomograms_star") is not None:
-            from scripts.particles.shared.relion_tomograms import read_tomograms_star  # it needs this module
-
-            options["unbinned_sizes"] = read_tomograms_star(options["tomograms_star"])
-        options.pop("tomograms_star", None)
-        if "voxel_size" in options:
-            options["voxel_size_zyx"] = options.pop("voxel_size")
-        known = {item.name for item in fields(TomogramContext)}
-        for name in options:
-            if name not in known:
-                raise ValueError(f"{name}: not an option of particle lists; expected one of {', '.join(sorted(known))}")
-        given = {name: value for name, value in options.items() if value is not None}
-        return replace(context or TomogramContext(), **given)
 
     def require(self, name: str, format_name: str) -> Any:
         """The value of a field, or an error that says which option supplies it."""

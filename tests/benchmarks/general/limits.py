@@ -26,7 +26,7 @@ import torch
 from scipy import fft, ndimage
 from tqdm.auto import tqdm
 
-from scripts.evaluation.points import match_points, match_radius
+from scripts.matching.points import match_points, match_radius
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene

@@ -22,7 +22,7 @@ from custom_transforms.io import read_tomogram, write_instances
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.measuring.instance_centers import instance_centers
-from scripts.evaluation.points import match_points
+from scripts.matching.points import match_points
 from scripts.particles.particle_list import ParticleList
 from scripts.preparation.painting import paint_instances
 from scripts.preparation.shapes import Sphere

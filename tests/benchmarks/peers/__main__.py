@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from custom_transforms.files.json_object import to_json
 from custom_transforms.io import LoadTomogramd
 from custom_transforms.normalize import NormalizeTomogramd
 from scripts.datalist import load_datalist
 from scripts.detection.detector import Detector
 from scripts.evaluation.evaluate import evaluate_sides
-from scripts.evaluation.outputs import to_json
-from scripts.evaluation.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.evaluation.sides import Side, points_of, read_side
+from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.simulate.write import write_json
 from scripts.sources.labels_and_lists import SideFiles
 from tests.benchmarks.general.data import SCENES, TEST, TRAIN

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.evaluation.overlap import LabelStatistics, OverlapTable
-from scripts.evaluation.scores import f_beta, ratio
+from scripts.matching.overlap import LabelStatistics, OverlapTable
+from scripts.matching.scores import f_beta, ratio
 
 __all__ = ["RULES", "VolumeMatches", "judge_volumes", "volume_counts", "volume_scores"]
 

@@ -1,0 +1,42 @@
+"""The particle list that a user names: a file of any format, or picks of a copick project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scripts.particles import registry
+from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.context import TomogramContext
+from scripts.sources.copick_project import is_copick, read_picks_by_uri
+
+__all__ = ["read_particles"]
+
+
+def read_particles(
+    path: Path | str, format: str | None = None, context: TomogramContext | None = None, **options: Any
+) -> ParticleList:
+    """Read a particle list.
+
+    Parameters
+    ----------
+    path : path
+        A file, or the picks ``copick:CONFIG.json/OBJECT:USER/SESSION`` of all runs of a project.
+    format, context, **options
+        As in `scripts.particles.registry.read_particles`.
+
+    Returns
+    -------
+    ParticleList
+        Empty for a list without particles.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        With the file, the format, the column and the row where one can be named.
+    """
+    if is_copick(path):
+        if format not in (None, "copick"):
+            raise ValueError(f"{path}: these are copick picks, but the format {format} was asked for. Leave it out.")
+        return read_picks_by_uri(path)
+    return registry.read_particles(path, format, context, **options)
