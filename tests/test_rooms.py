@@ -23,7 +23,7 @@ LEVELS = (
     ("scripts.report", "scripts.simulate"),
     ("scripts",),
     ("scripts.preparation", "scripts.evaluation", "scripts.detection", "scripts.weights", "scripts.view"),
-    ("scripts.command_line",),
+    ("scripts.command_line", "scripts.api"),
     ("scripts.demo",),
     ("bundle", "scripts.__main__"),
 )

@@ -114,6 +114,23 @@ class ParticleList:
         """The same particles, all in the tomogram ``name``."""
         return replace(self, tomogram=name)
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """The list as a table: tomogram, class, center and score, then radius, rotation (a scipy object) and the rest.
+
+        Examples
+        --------
+        >>> ParticleList(np.array([[10.0, 20.0, 30.0]]), class_name="ribosome").to_dataframe().T[0].to_dict()
+        {'tomogram': '', 'class': 'ribosome', 'x_angstrom': 10.0, 'y_angstrom': 20.0, 'z_angstrom': 30.0, 'score': nan}
+        """
+        table = pd.DataFrame({"tomogram": self.tomogram, "class": self.class_name})
+        table[["x_angstrom", "y_angstrom", "z_angstrom"]] = self.centers_xyz_angstrom
+        table["score"] = self.score
+        if np.isfinite(self.radius_angstrom).any():
+            table["radius_angstrom"] = self.radius_angstrom
+        if self.rotation is not None:
+            table["rotation"] = list(self.rotation)
+        return pd.concat([table, self.extra.drop(columns=[c for c in table if c in self.extra])], axis=1)
+
     @staticmethod
     def concat(lists: Sequence[ParticleList]) -> ParticleList:
         """Join lists, in order; orientations stay only if every list that is not empty has them.
