@@ -11,8 +11,7 @@ from bundle.build import ROOT, THRESHOLDS, check_fit, settings_of, with_settings
 from custom_transforms.files.json_object import read_object
 from custom_transforms.files.whole_files import atomic_path
 from scripts.console import tell
-from scripts.records.weights import read_record
-from scripts.weights.join import write_record
+from scripts.records.weights import read_record, write_record
 
 __all__ = ["adopt", "adopt_weights"]
 
@@ -50,12 +49,12 @@ def adopt_weights(
         If a file is missing or damaged, or the weights do not fit the config. Then nothing was written.
     """
     source, target = Path(weights).expanduser(), root / "models" / "model.pt"
-    record = {**(read_record(source) or {})}
+    record = read_record(source)
     overlay = {} if thresholds is None else read_object(thresholds, THRESHOLDS)
     if metrics is not None:
-        record["metrics"] = read_object(metrics, "measured figures (JSON)")
+        record = record.changed(metrics=read_object(metrics, "measured figures (JSON)"))
     if "_desc_" in overlay:
-        record["thresholds"] = overlay["_desc_"]
+        record = record.changed(thresholds=overlay["_desc_"])
     settings = settings_of(root, source, record, overlay)
     config = root / "configs" / "inference.json"
     before = json.loads(config.read_text(encoding="utf-8"))
@@ -65,7 +64,7 @@ def adopt_weights(
     if source.resolve() != target.resolve():
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
-    write_record(target, {**record, "settings": settings})
+    write_record(target, record.changed(settings=settings))
     with atomic_path(config) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return {key: value for key, value in settings.items() if before[key] != value}

@@ -18,7 +18,7 @@ from bundle.provenance import eval_metrics, provenance
 from custom_transforms.files.json_object import read_object
 from scripts.console import tell
 from scripts.networks import load_weights, read_state_dict
-from scripts.records.weights import read_record, recorded_settings, recorded_voxel_size
+from scripts.records.weights import WeightsRecord, read_record
 
 __all__ = ["build", "build_bundle", "bundle_files", "settings_of", "with_settings"]
 
@@ -96,7 +96,7 @@ def build_bundle(
     root, weights = Path(root), Path(weights).expanduser()
     state = read_state_dict(weights)
     files = bundle_files(root)
-    record = read_record(weights) or {}
+    record = read_record(weights)
     overlay = None if thresholds is None else read_object(thresholds, THRESHOLDS)
     settings = settings_of(root, weights, record, overlay or {}, voxel_size)
     text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
@@ -107,16 +107,16 @@ def build_bundle(
         files["configs/metadata.json"] = _json(metadata)
     check_fit(config, weights)
     content = weights.read_bytes()
-    record = {**record, "settings": settings, "sha256": hashlib.sha256(content).hexdigest()}
+    record = record.changed(settings=settings, sha256=hashlib.sha256(content).hexdigest())
     files["docs/provenance.json"] = _json(provenance(metadata, config, weights, state, overlay, files))
-    files["models/model.pt"], files["models/model.json"] = content, _json(record)
+    files["models/model.pt"], files["models/model.json"] = content, _json(record.content())
     name = metadata["name"]
     target = Path(output).expanduser() / f"{name}_v{metadata['version']}.zip"
     return write_zip(target, {f"{name}/{path}": content for path, content in files.items()})
 
 
 def settings_of(
-    root: Path, weights: Path, record: Mapping[str, Any], overlay: Mapping[str, Any], voxel_size: float | None = None
+    root: Path, weights: Path, record: WeightsRecord, overlay: Mapping[str, Any], voxel_size: float | None = None
 ) -> dict[str, Any]:
     """Ids of ``configs/inference.json`` whose values weights bring along.
 
@@ -126,8 +126,10 @@ def settings_of(
         The repository. Its config's voxel size is that of its own weights: for others it is unknown (null), as it is
         for ``detect --weights``, unless the record or ``voxel_size`` says it.
     weights : Path
-    record, overlay : mapping
-        The record beside the weights, and the settings laid over it.
+    record : WeightsRecord
+        Of the weights.
+    overlay : mapping
+        Settings laid over the record's; comments, whose names begin with ``_``, are left out.
     voxel_size : float, optional
         Å, where the record does not say it.
 
@@ -136,12 +138,12 @@ def settings_of(
     ValueError
         If the voxel size cannot be, or the record says another one.
     """
-    known = recorded_voxel_size(record)
+    known = record.voxel_size
     if voxel_size is not None and not voxel_size > 0:
         raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {voxel_size}.")
     if voxel_size is not None and known not in (None, voxel_size):
         raise ValueError(f"--voxel_size: {weights.with_suffix('.json')} says {known:g} Å, got {voxel_size:g}.")
-    settings = recorded_settings({"settings": {**recorded_settings(record), **overlay}})
+    settings = record.detection_settings() | {key: overlay[key] for key in overlay if not key.startswith("_")}
     if voxel_size is not None:
         settings["voxel_size_model"] = voxel_size
     elif weights.resolve() != (root / "models" / "model.pt").resolve():

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scripts.records.weights import read_record
+from scripts.records.weights import WeightsRecord, read_record
 
 __all__ = ["eval_metrics", "provenance"]
 
@@ -62,7 +62,7 @@ def provenance(
     content = weights.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     training = read_record(weights, digest)
-    calibrated = (training or {}).get("settings") if thresholds is None else dict(thresholds)
+    calibrated = training.settings.content() if thresholds is None else dict(thresholds)
     return {
         "name": metadata["name"],
         "version": metadata["version"],
@@ -72,27 +72,27 @@ def provenance(
             "bytes": len(content),
             "parameters": sum(value.numel() for value in state.values()),
         },
-        "training": training,
+        "training": training.content() or None,
         "voxel_size_angstrom": config.get("voxel_size_model"),
         "contrast": {"tomograms": config["contrast"], "networks": "protein bright"},
         "detection": {name: config[name] for name in DETECTION if name in config},
         "thresholds": calibrated or None,
-        "metrics": (training or {}).get("metrics") or {},
+        "metrics": training.metrics or {},
         "files_sha256": _hash(files),
     }
 
 
-def eval_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+def eval_metrics(record: WeightsRecord) -> dict[str, float]:
     """What metadata says of weights: the F1 of the centers in each scene that ``tests.benchmarks.general.score`` saw.
 
     Examples
     --------
-    >>> eval_metrics({"metrics": {"scenes": [{"scene": "membranes unseen", "center F1": 0.55312}]}})
+    >>> eval_metrics(WeightsRecord(metrics={"scenes": [{"scene": "membranes unseen", "center F1": 0.55312}]}))
     {'center_f1_membranes_unseen': 0.553}
-    >>> eval_metrics({"metrics": {"f1": 0.9}})  # measured otherwise: provenance has it all
+    >>> eval_metrics(WeightsRecord(metrics={"f1": 0.9}))  # measured otherwise: provenance has it all
     {}
     """
-    scenes = (record.get("metrics") or {}).get("scenes")
+    scenes = (record.metrics or {}).get("scenes")
     rows = [one for one in scenes if {"scene", "center F1"} <= one.keys()] if isinstance(scenes, list) else []
     return {f"center_f1_{one['scene'].replace(' ', '_')}": round(one["center F1"], 3) for one in rows}
 

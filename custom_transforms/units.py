@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi
@@ -14,6 +15,7 @@ __all__ = [
     "angstrom_xyz_to_voxel_zyx",
     "as_voxel_size_zyx",
     "following",
+    "is_length_text",
     "voxel_size_text",
     "voxel_zyx_to_angstrom_xyz",
 ]
@@ -188,3 +190,37 @@ def _positive(name: str, value: float, zero_allowed: bool = False) -> float:
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
         raise ValueError(f"{name}: expected a number above 0 in Å (volumes: cubic Å), got {value!r}")
     return number
+
+
+def is_length_text(text: str) -> bool:
+    """Whether a text is a length or volume as `following` writes it: numbers, ``+ - * / **``, the particle's diameter.
+
+    Nothing is run; a config may compute it without danger.
+
+    Examples
+    --------
+    >>> [is_length_text(text) for text in ("$@particle_diameter / 3", "$(@particle_diameter / 6)**3", "$9**9**9")]
+    [True, True, False]
+    """
+    if not text.startswith("$") or "DIAMETER" in text or len(text) > 200:
+        return False
+    try:
+        tree = ast.parse(text[1:].replace("@particle_diameter", "DIAMETER").strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        return False
+    return _is_arithmetic(tree.body)
+
+
+def _is_arithmetic(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=float() | int() as number):
+            return not isinstance(number, bool)
+        case ast.Name(id="DIAMETER"):
+            return True
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            return _is_arithmetic(operand)
+        case ast.BinOp(op=ast.Pow(), left=left, right=ast.Constant(value=1 | 2 | 3)):
+            return _is_arithmetic(left)
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), left=left, right=right):
+            return _is_arithmetic(left) and _is_arithmetic(right)
+    return False

@@ -13,7 +13,7 @@ from torch import nn
 
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.records.bundle_zip import unpacked
-from scripts.records.weights import read_record, recorded_voxel_size
+from scripts.records.weights import read_record
 
 __all__ = [
     "MaskAndCenterNet",
@@ -109,7 +109,7 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
         As `read_state_dict`; also if names or shapes differ from the network's.
     """
     state = read_state_dict(path)
-    known = recorded_voxel_size(read_record(path))
+    known = read_record(path).voxel_size
     if known is not None and voxel_size is not None and np.abs(np.divide(voxel_size, known) - 1).max() > TOLERANCE:
         given = ", ".join(f"{one:g}" for one in np.ravel(voxel_size))
         warnings.warn(

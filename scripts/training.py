@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from custom_transforms.files.whole_files import atomic_path
+from scripts.records.weights import WeightsRecord
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
 
@@ -174,9 +174,8 @@ class TrainingRun:
         self.best = {"epoch": epoch, "score": score if known else None, "metric": metric}
         weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
         _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
-        made = {**self.best, "seed": self.seed, "training": self.record}
-        text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(self.folder / "model.json", lambda path: path.write_text(text, encoding="utf-8"))
+        made = WeightsRecord.model_validate({**self.best, "seed": self.seed, "training": self.record})
+        _replace(self.folder / "model.json", lambda path: path.write_text(made.text(), encoding="utf-8"))
 
     def _reseed(self, engine: Engine) -> None:
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31

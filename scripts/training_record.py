@@ -15,7 +15,7 @@ from custom_transforms.volumes.read import read_tomogram
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.datalist import load_datalist
 from scripts.networks import weights_file
-from scripts.records.weights import file_digest, read_record, recorded_voxel_size
+from scripts.records.weights import file_digest, read_record
 
 __all__ = ["describe_training"]
 
@@ -57,7 +57,7 @@ def describe_training(
     sizes = [voxel_size] if voxel_size is not None else sorted({_voxel_size(item) for item in items} - {0.0})
     size = sizes[0] if len(sizes) == 1 else sizes or None
     contrasts = sorted({str(item.get("contrast", contrast)) for item in items})
-    known = None if pretrained is None else recorded_voxel_size(read_record(weights_file(pretrained)))
+    known = None if pretrained is None else read_record(weights_file(pretrained)).voxel_size
     if known is not None and isinstance(size, (int, float)) and abs(size / known - 1) > TOLERANCE:
         logging.getLogger(__name__).warning(
             "%s was trained at %g Å per voxel, these tomograms have %g Å: particles look larger or smaller to it. "

@@ -32,7 +32,7 @@ from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import SETTINGS, computed, detect_streamed
 from scripts.outputs import SaveDetectiond
 from scripts.records.bundle_zip import ROOT, unpacked
-from scripts.records.weights import read_record, recorded_settings
+from scripts.records.weights import read_record
 
 __all__ = ["Detector", "check_device"]
 
@@ -128,7 +128,7 @@ class Detector:
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
-            recorded = following(recorded_settings(read_record(weights)))
+            recorded = following(read_record(weights).detection_settings())
             follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}
 

@@ -3,21 +3,105 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from custom_transforms.files.json_object import read_object
+from pydantic import Field, PlainValidator
 
-__all__ = ["file_digest", "read_record", "recorded_settings", "recorded_voxel_size"]
+from custom_transforms.units import is_length_text
+from scripts.records import model
+from scripts.records.model import Record
 
-MEND = "Correct it there, or remove the file."
+__all__ = ["WeightsRecord", "file_digest", "read_record", "write_record"]
 
 
-def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any] | None:
-    """Read the ``.json`` beside a weights file; None if there is none.
+def _voxel_size(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < math.inf):
+        raise ValueError("Å per voxel above 0, or null")
+    return value
+
+
+def _voxel_sizes(value: Any) -> Any:
+    for one in value if isinstance(value, list) else [value]:
+        _voxel_size(one)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Settings go into a config, where text may be code and an object may call anything: a record is data."""
+    for one in value if isinstance(value, list) else [value]:
+        is_code = isinstance(one, str) and one.lstrip()[:1] in ("$", "@", "%") and not is_length_text(one)
+        if is_code or not isinstance(one, (str, bool, int, float, type(None))):
+            raise ValueError("a number, a word, null, or a length such as $@particle_diameter / 3")
+    return value
+
+
+class Settings(Record):
+    """Ids of ``configs/inference.json`` and the values that belong to the weights."""
+
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_plain)]] = Field(init=False)
+    voxel_size_model: Annotated[float | None, PlainValidator(_voxel_size)] = None
+
+
+class Training(Record):
+    """What a run was trained on, as `scripts.training_record.describe_training` gives it."""
+
+    dataset: Any = None
+    voxel_size: Annotated[float | list[float] | None, PlainValidator(_voxel_sizes)] = None  # a list: tomograms differ
+    contrast: Any = None
+    pretrained: Any = None
+
+
+class WeightsRecord(Record):
+    """What is known of weights; of a single run, or of two runs that were joined. Nothing is, where there is no file.
+
+    The entries stand in the order in which a file has them.
+    """
+
+    epoch: int | None = None
+    score: float | None = None
+    metric: str | None = None
+    seed: int | None = None
+    training: Training = Training()
+    settings: Settings = Settings()
+    mask: Part | None = None
+    center: Part | None = None
+    thresholds: Any = None
+    metrics: dict[str, Any] | None = None
+    sha256: str | None = None
+
+    def detection_settings(self) -> dict[str, Any]:
+        """Ids of ``configs/inference.json`` and their values that belong to the weights: voxel size, thresholds.
+
+        Examples
+        --------
+        >>> WeightsRecord(settings={"voxel_size_model": 10.0, "mask_threshold": 0.4}).detection_settings()
+        {'voxel_size_model': 10.0, 'mask_threshold': 0.4}
+        >>> WeightsRecord(metric="val_center_f1", training={"voxel_size": 8.0}).detection_settings()  # one run
+        {'voxel_size_model': 8.0}
+        """
+        size = self.training.voxel_size
+        trained = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
+        return trained | {key: value for key, value in self.settings.content().items() if not key.startswith("_")}
+
+    @property
+    def voxel_size(self) -> float | None:
+        """Å per voxel that the weights were trained at; None if it is not said, or tomograms differed."""
+        value = self.detection_settings().get("voxel_size_model")
+        return None if value is None else float(value)
+
+
+class Part(Record):
+    """One network of joined weights: the file of its run, and that run's record."""
+
+    sha256: str | None = None
+    run: WeightsRecord | None = None
+
+
+def read_record(weights: str | Path, digest: str | None = None) -> WeightsRecord:
+    """Read the ``.json`` beside a weights file; an empty record if there is none.
 
     Parameters
     ----------
@@ -34,55 +118,24 @@ def read_record(weights: str | Path, digest: str | None = None) -> dict[str, Any
     weights = Path(weights).expanduser()
     path = weights.with_suffix(".json")
     if not path.is_file():
-        return None
-    record = read_object(path, "the record of weights")
-    if "sha256" in record:
+        return WeightsRecord()
+    record = model.read(WeightsRecord, path, "the record of weights", "Correct it there, or remove the file.")
+    if record.sha256 is not None:
         found = digest or file_digest(weights)
-        if record["sha256"] != found:
+        if record.sha256 != found:
             raise ValueError(
-                f"{path}: belongs to other weights than {weights} (its sha256 begins {str(record['sha256'])[:8]}, "
+                f"{path}: belongs to other weights than {weights} (its sha256 begins {record.sha256[:8]}, "
                 f"the file's {found[:8]}). Join the two runs again with `python -m scripts join`, or remove it."
             )
-    _check_types(path, record)
     return record
 
 
-def _check_types(path: Path, record: Mapping[str, Any]) -> None:
-    """Refuse a damaged record here, so that nobody who uses one needs to doubt its types."""
-    for part in ("settings", "training"):
-        if not isinstance(record.get(part, {}), dict):
-            raise ValueError(f"{path}: {part}: expected an object, got {json.dumps(record[part])}. {MEND}")
-    sizes = record.get("training", {}).get("voxel_size")  # a list where tomograms differ
-    named = [("training.voxel_size", size) for size in (sizes if isinstance(sizes, list) else [sizes])]
-    for name, size in [*named, ("settings.voxel_size_model", record.get("settings", {}).get("voxel_size_model"))]:
-        number = isinstance(size, (int, float)) and not isinstance(size, bool)
-        if size is not None and not (number and 0 < size < math.inf):
-            raise ValueError(f"{path}: {name}: expected Å per voxel above 0, or null, got {json.dumps(size)}. {MEND}")
+def write_record(weights: Path, record: WeightsRecord) -> None:
+    """Write the ``.json`` beside a weights file, with the file's sha256."""
+    model.write(record.changed(sha256=file_digest(weights)), weights.with_suffix(".json"))
 
 
 def file_digest(path: str | Path) -> str:
     """The sha256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def recorded_settings(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Ids of ``configs/inference.json`` and their values that belong to the weights: voxel size, thresholds.
-
-    Examples
-    --------
-    >>> recorded_settings({"settings": {"voxel_size_model": 10.0, "mask_threshold": 0.4}})
-    {'voxel_size_model': 10.0, 'mask_threshold': 0.4}
-    >>> recorded_settings({"metric": "val_center_f1", "training": {"voxel_size": 8.0}})  # weights of one run
-    {'voxel_size_model': 8.0}
-    """
-    record = record or {}
-    size = record.get("training", {}).get("voxel_size")
-    trained = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
-    return trained | {key: value for key, value in record.get("settings", {}).items() if not key.startswith("_")}
-
-
-def recorded_voxel_size(record: Mapping[str, Any] | None) -> float | None:
-    """Å per voxel that weights were trained at, of a joint record or of a single run's; None if it is not said."""
-    value = recorded_settings(record).get("voxel_size_model")
-    return None if value is None else float(value)

@@ -18,7 +18,7 @@ from custom_transforms.files.whole_files import atomic_path
 from scripts.console import tell
 from scripts.networks import load_weights
 from scripts.records.bundle_zip import ROOT, unpacked
-from scripts.records.weights import read_record, recorded_settings
+from scripts.records.weights import read_record
 from scripts.tiling.tiles import tile_of
 
 __all__ = ["TOLERANCE", "export_onnx", "largest_difference", "write_onnx"]
@@ -63,7 +63,7 @@ def export_onnx(
     path = root / "models" / "model.pt" if weights is None else Path(weights)
     network = ConfigParser(values).get_parsed_content("network_def")
     load_weights(network, path)
-    voxel_size = recorded_settings(read_record(path)).get("voxel_size_model")
+    voxel_size = read_record(path).voxel_size
     sides = tile_of(tile)
     difference = write_onnx(network, output, sides, {"voxel_size_angstrom": voxel_size, "contrast": "protein bright"})
     tell(

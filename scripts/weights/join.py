@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,9 +11,9 @@ from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.console import tell
 from scripts.networks import PARTS, join_state_dicts, read_state_dict
-from scripts.records.weights import file_digest, read_record, recorded_voxel_size
+from scripts.records.weights import WeightsRecord, file_digest, read_record, write_record
 
-__all__ = ["compact", "join", "write_record"]
+__all__ = ["compact", "join"]
 
 NETWORKS = {"mask": "MaskNet", "center": "CenterNet"}
 METRICS = {"mask": "val_mask_dice", "center": "val_center_f1"}  # of configs/train_*.json
@@ -53,39 +51,29 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     target = Path(output).expanduser()
     with atomic_path(target) as temporary:
         torch.save(state, temporary)
-    record = {
-        "settings": {} if size is None else {"voxel_size_model": size},
-        **{name: {"sha256": digests[name], "run": run} for name, run in runs.items()},
-    }
-    write_record(target, record)
+    parts = {name: {"sha256": digests[name], "run": run.content() or None} for name, run in runs.items()}
+    settings = {} if size is None else {"voxel_size_model": size}
+    write_record(target, WeightsRecord.model_validate({"settings": settings, **parts}))
     count = sum(value.numel() for value in state.values())
     tell(f"{target}: {count:,} numbers of both networks", written=[target, target.with_suffix(".json")], numbers=count)
 
 
-def write_record(weights: Path, record: Mapping[str, Any]) -> None:
-    """Write the .json beside a weights file, with the file's sha256 first."""
-    text = json.dumps({**record, "sha256": file_digest(weights)}, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(weights.with_suffix(".json")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _check_network(name: str, path: Path, state: Mapping[str, torch.Tensor], run: Mapping[str, Any] | None) -> None:
+def _check_network(name: str, path: Path, state: Mapping[str, torch.Tensor], run: WeightsRecord) -> None:
     """Refuse what would fit by its shapes and detect nonsense: both networks at once, or the other one."""
     if any(key.split(".")[0] in PARTS for key in state):
         raise ValueError(
             f"{path}: expected the weights of one network, got those of both, joined already. "
             "Give the model.pt of the two training runs."
         )
-    metric = (run or {}).get("metric")
-    if metric == METRICS["center" if name == "mask" else "mask"]:
+    if run.metric == METRICS["center" if name == "mask" else "mask"]:
         raise ValueError(
-            f"{path}: expected the weights of {NETWORKS[name]}, but the record beside them says {metric}, the score of "
-            "the other network. Give the file of MaskNet first, then the one of CenterNet."
+            f"{path}: expected the weights of {NETWORKS[name]}, but the record beside them says {run.metric}, the "
+            "score of the other network. Give the file of MaskNet first, then the one of CenterNet."
         )
 
 
-def _voxel_size(runs: Mapping[str, Any], given: float | None) -> float | None:
-    known = {name: recorded_voxel_size(record) for name, record in runs.items()}
+def _voxel_size(runs: Mapping[str, WeightsRecord], given: float | None) -> float | None:
+    known = {name: record.voxel_size for name, record in runs.items()}
     sizes = [given] if given is not None else [size for size in known.values() if size is not None]
     if any(not size > 0 for size in sizes):
         raise ValueError(f"--voxel_size: expected Å per voxel above 0, got {given}.")
