@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
+from custom_transforms.files.names import tomogram_base_name, tomogram_name
 from custom_transforms.files.whole_files import atomic_path, check_folder
 from custom_transforms.measuring.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
@@ -26,48 +25,17 @@ from custom_transforms.volumes.mrc_write import write_instances
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
-from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name, tomogram_stem
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext
 from scripts.records.detection import file_sha256, file_state, remove_detection
 from scripts.report.report import make_report
 from scripts.sources.copick_project import split_picks_uri
 from scripts.sources.copick_write import check_segmentation, check_target, run_of, write_picks, write_segmentation
 
-__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics", "tomogram_name"]
+__all__ = ["INSTANCES", "SaveDetectiond", "SaveMetrics"]
 
 INSTANCES = "{name}_instances.mrc"
 VOLUMES = ("region", "exclude", "membrane")  # settings that name a volume of the user's
 FILE_NAMES = {"csv": "{name}_particles.csv", "original": "{name}_centers.txt", "relion5": "{name}_particles.star"}
-
-
-def tomogram_name(path: str | Path) -> str:
-    """Name the output folder and files of a tomogram: `tomogram_stem` of its whole path.
-
-    Examples
-    --------
-    >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz"), tomogram_name("data/TS_001.ome.zarr/0")
-    ('TS_001_10.00Apx', 'TS_001')
-
-    A tomogram of a copick project is named after its run, and what ``simulate`` writes after its folder.
-
-    >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr"), tomogram_name("vlp_006/tomogram.mrc")
-    ('TS_001', 'vlp_006')
-    """
-    return portable_name(tomogram_stem(os.path.abspath(path)))
-
-
-def portable_name(name: str) -> str:
-    """Replace what Windows does not take in file names, so that results can be copied there.
-
-    Examples
-    --------
-    >>> portable_name("TS_01"), portable_name("a:b?"), portable_name("con"), portable_name("x.")
-    ('TS_01', 'a_b_', 'con_', 'x_')
-    """
-    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', "_", name)
-    return f"{name}_" if name.partition(".")[0].upper() in _RESERVED else name
-
-
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{one}{number}" for one in ("COM", "LPT") for number in range(1, 10))}
 
 
 class SaveDetectiond(Transform):

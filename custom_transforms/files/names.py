@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from os import PathLike
 from pathlib import PurePosixPath
 
-__all__ = ["PLAIN_NAMES", "tomogram_base_name", "tomogram_stem"]
+__all__ = ["PLAIN_NAMES", "portable_name", "tomogram_base_name", "tomogram_name", "tomogram_stem"]
 
 PLAIN_NAMES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")  # of files named by their folder
 
@@ -16,6 +17,8 @@ _ENDINGS = re.compile(rf"({_ENDING})+$", re.IGNORECASE)
 _PROGRAM_ENDINGS = re.compile(rf"(_\d+(\.\d+)?Apx|_rec|_full|_SIRT|(?i:{_ENDING}))+$")
 _PROGRAM_BEGINNING = re.compile(r"^(rec_)+")
 _COPICK = re.compile(r"(?:^|/)ExperimentRuns/([^/]+)/VoxelSpacing[^/]+/[^/]+\.zarr(?:/.*)?$")
+
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{one}{number}" for one in ("COM", "LPT") for number in range(1, 10))}
 
 
 def tomogram_stem(path: str | PathLike) -> str:
@@ -64,3 +67,31 @@ def tomogram_base_name(path: str | PathLike) -> str:
     """
     stem = tomogram_stem(path)
     return _PROGRAM_ENDINGS.sub("", _PROGRAM_BEGINNING.sub("", stem)) or stem
+
+
+def tomogram_name(path: str | PathLike) -> str:
+    """Name the output folder and files of a tomogram: `tomogram_stem` of its whole path.
+
+    Examples
+    --------
+    >>> tomogram_name("data/TS_001_10.00Apx.mrc.gz"), tomogram_name("data/TS_001.ome.zarr/0")
+    ('TS_001_10.00Apx', 'TS_001')
+
+    A tomogram of a copick project is named after its run, and what ``simulate`` writes after its folder.
+
+    >>> tomogram_name("p/ExperimentRuns/TS_001/VoxelSpacing10.000/wbp.zarr"), tomogram_name("vlp_006/tomogram.mrc")
+    ('TS_001', 'vlp_006')
+    """
+    return portable_name(tomogram_stem(os.path.abspath(path)))
+
+
+def portable_name(name: str) -> str:
+    """Replace what Windows does not take in file names, so that results can be copied there.
+
+    Examples
+    --------
+    >>> portable_name("TS_01"), portable_name("a:b?"), portable_name("con"), portable_name("x.")
+    ('TS_01', 'a_b_', 'con_', 'x_')
+    """
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', "_", name)
+    return f"{name}_" if name.partition(".")[0].upper() in _RESERVED else name

@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from custom_transforms.files.names import tomogram_name
 from custom_transforms.volumes.checks import metadata_warnings
 from scripts.console import tell, user_message
 from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection.detector import Detector, check_device
 from scripts.detection.finished import finished_record, recorded
-from scripts.outputs import INSTANCES, tomogram_name
+from scripts.outputs import INSTANCES
 from scripts.report.overview import FILES, overview
 from scripts.sources.copick_project import is_copick
 from scripts.tiling.tiles import tile_of

@@ -17,6 +17,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm.auto import tqdm
 
+from custom_transforms.files.names import tomogram_name
 from custom_transforms.filters import FlagGoldd
 from custom_transforms.labelling.blockwise import BlockedLabels, detect_instances_blockwise
 from custom_transforms.labelling.in_memory import check_finite
@@ -37,7 +38,7 @@ from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.detection.plan import Plan
 from scripts.detection.scratch import scratch_folder
 from scripts.inferer import TomogramInferer
-from scripts.outputs import INSTANCES, SaveDetectiond, tomogram_name
+from scripts.outputs import INSTANCES, SaveDetectiond
 
 __all__ = ["SETTINGS", "computed", "detect_streamed"]
 

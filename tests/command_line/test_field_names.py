@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import starfile
 
+from custom_transforms.files.names import tomogram_name
 from custom_transforms.io import write_mrc
 from scripts.command_line import parser as cli
 from scripts.detection.detect import expand
-from scripts.outputs import tomogram_name
 from scripts.particles.registry import read_particles
 from scripts.particles.shared.context import tomogram_base_name
 from scripts.preparation.prepare import prepare

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from custom_transforms.files.names import tomogram_name
 from scripts.command_line.export import export
-from scripts.outputs import tomogram_name
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import FORMATS, guess_format, read_particles, write_particles
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
