@@ -58,7 +58,7 @@ class Tomogram:
         ValueError
             If the item's own voxel size is none.
         """
-        item = dict(source) if isinstance(source, Mapping) else {"image": source}
+        item: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {"image": source}
         item = {**item, "image": str(item["image"])}
         shape, size = mrc_geometry(item["image"]) or (None, None)
         known = size is not None and bool((size > 0).all())
