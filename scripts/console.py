@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -13,15 +14,33 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
-__all__ = ["Collected", "command_output", "tell"]
+__all__ = ["ClosedPipe", "Collected", "close_quietly", "command_output", "tell", "user_message"]
 
 OURS = ("bundle", "custom_transforms", "scripts")
 WARNING = "warning: "
 KEPT = (WARNING, "error: ")
 
 _collecting: list[Collected] = []
+
+
+class ClosedPipe(SystemExit):
+    """Whoever reads our output is gone. No `Exception`, so that a batch does not go on with its next tomogram."""
+
+    code: int = 141  # 128 + SIGPIPE, as a shell has it
+
+    def __init__(self) -> None:
+        super().__init__(self.code)
+
+
+def close_quietly() -> None:
+    """Send what is still to be written to nobody: Python would complain of the closed pipe when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class Collected:
@@ -42,7 +61,7 @@ class Collected:
             "written": list(dict.fromkeys(written)),
             "warnings": list(dict.fromkeys(self.warnings)),
         }
-        return json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False)
+        return json.dumps(content, default=str, ensure_ascii=False, allow_nan=False)
 
 
 def tell(text: str, written: Any = (), **facts: Any) -> None:
@@ -63,7 +82,10 @@ def tell(text: str, written: Any = (), **facts: Any) -> None:
     picks.tbl: 3 particles
     """
     if not _collecting:
-        print(text)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise ClosedPipe from None
         return
     paths = [str(Path(path)) for path in written]
     _collecting[-1].results.append({"text": text, **_finite(facts), **({"written": paths} if paths else {})})
@@ -119,11 +141,20 @@ class _Errors(io.TextIOBase):
             if said.startswith(WARNING):
                 self.found.warnings.append(said.removeprefix(WARNING))
             if self.quiet and said.startswith(KEPT):
-                self.stream.write(said + "\n")
-        return len(text) if self.quiet else self.stream.write(text)
+                self._pass_on(said + "\n")
+        return len(text) if self.quiet else self._pass_on(text)
+
+    def _pass_on(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            raise ClosedPipe from None
 
     def flush(self) -> None:
-        self.stream.flush()
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            raise ClosedPipe from None
 
     def isatty(self) -> bool:
         return self.stream.isatty()
@@ -152,18 +183,13 @@ def _is_ours(filename: str) -> bool:
 
 
 def _finite(facts: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
+    """Facts as JSON has them: plain numbers and lists, and null for NaN."""
+    facts = facts.tolist() if hasattr(facts, "tolist") else facts  # numpy, which is not imported for this
     if isinstance(facts, Mapping):
         return {str(key): _finite(value) for key, value in facts.items()}
-    if isinstance(facts, (list, tuple, np.ndarray)):
+    if isinstance(facts, (list, tuple)):
         return [_finite(value) for value in facts]
-    if isinstance(facts, (float, np.floating)):
-        return float(facts) if np.isfinite(facts) else None
-    return facts
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 def user_message(error: BaseException) -> str:

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from scripts.command_line.parser import VERBS, find_verb, safe_arguments
+from scripts.command_line.arguments import parse_arguments
+from scripts.command_line.parser import VERBS, verb_named
+from scripts.command_line.signatures import read_signature
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -41,7 +43,7 @@ def test_the_readme_has_commands_and_names_only_files_that_exist():
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.startswith("python -m scripts")])
 def test_every_command_of_ours_is_understood(command):
     verb, *arguments = shlex.split(command)[3:]
-    assert safe_arguments(verb, find_verb(verb), arguments)
+    assert parse_arguments(verb, read_signature(verb_named(verb)), arguments)
 
 
 def test_make_targets_exist():

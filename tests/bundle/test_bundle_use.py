@@ -17,7 +17,9 @@ import torch
 from monai.bundle import ConfigParser, download
 
 from bundle.build import build_bundle
-from scripts.command_line.parser import find_verb, main, safe_arguments
+from scripts.command_line.arguments import parse_arguments
+from scripts.command_line.parser import main, verb_named
+from scripts.command_line.signatures import read_signature
 from scripts.networks import load_pretrained
 from scripts.records.bundle_zip import extract, unpacked
 from tests.bundle.bundle_zip import NAME, read_zip
@@ -117,7 +119,7 @@ def test_the_model_cards_commands_are_understood():
     assert len(commands) >= 2
     for command in commands:
         verb, *arguments = shlex.split(command)[3:]
-        assert safe_arguments(verb, find_verb(verb), arguments)
+        assert parse_arguments(verb, read_signature(verb_named(verb)), arguments)
 
 
 def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weights_saw():

@@ -1,6 +1,6 @@
 """The option wrapper: nothing runs on a command line that is not understood, and text stays text."""
 
-import inspect
+import ast
 import json
 import os
 import re
@@ -8,39 +8,30 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tqdm.auto import tqdm
 
-from custom_transforms.files.whole_files import atomic_path
 from scripts.command_line import parser as cli
-from scripts.console import tell
-from scripts.particles.shared.context import ParticleListWarning
+from scripts.command_line.arguments import parse_arguments
+from scripts.command_line.parser import verb_named
+from scripts.command_line.signatures import read_signature
+from tests.command_line.toy_verbs import CALLS, VERBS
+from tests.conftest import ROOT
 
 
-def record(
-    *tomograms: str,
-    output_dir: str = "out",
-    overwrite: bool = False,
-    diameter: float = 1.0,
-    tile: tuple[int, ...] = (96,),
-) -> None:
-    """Note how it was called."""
-    record.calls.append((tomograms, output_dir, overwrite, diameter, tile))
+def main(*words):
+    return cli.main(list(words), VERBS)
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    record.calls = []
-    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: record)
+def run(capsys):
+    CALLS.clear()
 
-    def call(*arguments):
-        code = cli.main(["record", *arguments])
-        return code, record.calls, capsys.readouterr().err
+    def call(*words, verb="record"):
+        code = main(verb, *words)
+        return code, CALLS, capsys.readouterr().err
 
     return call
 
@@ -55,35 +46,35 @@ def test_a_misspelt_option_is_rejected_before_any_work(run):
 def test_text_stays_text_in_options_and_file_names(run, text):
     code, calls, _ = run(text, "--output_dir", text)
     assert code == 0
-    assert calls == [((text,), text, False, 1.0, (96,))]
+    assert calls == [((text,), text, False, None, 1.0, (96,))]
 
 
 def test_a_bare_flag_does_not_swallow_the_file_name_after_it(run):
     """Defect 5 of the original: ``-filter_outlier False`` was true."""
     code, calls, _ = run("--overwrite", "a.mrc", "--output_dir=x", "b.mrc")
     assert code == 0
-    assert calls == [(("a.mrc", "b.mrc"), "x", True, 1.0, (96,))]
+    assert calls == [(("a.mrc", "b.mrc"), "x", True, None, 1.0, (96,))]
     assert run("a.mrc", "--overwrite=False")[1][-1][2] is False
 
 
-def test_a_flag_with_a_third_state_takes_true_or_false_but_no_file_name():
-    def detect(*tomograms: str, report: bool | None = None, overwrite: bool | None = None) -> None: ...
-
-    for words, expected in (
-        (["--report", "a.mrc"], ["'a.mrc'", "--report=True"]),
-        (["--report", "False", "a.mrc"], ["'a.mrc'", "--report=False"]),
-        (["a.mrc", "--report=no", "--overwrite"], ["'a.mrc'", "--report=False", "--overwrite=True"]),
-        (["a.mrc"], ["'a.mrc'"]),
-    ):
-        assert cli.safe_arguments("detect", detect, words) == expected
-    with pytest.raises(cli.UsageError, match="--report: expected true or false, got 'maybe'"):
-        cli.safe_arguments("detect", detect, ["--report=maybe"])
+@pytest.mark.parametrize(
+    ("words", "tomograms", "report"),
+    [
+        (["--report", "a.mrc"], ("a.mrc",), True),
+        (["--report", "False", "a.mrc"], ("a.mrc",), False),
+        (["a.mrc", "--report=no", "--overwrite"], ("a.mrc",), False),
+        (["a.mrc"], ("a.mrc",), None),
+    ],
+)
+def test_a_flag_with_a_third_state_takes_true_or_false_but_no_file_name(run, words, tomograms, report):
+    assert run(*words)[1] == [(tomograms, "out", "--overwrite" in words, report, 1.0, (96,))]
+    assert "--report: expected true or false, got 'maybe'" in run("--report=maybe")[2]
 
 
 def test_numbers_are_parsed_and_anything_else_is_an_error(run):
     """Defect 5 of the original: it rejected ``-vs 13.5``."""
     assert run("a.mrc", "--diameter", "1e3", "--tile", "64,96,96")[1] == [
-        (("a.mrc",), "out", False, 1000.0, (64, 96, 96))
+        (("a.mrc",), "out", False, None, 1000.0, (64, 96, 96))
     ]
     for text in ("wide", "nan", "inf", "-inf", "1e999"):
         code, _, error = run("a.mrc", "--diameter", text)
@@ -96,6 +87,13 @@ def test_a_missing_value_and_a_repeated_option_are_errors(run):
     assert "given twice" in run("a.mrc", "--diameter", "1", "--diameter", "2")[2]
 
 
+def test_an_argument_may_be_given_by_name_and_the_others_take_the_places_left(run):
+    assert run("b.csv", "--source", "a.csv", verb="copy")[1] == [("a.csv", "b.csv", 1)]
+    code, _, error = run("a", "b", "c", verb="copy")
+    assert code == 2
+    assert "copy does not know what to do with 'c' (options are given by name: --count ...)" in error
+
+
 def test_a_missing_argument_is_named(capsys):
     assert cli.main(["export", "list.star"]) == 2
     assert capsys.readouterr().err == "error: export needs TARGET. See `--help`.\n"
@@ -103,61 +101,87 @@ def test_a_missing_argument_is_named(capsys):
     assert "detect needs tomograms" in capsys.readouterr().err
 
 
-def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrapping(monkeypatch, capsys):
-    def fail() -> None:
-        try:
-            raise ValueError("the file\nis bad")
-        except ValueError as error:
-            raise RuntimeError("applying transform ...") from error
-
-    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: fail)
-    assert cli.main(["fail"]) == 1
+def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrapping(capsys):
+    assert main("wrapped") == 1
     assert capsys.readouterr().err == "error: the file is bad\n"
 
 
-def test_sigterm_runs_what_cleans_up_gives_143_and_the_handler_of_before_is_back(monkeypatch, capsys, tmp_path):
-    def end() -> None:
-        with atomic_path(tmp_path / "a.csv") as temporary:
-            temporary.write_text("half")
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(60)
-            except Exception as error:
-                raise AssertionError("a batch would go on with its next tomogram") from error
-
+def test_sigterm_runs_what_cleans_up_gives_143_and_the_handler_of_before_is_back(capsys, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: end)
-    assert cli.main(["end"]) == 143 and 143 in cli.EXIT_CODES
+    assert main("end", str(tmp_path)) == 143 and 143 in cli.EXIT_CODES
     assert capsys.readouterr().err == "error: ended by SIGTERM\n"
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
 
 
+def in_pipe(command, reader):
+    """Run Python into a pipe, from the repository's folder; the exit code is Python's."""
+    script = f"set -o pipefail; {shlex.join([sys.executable, *command])} | {reader}"
+    return subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--quiet"]])
+def test_a_closed_pipe_ends_a_verb_quietly(flags):
+    words = ["talk", "--tomograms", "200", *flags]
+    code = f"import sys; from tests.command_line import toy_verbs as toy; sys.exit(toy.main({words}, toy.VERBS))"
+    done = in_pipe(["-c", code], "head -c 10")
+    assert (done.returncode, done.stderr) == (141, "") and len(done.stdout) == 10
+
+
+def test_help_into_a_closed_pipe_ends_quietly():
+    done = in_pipe(["-m", "scripts", "detect", "--help"], "true")
+    assert done.stderr == "" and done.returncode in (0, 141)  # 0 where all was written before the reader went
+
+
 def test_a_verb_in_another_thread_leaves_signals_alone(run_work):
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(cli.main, ["work", "--quiet"]).result() == 0
+        assert pool.submit(main, "work", "--quiet").result() == 0
 
 
-def test_every_verb_explains_each_of_its_options():
-    for verb in cli.VERBS:
-        text = cli.help_text(verb, cli.find_verb(verb))
-        assert f"usage: {verb}" in text and "--json" in text and "--quiet" in text
-        examples = re.findall(rf"python -m scripts {verb} [^\n]*", text)
-        assert examples, f"{verb} has no example"
-        for example in examples:
-            assert cli.safe_arguments(verb, cli.find_verb(verb), shlex.split(example)[4:]), example
-        lines = text.splitlines()
-        for number, line in enumerate(lines):
-            if line.startswith("  --"):
-                assert lines[number + 1].strip(), f"{verb}: {line.strip()} is not explained"
+def is_understood(verb, words):
+    return parse_arguments(verb, read_signature(verb_named(verb)), words)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
-def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb):
-    documentation = inspect.getdoc(cli.find_verb(verb))
-    shown = cli.help_text(verb, cli.find_verb(verb)).split()
+def test_every_verb_explains_each_of_its_options_and_has_an_example_that_is_understood(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: python -m scripts {verb}" in text and "--json" in text and "--quiet" in text
+    examples = re.findall(rf"python -m scripts {verb} [^\n]*", re.sub("usage:.*", "", text))
+    assert examples, f"{verb} has no example"
+    for example in examples:
+        assert is_understood(verb, shlex.split(example)[4:])
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  --"):
+            assert lines[number + 1].strip(), f"{line.strip()} is not explained"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb, capsys):
+    module, name = verb_named(verb).split(":")
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    documentation = ast.get_docstring(functions[name])
+    cli.main([verb, "--help"])
+    shown = capsys.readouterr().out.split()
     lines = re.sub(r"^\S.*\n-{3,}$|^\*?\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
     missing = [word for word in lines.split() if word not in shown]
     assert not missing and len(shown) > len(lines.split())
+
+
+def test_help_and_errors_of_usage_import_nothing_heavy():
+    """An import of torch takes seconds, of numpy a tenth; nobody waits for them to read a help text."""
+    code = """
+import contextlib, io, sys
+from scripts.command_line.parser import VERBS, main
+words = [[], ["--version"], ["detct"], ["detect", "--tile"], ["export-onnx", "--help"]]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    codes = [main(one) for one in words + [[verb, "--help"] for verb in VERBS]]
+heavy = {"torch", "monai", "numpy", "pandas", "scipy", "numba", "matplotlib", "plotly", "fire"} & set(sys.modules)
+print(codes, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{[0, 0, 2, 2, 0] + [0] * len(cli.VERBS)} set()\n"
 
 
 def test_help_of_a_verb_comes_both_ways(capsys):
@@ -165,6 +189,9 @@ def test_help_of_a_verb_comes_both_ways(capsys):
     text = capsys.readouterr().out
     assert "usage: python -m scripts export SOURCE TARGET" in text
     assert cli.main(["export", "--help"]) == 0 and capsys.readouterr().out == text
+    for spelling in ("export-onnx", "export_onnx"):
+        assert cli.main([spelling, "--help"]) == 0
+        assert "usage: python -m scripts export_onnx [options]" in capsys.readouterr().out
     assert cli.main(["help", "exprot"]) == 2 and "Did you mean export?" in capsys.readouterr().err
     assert cli.main(["help"]) == 0 and "Exit codes:" in capsys.readouterr().out
 
@@ -183,7 +210,7 @@ def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "goes_on"),
+    ("words", "goes_on"),
     [
         (["detect"], True),
         (["simulate"], True),
@@ -192,12 +219,8 @@ def test_an_option_with_one_dash_names_those_it_may_mean(run, token, hint):
         (["prepare"], False),
     ],
 )
-def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(monkeypatch, capsys, arguments, goes_on):
-    def stopped(overwrite: bool = False) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: stopped)
-    assert cli.main(arguments) == 130
+def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(capsys, words, goes_on):
+    assert cli.main(words, {words[0]: VERBS["stopped"]}) == 130
     assert capsys.readouterr().err == f"error: stopped{'; the same command goes on with what is left' * goes_on}\n"
 
 
@@ -222,27 +245,9 @@ def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert "expected one of " in (error := capsys.readouterr().err) and "Did you mean detect?" in error
 
 
-def work(source: str = "a", fail: bool = False) -> None:
-    """Do what verbs do: progress, notes, warnings, results."""
-    print("[1/1] a.mrc", file=sys.stderr)
-    for _ in tqdm(range(3), desc="tiles"):
-        pass
-    warnings.warn("csv does not keep radii.", ParticleListWarning, stacklevel=1)
-    print("warning: a.mrc: y is thinner than z", file=sys.stderr)
-    print("a line of text")
-    tell(f"{source}: 2 particles", written=["a.csv"], particles=2, score=float("nan"))
-    if fail:
-        raise ValueError("a.mrc: broken")
-
-
 @pytest.fixture
-def run_work(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "find_verb", lambda verb, verbs: work)
-
-    def call(*arguments):
-        return cli.main(list(arguments)), *capsys.readouterr()
-
-    return call
+def run_work(capsys):
+    return lambda *words: (main(*words), *capsys.readouterr())
 
 
 def test_results_go_to_stdout_and_everything_else_to_stderr(run_work):
