@@ -44,22 +44,28 @@ def close_quietly() -> None:
 
 
 class Collected:
-    """The results and warnings of one command, for ``--json``."""
+    """The results and warnings of one command, for ``--json`` and for what comes next."""
 
-    def __init__(self) -> None:
+    def __init__(self, prints: bool = True) -> None:
+        self.prints = prints
         self.results: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
-    def as_json(self, verb: str, exit_code: int, error: str | None) -> str:
+    @property
+    def written(self) -> list[str]:
+        """The files and folders that were written, each once."""
+        return list(dict.fromkeys(path for result in self.results for path in result.get("written", ())))
+
+    def as_json(self, verb: str, exit_code: int, error: str | None, next_step: str | None = None) -> str:
         """One object: what was done, what was written, and what to know about it."""
-        written = [path for result in self.results for path in result.get("written", ())]
         content = {
             "command": verb,
             "exit_code": exit_code,
             "error": error,
             "results": self.results,
-            "written": list(dict.fromkeys(written)),
+            "written": self.written,
             "warnings": list(dict.fromkeys(self.warnings)),
+            "next": next_step,
         }
         return json.dumps(content, default=str, ensure_ascii=False, allow_nan=False)
 
@@ -81,14 +87,14 @@ def tell(text: str, written: Any = (), **facts: Any) -> None:
     >>> tell("picks.tbl: 3 particles", written=["picks.tbl"], particles=3)
     picks.tbl: 3 particles
     """
-    if not _collecting:
+    if _collecting:
+        paths = [str(Path(path)) for path in written]
+        _collecting[-1].results.append({"text": text, **_finite(facts), **({"written": paths} if paths else {})})
+    if not _collecting or _collecting[-1].prints:
         try:
             print(text, flush=True)
         except BrokenPipeError:
             raise ClosedPipe from None
-        return
-    paths = [str(Path(path)) for path in written]
-    _collecting[-1].results.append({"text": text, **_finite(facts), **({"written": paths} if paths else {})})
 
 
 @contextlib.contextmanager
@@ -98,7 +104,7 @@ def command_output(as_json: bool = False, quiet: bool = False) -> Iterator[Colle
     Warnings of this project become one line on stderr, without a file and a line of code. With ``quiet`` only warnings
     and errors reach stderr. With ``as_json`` nothing reaches stdout: it is collected.
     """
-    found = Collected()
+    found = Collected(prints=not as_json)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _one_line(warnings.showwarning)
@@ -107,9 +113,9 @@ def command_output(as_json: bool = False, quiet: bool = False) -> Iterator[Colle
             before = logging.root.manager.disable
             logging.disable(max(before, logging.INFO))
             stack.callback(logging.disable, before)
+        _collecting.append(found)
+        stack.callback(_collecting.pop)
         if as_json:
-            _collecting.append(found)
-            stack.callback(_collecting.pop)
             stack.enter_context(contextlib.redirect_stdout(_Lines(lambda line: tell(line))))
         yield found
 

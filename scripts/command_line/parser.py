@@ -20,6 +20,7 @@ from typing import Any
 
 from scripts.command_line.arguments import Call, UsageError, parse_arguments
 from scripts.command_line.help import EXIT_CODES, GLOBAL_FLAGS, help_text, overview_text
+from scripts.command_line.next_steps import next_step
 from scripts.command_line.signatures import read_signature
 from scripts.console import ClosedPipe, close_quietly, command_output, user_message
 
@@ -107,19 +108,23 @@ def _main(words: list[str], verbs: Verbs, program: str) -> int:
         print(help_text(f"{program} {verb}", read_signature(verbs[verb][0])))
         return 0
     with sigterm_raises(), command_output(flags["json"], flags["quiet"]) as said:
-        code, error = _run(verb, words, verbs, flags["debug"])
-        if error:
-            print(f"error: {error}", file=sys.stderr)
+        values: dict[str, Any] = {}
+        code, error = _run(verb, words, verbs, flags["debug"], values)
+        following = next_step(verb, values, said.written) if error is None else None
+        for title, text in (("error", error), ("next", following)):
+            if text:
+                print(f"{title}: {text}", file=sys.stderr)
     if flags["json"]:
-        print(said.as_json(verb, code, error))
+        print(said.as_json(verb, code, error, following))
     return code
 
 
-def _run(verb: str, words: list[str], verbs: Verbs, debug: bool) -> tuple[int, str | None]:
-    """Run a verb; return the exit code and the message of its error."""
+def _run(verb: str, words: list[str], verbs: Verbs, debug: bool, values: dict[str, Any]) -> tuple[int, str | None]:
+    """Run a verb, noting the values it is called with; return the exit code and the message of its error."""
     try:
         signature = read_signature(verb_named(verb, verbs))
         call = parse_arguments(verb, signature, _without_flags(words, signature.options))
+        values.update({name: option.default for name, option in signature.options.items()} | call.named)
         _call(verb, verbs[verb][0], call)
     except KeyboardInterrupt:
         anew = {"--overwrite", "--overwrite=true", "--overwrite=True"} & set(words)

@@ -15,6 +15,7 @@ import pytest
 
 from scripts.command_line import parser as cli
 from scripts.command_line.arguments import parse_arguments
+from scripts.command_line.next_steps import next_step
 from scripts.command_line.parser import verb_named
 from scripts.command_line.signatures import read_signature
 from tests.command_line.toy_verbs import CALLS, VERBS
@@ -313,3 +314,68 @@ def test_a_real_verb_tells_what_it_wrote(tmp_path, capsys):
     assert found["warnings"] == found["results"][0]["lost"] == ["coords does not keep scores."]
     assert cli.main(["export", f"{tmp_path}/a.csv", f"{tmp_path}/a.coords", "--json"]) == 1
     assert "exists already" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "values", "written", "expected"),
+    [
+        (
+            "simulate",
+            {"output_dir": "my data"},
+            ["my data/dataset.json"],
+            "python -m monai.bundle run training --config_file configs/train_mask.json --dataset_dir 'my data'; "
+            "then the same with configs/train_center.json, and python -m scripts join",
+        ),
+        (
+            "join",
+            {"output": "runs/vlp.pt"},
+            ["runs/vlp.pt"],
+            "python -m scripts calibrate DATASET_DIR --weights runs/vlp.pt --particle_diameter ANGSTROM",
+        ),
+        (
+            "calibrate",
+            {"output": "vlp.json", "weights": "vlp.pt"},
+            ["vlp.json"],
+            "python -m scripts detect TOMOGRAMS --config vlp.json --weights vlp.pt",
+        ),
+        (
+            "detect",
+            {"output_dir": "out"},
+            ["out/a/a_report.html", "out/a/a.json", "out/overview.html"],
+            "open out/overview.html in a browser; "
+            "python -m scripts export out particles.star --to_format relion5 (or .tbl, .em, .xml ...)",
+        ),
+        (
+            "evaluate",
+            {"predicted": "configs", "output_dir": "e"},
+            ["e"],
+            "python -m scripts report configs --evaluation e",
+        ),
+        ("evaluate", {"predicted": "a.csv", "output_dir": "e"}, ["e"], None),
+        ("report", {"run_dir": "out/a"}, [], "python -m scripts view out/a to correct the centers"),
+        ("view", {"run_dir": "out/a"}, [], None),
+        ("export", {}, ["a.star"], None),
+        ("build", {}, ["dist/a.zip"], "python -m bundle verify dist/a.zip"),
+    ],
+)
+def test_every_verb_names_what_comes_next_with_the_names_of_this_run(verb, values, written, expected):
+    assert next_step(verb, values, written) == expected
+    assert expected is None or all(
+        is_understood(command.split()[3], shlex.split(command.replace("ANGSTROM", "120"))[4:])
+        for command in re.findall(
+            r"python -m scripts (?:calibrate|detect|report|view)\b(?:(?! to correct)[^;(])*", expected
+        )
+    )
+
+
+def test_the_next_step_is_a_note_on_stderr_and_a_field_of_the_json(capsys):
+    step = "python -m scripts prepare TOMOGRAM --particles a.csv --radius ANGSTROM --output_dir dataset"
+    verbs = {"view": VERBS["work"]}
+    assert cli.main(["view"], verbs) == 0
+    assert capsys.readouterr().err.endswith(f"\nnext: {step}\n")
+    assert cli.main(["view", "--quiet"], verbs) == 0
+    assert "next" not in capsys.readouterr().err
+    assert cli.main(["view", "--json"], verbs) == 0
+    assert json.loads(capsys.readouterr().out)["next"] == step
+    assert cli.main(["view", "--fail"], verbs) == 1
+    assert "next" not in capsys.readouterr().err
