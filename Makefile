@@ -1,10 +1,10 @@
-# make demo | demo-real | test | check | bench | clean. Needs make and Python 3.11 or 3.12, nothing else.
+# make demo | demo-real | test | check | docs | bench | clean. Needs make and Python 3.11 or 3.12, nothing else.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-SOURCES := bundle custom_transforms scripts tests
+SOURCES := bundle custom_transforms docs scripts tests
 
-.PHONY: demo demo-real test check format bench clean
+.PHONY: demo demo-real test check docs format bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runtime  ## find the particles of a simulated tomogram with the shipped weights
@@ -16,10 +16,15 @@ demo-real: .venv/.runtime  ## train on simulated particles, detect those of a re
 test: .venv/.development  ## all tests, doctests and the slow ones included
 	$(BIN)/python -m pytest
 
-check: .venv/.development  ## format, lint, types
+check: .venv/.development  ## format, lint, types, and the site with its links
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(MAKE) --no-print-directory docs
+
+docs: .venv/.development  ## the site, into .cache/site; a broken link is an error
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo .cache/site/index.html
 
 format: .venv/.development
 	$(BIN)/ruff format $(SOURCES)
@@ -38,6 +43,6 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	touch $@
 
-.venv/.development: .venv/.runtime tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+.venv/.development: .venv/.runtime tests/requirements.txt docs/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt -r docs/requirements.txt
 	touch $@

@@ -1,0 +1,66 @@
+"""Photograph the report of the demo: ``make demo``, then ``python docs/screenshots.py runs/demo``.
+
+Needs selenium, chromium and chromedriver. ``python docs/screenshots.py napari runs/demo`` does the same for napari,
+where napari and a screen are (``xvfb-run`` is one).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pages" / "pictures"
+
+
+def photograph_report(demo: Path) -> None:
+    """``report.webp``: its summary and slices; ``report_gallery.webp``: what is further down."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for option in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--enable-unsafe-swiftshader"):
+        options.add_argument(option)
+    with webdriver.Chrome(options=options) as browser:
+        size = {"width": 1240, "height": 1420, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(next(demo.glob("detections/*/*_report.html")).resolve().as_uri())
+        for name, part in {"report": None, "report_gallery": "gallery"}.items():
+            if part:
+                browser.execute_script(f"document.getElementById('{part}').scrollIntoView()")
+            time.sleep(6)
+            browser.save_screenshot(str(PICTURES / f"{name}.png"))
+            shrink(PICTURES / f"{name}.png")
+
+
+def photograph_napari(demo: Path) -> None:
+    """``napari.webp``: what ``python -m scripts view`` shows."""
+    import napari
+
+    sys.path.insert(0, str(ROOT))
+    from scripts.report.inputs import load_run
+    from scripts.view.view import add_layers
+
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1240, 860)
+    add_layers(viewer, load_run(next(demo.glob("detections/*"))))
+    napari.utils.notifications.notification_manager.records.clear()
+    viewer.window.screenshot(str(PICTURES / "napari.png"), canvas_only=False)
+    shrink(PICTURES / "napari.png")
+
+
+def shrink(path: Path) -> None:
+    """Store a PNG as WebP, at a quarter of the size."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(path.with_suffix(".webp"), quality=85, method=6)
+    path.unlink()
+    print(path.with_suffix(".webp").relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "napari":
+        photograph_napari(Path(sys.argv[2]))
+    else:
+        photograph_report(Path(sys.argv[1]))
