@@ -23,7 +23,7 @@ check: .venv/.development  ## format, lint, types, and the site with its links
 	$(MAKE) --no-print-directory docs
 
 docs: .venv/.development  ## the site, into .cache/site; a broken link is an error
-	$(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 	@echo .cache/site/index.html
 
 format: .venv/.development

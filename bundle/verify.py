@@ -22,7 +22,7 @@ def verify(*zip: str, schema: str | None = None) -> None:
 
     The zip is unpacked into an empty temporary folder, and its own code is used. Nothing is downloaded.
 
-    example: python -m bundle verify dist/cryoet_particle_detection_v0.1.0.zip
+    example: python -m bundle verify dist/cryoet_particle_detection_v0.2.0.zip
 
     Parameters
     ----------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import json
 import re
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages; one that stands in ``pages/`` already is an error."""
@@ -48,7 +51,8 @@ def rooms_table() -> str:
         for room in levels[level - 1]:
             path = ROOT / room.replace(".", "/")
             name = path.relative_to(ROOT).as_posix() + ("/" if path.is_dir() else ".py")
-            rows.append(f"| {level} | `{name}` | {first_line(path / '__init__.py' if path.is_dir() else path.with_suffix('.py'))} |")
+            module = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            rows.append(f"| {level} | `{name}` | {first_line(module)} |")
     return "\n".join(rows)
 
 
@@ -61,13 +65,19 @@ def first_line(path: Path) -> str:
 def commands_page() -> str:
     """The help of every verb, as the command line prints it."""
     from bundle.__main__ import VERBS as BUNDLE_VERBS
-    from scripts.command_line.parser import VERBS, find_verb, help_text, overview
+    from scripts.command_line.parser import VERBS, main
 
-    text = ["# Commands", "What the commands say about themselves with `--help`.", fenced(overview())]
+    def said(*words: str) -> str:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            main(words, verbs, program)
+        return fenced(printed.getvalue().rstrip())
+
+    text = ["# Commands", "What the commands say about themselves with `--help`."]
     for program, verbs in {"python -m scripts": VERBS, "python -m bundle": BUNDLE_VERBS}.items():
+        text += [f"## {program}", said("--help")]
         for verb in verbs:
-            name = f"{program} {verb}"
-            text += [f"## {verb if verbs is VERBS else f'bundle {verb}'}", fenced(help_text(name, find_verb(verb, verbs)))]
+            text += [f"### {verb}", said(verb, "--help")]
     return "\n\n".join(text)
 
 
@@ -91,7 +101,8 @@ def settings_table(config: dict[str, Any]) -> str:
         if name.startswith("_") or isinstance(value, dict) or not simple(value):
             continue
         meaning = str(config.get(f"_desc_{name}", "")).replace("|", "\\|")
-        rows.append(f"| `{name}` | `{json.dumps(value, ensure_ascii=False)}` | {meaning} |".replace('`"', "`").replace('"`', "`"))
+        default = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        rows.append(f"| `{name}` | `{default}` | {meaning} |")
     return "\n".join(rows)
 
 
@@ -113,7 +124,8 @@ def notebook_page(notebook: dict[str, Any]) -> str:
             if "text" in output:
                 text.append(fenced("".join(output["text"]).rstrip()))
             else:
-                text.append(f'<img alt="What the code above draws" src="data:image/png;base64,{output["data"]["image/png"]}">')
+                picture = output["data"]["image/png"]
+                text.append(f'<img alt="What the code above draws" src="data:image/png;base64,{picture}">')
     return "\n\n".join(text)
 
 

@@ -22,7 +22,9 @@ PAGES = ROOT / "docs" / "pages"
 sys.path.insert(0, str(ROOT))
 
 from custom_transforms.volumes.read import read_tomogram  # noqa: E402
-from scripts.command_line.parser import find_verb, safe_arguments  # noqa: E402
+from scripts.command_line.arguments import parse_arguments  # noqa: E402
+from scripts.command_line.parser import verb_named  # noqa: E402
+from scripts.command_line.signatures import read_signature  # noqa: E402
 from scripts.particles.registry import FORMATS, read_particles  # noqa: E402
 
 SHAPE_ZYX = (12, 20, 28)
@@ -105,7 +107,7 @@ def commands_table() -> str:
     """A row per command line that is not understood."""
     rows = ["| command | message |", "|---|---|"]
     for command, verb in COMMANDS.items():
-        call = functools.partial(safe_arguments, verb, find_verb(verb), command.split()[4:])
+        call = functools.partial(parse_arguments, verb, read_signature(verb_named(verb)), command.split()[4:])
         rows.append(f"| `{command}` | {code(message_of(call))} |")
     return "\n".join(rows)
 
