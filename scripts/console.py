@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["ClosedPipe", "Collected", "close_quietly", "command_output", "tell", "user_message"]
+__all__ = ["ClosedPipe", "Collected", "close_quietly", "command_output", "note", "tell", "user_message"]
 
 OURS = ("bundle", "custom_transforms", "scripts")
 WARNING = "warning: "
@@ -95,6 +95,11 @@ def tell(text: str, written: Any = (), **facts: Any) -> None:
             print(text, flush=True)
         except BrokenPipeError:
             raise ClosedPipe from None
+
+
+def note(text: str) -> None:
+    """Say on stderr what was assumed or left out; ``--quiet`` does not show it."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import re
 from os import PathLike
 from pathlib import PurePosixPath
 
-__all__ = ["PLAIN_NAMES", "portable_name", "tomogram_base_name", "tomogram_name", "tomogram_stem"]
+__all__ = ["PLAIN_NAMES", "check_name", "portable_name", "tomogram_base_name", "tomogram_name", "tomogram_stem"]
 
 PLAIN_NAMES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")  # of files named by their folder
 
@@ -18,6 +18,7 @@ _PROGRAM_ENDINGS = re.compile(rf"(_\d+(\.\d+)?Apx|_rec|_full|_SIRT|(?i:{_ENDING}
 _PROGRAM_BEGINNING = re.compile(r"^(rec_)+")
 _COPICK = re.compile(r"(?:^|/)ExperimentRuns/([^/]+)/VoxelSpacing[^/]+/[^/]+\.zarr(?:/.*)?$")
 
+LONGEST = 180  # bytes: file systems take 255, and endings and the name while it is written come on top
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{one}{number}" for one in ("COM", "LPT") for number in range(1, 10))}
 
 
@@ -95,3 +96,41 @@ def portable_name(name: str) -> str:
     """
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', "_", name)
     return f"{name}_" if name.partition(".")[0].upper() in _RESERVED else name
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a name that files may have.
+
+    Parameters
+    ----------
+    name : str
+        Of a tomogram, an object, a user ...
+    what : str
+        What it names, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, begins with a dot (its files would be hidden, or in the folder above), holds a separator of
+        folders or a control character, or is longer than 180 bytes.
+
+    Examples
+    --------
+    >>> check_name("TS_01", "the tomogram's name")
+    'TS_01'
+    >>> check_name("..", "the tomogram's name")
+    Traceback (most recent call last):
+    ValueError: the tomogram's name: expected a name for files, got '..', which begins with a dot. Rename it.
+    """
+    reason = ""
+    if not name.strip():
+        reason = "which is empty"
+    elif name.startswith("."):
+        reason = "which begins with a dot"
+    elif re.search(r"[/\\\x00-\x1f\x7f]", name):
+        reason = "which holds a separator of folders or a control character"
+    elif len(name.encode("utf-8", "surrogateescape")) > LONGEST:
+        reason = f"which is longer than {LONGEST} bytes"
+    if reason:
+        raise ValueError(f"{what}: expected a name for files, got {name!r}, {reason}. Rename it.")
+    return name

@@ -14,9 +14,10 @@ import pandas as pd
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.read import read_tomogram
 from scripts.api.volumes import as_file, is_path
-from scripts.detection.detect import detect_one, expand
+from scripts.detection.detect import detect_one
 from scripts.detection.detector import Detector
 from scripts.records.detection import read_detection
+from scripts.sources.tomograms import find_tomograms
 
 __all__ = ["Detection", "detect"]
 
@@ -121,7 +122,7 @@ def detect(
         named = str(tomogram) if is_path(tomogram) else str(
             as_file(tomogram, Path(temporary) / "array.mrc", "tomogram", voxel_size)
         )  # fmt: skip
-        items = expand([named])
+        items = find_tomograms(named)
         if len(items) != 1:
             raise ValueError(f"{named}: expected one tomogram, got {len(items)}. Call detect for each of them.")
         detect_one(detector, items[0])

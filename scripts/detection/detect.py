@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import gc
-import glob
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from custom_transforms.files.names import tomogram_name
 from custom_transforms.volumes.checks import metadata_warnings
 from scripts.console import tell, user_message
-from scripts.datalist import absolute_path, find_tomograms
 from scripts.detection.detector import Detector, check_device
 from scripts.detection.finished import finished_record, recorded
-from scripts.outputs import INSTANCES
-from scripts.report.overview import FILES, overview
-from scripts.sources.copick_project import is_copick
+from scripts.report.overview import overview
+from scripts.sources.tomograms import find_tomograms
 from scripts.tiling.tiles import tile_of
 
-__all__ = ["Detector", "check_device", "detect", "expand"]
-
-ITEM_KEYS = ("image", "voxel_size", "contrast")
+__all__ = ["Detector", "check_device", "detect"]
 
 
 def detect(
@@ -174,7 +167,7 @@ def detect(
         given["tile"] = tile_of(tile)
     if weights is not None and bundle is not None:
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
-    items = expand(tomograms)
+    items = find_tomograms(tomograms)
     overlays = [one for one in (config or "").split(",") if one]
     detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle)
     failed = {}
@@ -244,50 +237,3 @@ def nothing_kept(table: pd.DataFrame) -> str:
         f"no particle is left: the filters dropped all {len(table)} that were found ({reasons}). "
         "Are their settings right?"
     )
-
-
-def expand(tomograms: Sequence[str]) -> list[dict[str, Any]]:
-    """Turn files, folders, patterns and copick projects into items of a datalist.
-
-    Returns
-    -------
-    list of dict
-        ``image``, and ``voxel_size`` (Å) and ``contrast`` where a dataset.json or project gives a tomogram its own.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one names nothing.
-    ValueError
-        If two tomograms would get the same output folder.
-    """
-    if not tomograms:
-        raise ValueError("detect needs tomograms: files, folders or patterns. See `python -m scripts detect --help`.")
-    items: dict[str, dict[str, Any]] = {}
-    for one in tomograms:
-        for item in _items_of(one):
-            items.setdefault(item["image"], {key: item[key] for key in ITEM_KEYS if item.get(key) is not None})
-    names: dict[str, str] = {}
-    for path in items:
-        other = names.setdefault(tomogram_name(path), path)
-        if other != path:
-            raise ValueError(f"{other} and {path} would both be written to {tomogram_name(path)}/. Detect them apart.")
-    return list(items.values())
-
-
-def _items_of(given: str) -> list[dict[str, Any]]:
-    if is_copick(given):
-        return find_tomograms(given)
-    path = Path(given).expanduser()
-    found = [path]
-    if not path.exists():
-        matching = [Path(name) for name in sorted(glob.glob(str(path)))]
-        # an earlier detection, beside its tomogram, is no tomogram: its folder with labels, the overview
-        found = [
-            one for one in matching if one.name not in FILES and not (one / INSTANCES.format(name=one.name)).exists()
-        ]
-    if not found:
-        raise FileNotFoundError(f"{given}: expected a tomogram, a folder or a pattern, found nothing there.")
-    return [
-        item for one in found for item in (find_tomograms(one) if one.is_dir() else [{"image": absolute_path(one)}])
-    ]

@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from custom_transforms.files.names import tomogram_base_name
-from scripts.datalist import find_tomograms
 from scripts.sources.copick_labels import is_segmentation_uri, segmentations
 from scripts.sources.copick_project import open_project, split_uri
 
-__all__ = ["config_of", "project_radii", "project_tomograms", "source_of_run"]
-
-
-def project_tomograms(uri: str) -> list[tuple[Path, float | None]]:
-    """The tomograms of ``copick:CONFIG.json/TYPE@SPACING``, each with its voxel size in Å."""
-    return [(Path(item["image"]), float(item["voxel_size"])) for item in find_tomograms(uri)]
+__all__ = ["config_of", "project_radii", "source_of_run"]
 
 
 def project_radii(uri: str) -> dict[str, float]:

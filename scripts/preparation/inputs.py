@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import math
@@ -14,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.volumes.read import VOLUME_SUFFIXES, read_tomogram
-from scripts.datalist import is_tomogram, tomograms_in
+from custom_transforms.files.names import check_name
+from custom_transforms.volumes.read import read_tomogram
 from scripts.particles.csv_table import CSV, position_unit
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.options import context_of
-from scripts.preparation.copick import project_tomograms, source_of_run
+from scripts.preparation.copick import source_of_run
 from scripts.preparation.shapes import Shape, Sphere, load_template
 from scripts.sources.copick_project import is_copick
 from scripts.sources.particle_lists import read_particles
+from scripts.sources.tomograms import find_tomograms, is_tomogram
 
 __all__ = [
     "ShapeSpecs",
     "TomogramInput",
     "check_fractions",
     "check_length",
-    "expand_tomograms",
     "match_particles",
     "number_classes",
     "per_tomogram",
@@ -83,32 +82,6 @@ class TomogramInput:
         return volume, size, np.asarray(metadata["voxel_size_zyx"]), metadata
 
 
-def expand_tomograms(given: str) -> list[tuple[Path, float | None]]:
-    """The tomograms behind one argument, each with its voxel size in Å where a copick project says it.
-
-    The argument is a tomogram, a folder, a pattern or ``copick:CONFIG.json/TYPE@SPACING``; they are sorted by name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a folder or a pattern holds none. A single path is taken as it is, there or not.
-    """
-    if is_copick(given):
-        return project_tomograms(given)
-    path = Path(given)
-    if is_tomogram(path):
-        return [(path, None)]
-    if path.is_dir():
-        found = tomograms_in(path)
-    elif any(letter in given for letter in "*?["):
-        found = sorted(map(Path, glob.glob(given)))
-    else:
-        return [(path, None)]
-    if not found:
-        raise FileNotFoundError(f"{given}: no tomogram there ({' '.join(VOLUME_SUFFIXES)}). Check the path.")
-    return [(one, None) for one in found]
-
-
 def tomogram_inputs(
     tomograms: tuple[str, ...],
     shape: tuple[int, int, int] | None,
@@ -119,14 +92,13 @@ def tomogram_inputs(
 ) -> list[TomogramInput]:
     """The tomograms of a call, or what stands for them where labels alone are made; ValueError if there are none."""
     if tomograms:
-        found = [one for given in tomograms for one in expand_tomograms(given)]
-        names = [tomogram_base_name(str(path)) for path, _ in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two tomograms are called {twice[0]}: names must differ without folder and ending.")
         return [
-            TomogramInput(name, path, voxel_size=tomogram_voxel_size or own)
-            for name, (path, own) in zip(names, found, strict=True)
+            TomogramInput(
+                tomogram_base_name(item["image"]),
+                Path(item["image"]),
+                voxel_size=tomogram_voxel_size or item.get("voxel_size"),
+            )
+            for item in find_tomograms(tomograms, tomogram_base_name, sections=None)
         ]
     size = tomogram_voxel_size or voxel_size
     if shape is None or size is None or particles is None or "{name}" in particles:
@@ -136,8 +108,10 @@ def tomogram_inputs(
     if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
         raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
     context = context_of(voxel_size=size, size_zyx=shape, binning=binning)
-    listed = sorted(set(map(str, read_list(Path(particles), None, context).tomogram))) or ["tomogram"]
-    return [TomogramInput(tomogram_base_name(n) or "tomogram", None, context.size_zyx, size) for n in listed]
+    listed = sorted({str(name) or "tomogram" for name in read_list(Path(particles), None, context).tomogram})
+    listed = listed or ["tomogram"]
+    names = [check_name(tomogram_base_name(name), f"{particles}: a tomogram's name") for name in listed]
+    return [TomogramInput(name, None, context.size_zyx, size) for name in names]
 
 
 @dataclass

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
-from scripts.datalist import is_tomogram
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import config_of, project_radii
@@ -221,9 +220,6 @@ class _Job:
 
     def check_files(self) -> None:
         """Raise FileNotFoundError for any missing input before work begins."""
-        for one in self.inputs:
-            if one.path is not None and not is_tomogram(one.path):
-                raise FileNotFoundError(f"{one.path}: no such tomogram. Check the path.")
         lists = self.recenter_on
         if lists is not None and len(self.inputs) > 1 and "{name}" not in lists and not is_copick(lists):
             raise ValueError(

@@ -99,7 +99,7 @@ def test_a_missing_argument_is_named(capsys):
     assert cli.main(["export", "list.star"]) == 2
     assert capsys.readouterr().err == "error: export needs TARGET. See `--help`.\n"
     assert cli.main(["detect"]) == 1
-    assert "detect needs tomograms" in capsys.readouterr().err
+    assert "expected tomograms (files, folders, patterns" in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_and_exit_code_1_with_the_message_below_monais_wrapping(capsys):

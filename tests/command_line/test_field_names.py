@@ -13,10 +13,10 @@ import starfile
 from custom_transforms.files.names import tomogram_name
 from custom_transforms.io import write_mrc
 from scripts.command_line import parser as cli
-from scripts.detection.detect import expand
 from scripts.particles.registry import read_particles
 from scripts.particles.shared.context import tomogram_base_name
 from scripts.preparation.prepare import prepare
+from scripts.sources.tomograms import find_tomograms
 
 SHAPE, VOXEL = (12, 20, 28), 10.0
 FOLDERS = {
@@ -53,7 +53,7 @@ def write_list(path, program):
 def test_tomograms_of_a_folder_keep_their_files_names_and_share_the_series_name(program, tmp_path):
     folder = write_folder(tmp_path / "tomograms", FOLDERS[program])
     (folder / "TS_001.tomostar").write_text("data_\n\nloop_\n_wrpMovieName\na.mrc\n")
-    found = expand([str(folder)])
+    found = find_tomograms([str(folder)])
     found = [Path(item["image"]).name for item in found]
     assert found == sorted(FOLDERS[program])
     assert [tomogram_base_name(name) for name in found] == ["TS_001", "TS_002"]

@@ -10,7 +10,7 @@ import torch
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.command_line.parser import main
 from scripts.console import user_message
-from scripts.detection.detect import Detector, check_device, detect, expand
+from scripts.detection.detect import Detector, check_device, detect
 from tests.conftest import VOXEL_SIZE, run_config
 from tests.detection.detect_scene import Blobs, files_of
 
@@ -182,9 +182,6 @@ def test_a_tomogram_of_a_dataset_keeps_its_own_voxel_size_and_contrast(setting, 
     write_mrc(tmp_path / "unsized.mrc", -volume, 1.0)  # 1 Å is what a header without a size says
     item = {"image": "unsized.mrc", "label": "unsized.mrc", "voxel_size": VOXEL_SIZE, "contrast": "bright"}
     (tmp_path / "dataset.json").write_text(json.dumps({"test": [item]}))
-    assert expand([str(tmp_path)]) == [
-        {"image": str(tmp_path / "unsized.mrc"), "voxel_size": VOXEL_SIZE, "contrast": "bright"}
-    ]
     code, _, error = command(tmp_path)
     assert code == 0 and "looks inverted" not in error
     assert "done before, skipped" in command(tmp_path)[1]
@@ -208,11 +205,6 @@ def test_wrong_options_and_missing_things_are_clear_errors(setting, command, tmp
     with pytest.raises(Exception) as error:
         Detector({**options, "weights": str(tmp_path / "none.pt")})
     assert "Train the networks" in user_message(error.value)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "tomogram_0.mrc").write_bytes(b"x")
-    with pytest.raises(ValueError, match="would both be written to tomogram_0/"):
-        expand([str(folder / "tomogram_0.mrc"), str(other / "tomogram_0.mrc")])
 
 
 def test_a_tile_that_shrank_for_one_tomogram_is_whole_again_for_the_next(setting, tmp_path):
@@ -255,7 +247,7 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path,
         raise Stop(sorted(name for name, value in given.items() if isinstance(value, bool)))
 
     monkeypatch.setattr("scripts.detection.detect.Detector", stop)
-    monkeypatch.setattr("scripts.detection.detect.expand", lambda tomograms: [])
+    monkeypatch.setattr("scripts.detection.detect.find_tomograms", lambda tomograms: [])
     with pytest.raises(Stop, match=r"^\[\]$"):
         detect("a.mrc", output_dir=str(tmp_path))
     with pytest.raises(Stop, match=r"^\['report', 'require_seed'\]$"):

@@ -486,7 +486,7 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(dataset):
     fails("class 'b' of the list has no shape", shapes=shapes_file(dataset, {"a": 60}))
     fails("needs one of radius", shapes=shapes_file(dataset, {"a": {"size": 60}}))
     fails("no such file", FileNotFoundError, shapes=shapes_file(dataset, {"a": "gone.mrc"}))
-    fails("no such tomogram", FileNotFoundError, tomograms=["gone.mrc"], radius=60.0)
+    fails("gone.mrc: expected tomograms .* found nothing there", FileNotFoundError, tomograms=["gone.mrc"], radius=60.0)
     fails("would fill the tomogram", radius=900.0)
     fails("holds no voxel", radius=60.0, region="20:20,:,:")
     (dataset / "text.csv").write_text("x,y,z,angle_rot,angle_tilt,angle_psi\n1,2,3,a,b,c\n")

@@ -17,12 +17,12 @@ from scipy.spatial.transform import Rotation
 from custom_transforms.io import LoadTomogramd, read_tomogram
 from scripts.command_line.parser import main
 from scripts.datalist import load_datalist
-from scripts.detection.detect import expand
 from scripts.evaluation.evaluate import evaluate
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import tomogram_base_name
 from scripts.preparation.copick import project_radii
 from scripts.preparation.prepare import prepare
+from scripts.sources import tomograms
 from scripts.sources.copick_project import find_tomograms, list_tomograms, open_project, read_picks, read_picks_by_uri
 from scripts.sources.copick_write import write_picks, write_segmentation
 from tests.conftest import DIAMETER, SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, python_with, run_config
@@ -304,7 +304,7 @@ def test_a_link_in_a_project_keeps_the_name_of_its_run(project):
     run = project.parent / "overlay" / "ExperimentRuns" / "TS_003" / "VoxelSpacing10.012"
     run.mkdir(parents=True)
     (run / "wbp.zarr").symlink_to(find_tomograms(f"copick:{project}")[0].path)
-    items = expand([f"copick:{project}/wbp@10.012"])
+    items = tomograms.find_tomograms([f"copick:{project}/wbp@10.012"])
     assert [tomogram_base_name(one["image"]) for one in items] == ["TS_001", "TS_002", "TS_003"]
     assert {one["voxel_size"] for one in items} == {10.012}
 
