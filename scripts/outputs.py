@@ -23,9 +23,11 @@ from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.volumes.checks import metadata_warnings
 from custom_transforms.volumes.mrc_write import write_instances
 from custom_transforms.volumes.zarr_read import import_zarr
+from scripts.particles.csv_table import table_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, write_particles
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext
+from scripts.particles.shared.format import write_text
 from scripts.records.detection import file_sha256, file_state, remove_detection
 from scripts.report.report import make_report
 from scripts.sources.copick_project import split_picks_uri
@@ -253,8 +255,7 @@ class SaveDetectiond(Transform):
         self, folder: Path, name: str, table: pd.DataFrame, size_zyx: tuple[int, ...], voxel_size_zyx: np.ndarray
     ) -> dict[str, Path]:
         files = {"csv": folder / FILE_NAMES["csv"].format(name=name)}
-        with atomic_path(files["csv"]) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_text(files["csv"], table_text(table, float_format="%.6g"))
         kept = table[table["label"] > 0]
         particles = ParticleList(
             voxel_zyx_to_angstrom_xyz(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), voxel_size_zyx),
@@ -263,7 +264,9 @@ class SaveDetectiond(Transform):
             score=kept["score"].to_numpy(float),
         )
         nz, ny, nx = size_zyx
-        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=(nz, ny, nx), name=tomogram_base_name(name))
+        size, base = (nz, ny, nx), tomogram_base_name(name)
+        # nothing is known of the tilt series here: export has options for its binning
+        context = TomogramContext(voxel_size_zyx=voxel_size_zyx, size_zyx=size, name=base, binning=1.0)
         for one in self.formats:
             if one != "csv":
                 default = f"{{name}}_particles_{one}{find_format(one).suffixes[0]}"

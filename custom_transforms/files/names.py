@@ -13,9 +13,17 @@ PLAIN_NAMES = ("tomogram", "tomo", "density", "image", "clean", "noiseless")  # 
 
 _ENDING = r"\.(ome|zarr|mrcs?|rec|map|gz|bz2|st|ali|tiff?|nii|em|hdf|tomostar)"
 _ENDINGS = re.compile(rf"({_ENDING})+$", re.IGNORECASE)
-# Warp: TS_001_10.00Apx.mrc. IMOD: TS_001_rec.mrc, TS_001_full_rec.mrc. RELION: rec_TS_001.mrc
-_PROGRAM_ENDINGS = re.compile(rf"(_\d+(\.\d+)?Apx|_rec|_full|_SIRT|(?i:{_ENDING}))+$")
-_PROGRAM_BEGINNING = re.compile(r"^(rec_)+")
+# What programs add to the name of a tilt series when they write its tomogram.
+_ADDED = {
+    "Warp": (r"_\d+(\.\d+)?Apx", "_deconv"),
+    "IMOD, eTomo": ("_rec", "_full", "_SIRT", r"_bin\d+", "_trim"),
+    "AreTomo": ("_Vol", "_EVN", "_ODD", "_2ND"),
+    "RELION 5": (r"_half[12]",),
+    "IsoNet, DeepDeWedge": ("_corrected", "_refined"),
+    "cryoCARE, Topaz": ("_denoised", "_even", "_odd"),
+}
+_PROGRAM_ENDINGS = re.compile(rf"({'|'.join(word for words in _ADDED.values() for word in words)}|(?i:{_ENDING}))+$")
+_PROGRAM_BEGINNING = re.compile(r"^(rec_)+")  # RELION 5
 _COPICK = re.compile(r"(?:^|/)ExperimentRuns/([^/]+)/VoxelSpacing[^/]+/[^/]+\.zarr(?:/.*)?$")
 
 LONGEST = 180  # bytes: file systems take 255, and endings and the name while it is written come on top
@@ -51,8 +59,8 @@ def tomogram_stem(path: str | PathLike) -> str:
 def tomogram_base_name(path: str | PathLike) -> str:
     """Name the tilt series a tomogram belongs to, as all programs share it; names are matched by this.
 
-    `tomogram_stem` without what programs add: RELION's ``rec_``, Warp's pixel size, IMOD's ``_rec``. The name of a
-    tomogram, the path of its file and the folder that detect gives it lead to the same.
+    `tomogram_stem` without what programs add: RELION's ``rec_``, Warp's pixel size, IMOD's ``_rec``, AreTomo's
+    ``_Vol`` ... The name of a tomogram, the path of its file and the folder that detect gives it lead to the same.
 
     Parameters
     ----------
@@ -65,6 +73,8 @@ def tomogram_base_name(path: str | PathLike) -> str:
     ['TS_001', 'TS_001', 'TS_001', 'TS_001']
     >>> [tomogram_base_name(n) for n in ("TS_001_rec.mrc", "TS_001_full.rec", "TS_001.ome.zarr/0", "TS_001/tomo.mrc")]
     ['TS_001', 'TS_001', 'TS_001', 'TS_001']
+    >>> [tomogram_base_name(n) for n in ("TS_001_Vol.mrc", "TS_001_EVN_Vol.mrc", "TS_001_10.00Apx_corrected.mrc")]
+    ['TS_001', 'TS_001', 'TS_001']
     """
     stem = tomogram_stem(path)
     return _PROGRAM_ENDINGS.sub("", _PROGRAM_BEGINNING.sub("", stem)) or stem

@@ -14,18 +14,16 @@ from custom_transforms.units import voxel_size_text
 from custom_transforms.volumes.zarr_read import is_zarr
 from scripts.console import tell
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import find_format, guess_format, losses, write_particles
+from scripts.particles.registry import find_format, guess_format, losses, settled_context, write_particles
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
-from scripts.particles.shared.format import Format
 from scripts.particles.shared.options import context_of
+from scripts.particles.shared.plausible import check_positions
 from scripts.records.detection import read_detection, records_in
 from scripts.sources.copick_project import find_tomograms, is_copick, split_picks_uri
 from scripts.sources.copick_write import write_picks
 from scripts.sources.particle_lists import read_particles
 
 __all__ = ["export"]
-
-_LARGEST_PIXEL = 4.0  # Å
 
 
 def export(
@@ -68,8 +66,9 @@ def export(
     shift : tuple of 3 float
         Å to add to x, y and z, after the scale.
     binning : float
-        Voxel of the tomogram over pixel of the list, for formats that count in unbinned pixels: relion4, warp, relion3,
-        eman2. 1 if not given.
+        Voxel of the tomogram over pixel of the list, for formats that count in pixels of the tilt series: relion5,
+        relion4, warp, relion3, dynamo, em, stopgap, eman2. By default what the list or the tomograms.star says; else 1,
+        with a warning.
     tomogram : str
         The tomogram: a file, which gives name, size and voxel size, or a name. Of a copick project,
         copick:CONFIG.json/TYPE@SPACING with --only_tomogram RUN.
@@ -122,9 +121,10 @@ def export(
             raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
         particles, context = _detections(Path(source), context)
     else:
+        if not is_copick(source):
+            context = settled_context(source, from_format, context)
         particles = read_particles(source, from_format, context)
-    if binning is None:
-        _check_pixel(source, from_format, writer, context)
+        _check_plausible(particles, source, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
     if into_project:
@@ -159,21 +159,13 @@ def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, T
     return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
 
 
-def _check_pixel(source: str, from_format: str | None, writer: Format, context: TomogramContext) -> None:
-    """Warn where pixels are taken to be unbinned that look binned: tilt series are recorded at 1 to 4 Å."""
-    voxel = context.voxel_size_zyx
-    if voxel is None or voxel.max() <= _LARGEST_PIXEL or is_copick(source):
-        return
-    reader = [] if Path(source).is_dir() else [find_format(from_format) if from_format else guess_format(source)]
-    for one in (*reader, writer):
-        if one.unbinned:
-            warnings.warn(
-                f"{one.name}: assumed unbinned pixels of {voxel.max():g} Å; "
-                "give --binning N if the tomogram is binned.",
-                ParticleListWarning,
-                stacklevel=2,
-            )
-            return
+def _check_plausible(particles: ParticleList, source: str, context: TomogramContext) -> None:
+    """Compare positions with the tomogram, where the list is of one tomogram, or of this one among others."""
+    bases = np.array([tomogram_base_name(str(name)) for name in particles.tomogram])
+    known = tomogram_base_name(context.name)
+    if len(set(bases)) > 1:
+        particles = particles.select((bases == known) | (bases == ""))
+    check_positions(particles, source, context.voxel_size_zyx, context.size_zyx, context.binning)
 
 
 def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, overwrite: bool) -> list[str]:

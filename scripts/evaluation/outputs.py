@@ -15,6 +15,7 @@ from custom_transforms.volumes.mrc_write import write_mrc
 from scripts.evaluation.pair import PairResult
 from scripts.evaluation.picture import color_volume, write_picture
 from scripts.evaluation.tables import matches_table, metrics_table
+from scripts.particles.csv_table import table_text
 
 __all__ = ["write_coloured", "write_tables"]
 
@@ -23,8 +24,8 @@ def write_tables(output_dir: Path, summary: dict[str, Any], results: Sequence[Pa
     """Write metrics.json, metrics.csv and matches.csv; returns their paths."""
     texts = {
         "metrics.json": json.dumps(to_json(summary), indent=2, allow_nan=False) + "\n",
-        "metrics.csv": metrics_table(summary).to_csv(index=False),
-        "matches.csv": matches_table(results).to_csv(index=False, float_format="%.6g"),
+        "metrics.csv": table_text(metrics_table(summary)),
+        "matches.csv": table_text(matches_table(results), float_format="%.6g"),
     }
     for name, text in texts.items():
         with atomic_path(output_dir / name) as temporary:

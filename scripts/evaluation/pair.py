@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from scripts.matching.centers import filled_centers
 from scripts.matching.overlap import LabelStatistics, OverlapTable, overlap_table
 from scripts.matching.points import match_radius
 from scripts.matching.volumes import RULES, VolumeMatches, judge_volumes
+from scripts.particles.shared.context import ParticleListWarning
+from scripts.particles.shared.plausible import check_positions
 
 __all__ = ["PairResult", "Rules", "compare_sides"]
 
@@ -78,6 +81,7 @@ def compare_sides(name: str, predicted: Side, true: Side, rules: Rules) -> PairR
     if size is None and (predicted.volume is not None or true.volume is not None):
         size = np.ones(3)
         warnings.append(f"{name}: the voxel size is unknown, so every Å means a voxel; give --voxel_size")
+    warnings += _strange_places(name, predicted, true, size)
     table = volumes = None
     if predicted.volume is not None and true.volume is not None:
         table = overlap_table(true.volume, predicted.volume)
@@ -129,6 +133,18 @@ def _border(particles: LabelStatistics | None) -> dict[int, bool]:
     if particles is None:
         return {}
     return dict(zip(particles.ids.tolist(), particles.touches_border.tolist(), strict=True))
+
+
+def _strange_places(name: str, predicted: Side, true: Side, size: np.ndarray | None) -> list[str]:
+    """What is wrong with the positions of a list in the volume of either side; ValueError if all lie outside."""
+    volumes = [side.volume for side in (predicted, true) if side.volume is not None]
+    with catch_warnings(record=True) as caught:
+        simplefilter("always", ParticleListWarning)
+        for word, side in (("prediction", predicted), ("truth", true)):
+            if side.particles is not None and volumes and size is not None:
+                shape = volumes[0].shape if side.volume is None else side.volume.shape
+                check_positions(side.particles, f"{name}: {word}", size, shape)
+    return [str(one.message) for one in caught]
 
 
 def _reach(true: Side, points: Points, size: np.ndarray | None, rules: Rules) -> np.ndarray:

@@ -8,30 +8,34 @@ import numpy as np
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, read_text, write_text
+from scripts.particles.shared.format import Format, read_lines, write_text
 
 __all__ = ["COORDS", "read", "write"]
 
 
 def read(path: Path, context: TomogramContext) -> ParticleList:
-    """Read the first three numbers of each line as x y z (or ``context.axis_order``); needs the voxel size.
+    """Read three numbers of each line as x y z (or ``context.axis_order``); needs the voxel size.
 
-    Empty lines and lines that begin with # are skipped; so is a header line without numbers.
+    Empty lines and lines that begin with # are skipped. A header line may name the columns: with one, x, y and z are
+    taken by their names, and there may be others.
     """
     rows = [
         (number, line.replace(",", " ").split())
-        for number, line in enumerate(read_text(path, "coords").splitlines(), start=1)
+        for number, line in enumerate(read_lines(path, "coords"), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    if rows and not any(_is_number(word) for word in rows[0][1]):
-        rows = rows[1:]
+    header = [word.lower() for word in rows.pop(0)[1]] if rows and not any(map(_is_number, rows[0][1])) else []
+    taken = [header.index(axis) for axis in "xyz"] if set("xyz") <= set(header) else [0, 1, 2]
+    width = max(len(header), 3)
     centers = np.zeros((len(rows), 3))
     for index, (number, words) in enumerate(rows):
-        if len(words) < 3 or not all(_is_number(word) for word in words[:3]):
+        if len(words) != width or not all(_is_number(words[column]) for column in taken):
+            expected = "a value for each column" if header else "three numbers x y z"
             raise ValueError(
-                f"{path}: coords line {number}: expected three numbers x y z, got {' '.join(words)[:60]!r}."
+                f"{path}: coords line {number}: expected {expected}, "
+                f"got {' '.join(words)[:60]!r}. Where there are more columns, name them in a first line: x y z ..."
             )
-        centers[index] = [float(word) for word in words[:3]]
+        centers[index] = [float(words[column]) for column in taken]
     if not rows:
         return ParticleList(centers)
     order = context.axis_order or "xyz"

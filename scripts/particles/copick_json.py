@@ -9,17 +9,16 @@ import numpy as np
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, write_text
+from scripts.particles.shared.declared import Says, usable_pixel
+from scripts.particles.shared.format import Format, optional_numbers, write_text
 from scripts.particles.shared.json_lists import parse_json, point_xyz, rotation_from_matrices
 
-__all__ = ["COPICK", "read", "write"]
+__all__ = ["COPICK", "read", "says", "write"]
 
 
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read; needs nothing else. Orientations only if the file trusts them and not all are the identity."""
-    content = parse_json(path, "copick")
-    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
-        raise ValueError(f'{path}: copick needs {{"pickable_object_name": ..., "points": [...]}}.')
+    content = _content(path)
     if content.get("unit", "angstrom") != "angstrom":
         raise ValueError(f"{path}: copick unit {content['unit']!r}: expected 'angstrom'.")
     points = content["points"]
@@ -37,13 +36,28 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
         raise ValueError(f"{path}: copick: expected a 4 x 4 transformation_ of numbers for every point.") from None
     rotation = rotation_from_matrices(list(transforms[:, :3, :3]), path, "copick")
     scores = [point.get("score") for point in points]
+    scores = ["" if score is None else score for score in scores]
     return ParticleList(
         centers + transforms[:, :3, 3],
         tomogram=str(content.get("run_name") or context.name),
         class_name=str(content.get("pickable_object_name") or ""),
-        score=[float(s) if isinstance(s, (int, float)) else np.nan for s in scores],
+        score=optional_numbers(scores, "score", "copick", path),
         rotation=rotation if content.get("trust_orientation", True) else None,
     )
+
+
+def says(path: Path, context: TomogramContext) -> Says:
+    """The spacing of the tomogram that was picked, and its run."""
+    content = _content(path)
+    run = str(content.get("run_name") or "")
+    return Says(usable_pixel(content.get("voxel_spacing")), "voxel_spacing", tomograms=(run,) if run else ())
+
+
+def _content(path: Path) -> dict:
+    content = parse_json(path, "copick")
+    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
+        raise ValueError(f'{path}: copick needs {{"pickable_object_name": ..., "points": [...]}}.')
+    return content
 
 
 def write(particles: ParticleList, path: Path, context: TomogramContext) -> None:
@@ -93,4 +107,6 @@ COPICK = Format(
     read=read,
     write=write,
     sniff=lambda head: b'"pickable_object_name"' in head or (b'"points"' in head and b'"location"' in head),
+    counts="angstrom",
+    says=says,
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, number_column
+from scripts.particles.shared.format import Format, number_column, optional_column
 from scripts.particles.shared.star_tables import read_particle_block, sniff_star
 
 __all__ = ["CRYOLO", "read"]
@@ -23,12 +23,12 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     voxels = np.stack([x + width / 2, y + height / 2, z], axis=1)
     if len(table) == 0:
         return ParticleList(voxels)
-    size = number_column(table, "EstWidth", "cbox", path, missing=np.nan)
+    size = optional_column(table, "EstWidth", "cbox", path)
     voxel = context.voxel_size_xyz("cbox")
     return ParticleList(
         voxels * voxel,
         tomogram=context.name,
-        score=number_column(table, "Confidence", "cbox", path, missing=np.nan),
+        score=optional_column(table, "Confidence", "cbox", path),
         radius_angstrom=size / 2 * voxel[0],
     )
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, number_column, read_text, require_columns, to_numbers, write_text
+from scripts.particles.shared.context import TomogramContext, tomogram_base_name
+from scripts.particles.shared.declared import Says, voxel_size_in
+from scripts.particles.shared.format import (
+    Format,
+    optional_angles,
+    optional_column,
+    read_text,
+    require_columns,
+    to_numbers,
+    whole_number_text,
+    write_text,
+)
 from scripts.particles.shared.orientations import relion_angles, rotation_from_relion
 
-__all__ = ["CSV", "TABLE_COLUMNS", "particles_from_table", "position_unit", "read", "table_from_particles", "write"]
+__all__ = [
+    "CSV",
+    "TABLE_COLUMNS",
+    "particles_from_table",
+    "plain_text",
+    "position_unit",
+    "read",
+    "says",
+    "table_from_particles",
+    "table_text",
+    "write",
+]
 
 TABLE_COLUMNS = (
     "particle_id", "label", "class", "x_vox", "y_vox", "z_vox", "x_angstrom", "y_angstrom", "z_angstrom", "score",
@@ -27,6 +51,7 @@ _UNITS = ((_ANGSTROM, "Å"), (_VOXEL, "voxels"), (_PLAIN, "voxels"))  # the firs
 _CLASS = ("class", "class_name", "class_label")
 _TOMOGRAM = ("tomogram", "tomo_name", "tomo_idx")
 _DECIMALS = 6
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def particles_from_table(
@@ -56,14 +81,15 @@ def particles_from_table(
     if "dropped_by" in table.columns:
         reason = table["dropped_by"].fillna("").astype(str).str.strip()
         table = table[reason == ""].reset_index(drop=True)
+    table = table.map(plain_text)
     used = [c for c in (*_CLASS, *_TOMOGRAM) if c in table.columns]
     return ParticleList(
         _centers(table, context, path),
         tomogram=_names(table, _TOMOGRAM, context.name),
-        class_name=[context.class_names.get(name, name) for name in _names(table, _CLASS, "")],
-        score=number_column(table, "score", "csv", path, missing=np.nan),
+        class_name=[context.class_names.get(name, name) for name in map(whole_number_text, _names(table, _CLASS, ""))],
+        score=optional_column(table, "score", "csv", path),
         rotation=_rotation(table, path),
-        radius_angstrom=number_column(table, "radius_angstrom", "csv", path, missing=np.nan),
+        radius_angstrom=optional_column(table, "radius_angstrom", "csv", path),
         extra=table.drop(
             columns=[
                 c
@@ -115,25 +141,82 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
 
 def position_unit(path: Path) -> str:
     """Say which columns of a table give the positions, and their unit: ``x, y, z in voxels``; "" if there are none."""
-    names = [str(name).strip().lower() for name in _read_table(path, rows=0).columns]
+    names = [name.strip().lower() for name in _read_table(path).columns]
     return next((f"{', '.join(columns)} in {unit}" for columns, unit in _UNITS if columns[0] in names), "")
 
 
-def _read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
+def says(path: Path, context: TomogramContext) -> Says:
+    """The voxel size of the tomogram that a table with voxels and Å was made on, and its tomograms."""
+    table = _read_table(path).rename(columns=lambda name: str(name).strip().lower())
+    names = tuple(sorted({tomogram_base_name(name) for name in _names(table, _TOMOGRAM, "") if name}))
+    if not {*_ANGSTROM, *_VOXEL} <= set(table.columns):
+        return Says(tomograms=names)
+    # its positions are the Å: only a tomogram whose voxel size is not known takes it from here
+    known = context.voxel_size_zyx is not None
+    return Says(None if known else voxel_size_in(table, _ANGSTROM, _VOXEL), "x_angstrom / x_vox", tomograms=names)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """All cells as text. Lines that begin with # are comments before the header, and after it if they are no row."""
     text = read_text(path, "csv")
-    if not text.strip():
+    head = re.match(r"(?:[^\S\n]*(?:#[^\n]*)?\n)*", text)
+    text = text[head.end() :] if head else text
+    if not text.strip() or text.lstrip().startswith("#"):
         raise ValueError(f"{path}: csv needs a header line with x_angstrom,y_angstrom,z_angstrom; the file is empty.")
-    header = text.lstrip().split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
+    header = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), strict=True)
     try:
-        return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, comment="#", nrows=rows)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path}: csv rows do not match the header ({error}).") from error
+        columns = next(reader)
+        rows = [row for row in reader if row and (len(row) == len(columns) or not row[0].startswith("#"))]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not readable as csv, row {reader.line_num} ({error}).") from error
+    doubled = sorted({name for name in columns if name and columns.count(name) > 1})
+    if doubled:
+        raise ValueError(f"{path}: csv has the column {doubled[0]} twice. Rename or remove one.")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            surplus = row[len(columns) :]
+            if len(row) > len(columns) and not any(cell.strip() for cell in surplus):
+                del row[len(columns) :]
+                continue
+            raise ValueError(
+                f"{path}: csv rows do not match the header: row {number} has {len(row)} values, the header "
+                f"{len(columns)}. Is the file complete?"
+            )
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def table_text(table: pd.DataFrame, **options: Any) -> str:
+    """A table as CSV that a spreadsheet does not calculate with, and that is read back as it was.
+
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, and is no number, gets a ``'`` in
+    front; so does one that has it already. ``options`` are those of `DataFrame.to_csv`.
+    """
+    texts = [name for name, column in table.items() if column.dtype.kind not in "iufb"]
+    safe = table.assign(**{str(name): [_quoted(value) for value in table[name]] for name in texts})
+    return safe.to_csv(index=False, lineterminator="\n", **options)
 
 
 def write(particles: ParticleList, path: Path, context: TomogramContext) -> None:
     """Write the particle table as CSV."""
-    write_text(path, table_from_particles(particles, context).to_csv(index=False, lineterminator="\n"))
+    write_text(path, table_text(table_from_particles(particles, context)))
+
+
+def _quoted(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value) else value
+
+
+def plain_text(value: Any) -> Any:
+    """The text of a cell as it was before `table_text` made it safe; anything else as it is."""
+    return value[1:] if isinstance(value, str) and value.startswith("'") and _FORMULA.match(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _centers(table: pd.DataFrame, context: TomogramContext, path: Path) -> np.ndarray:
@@ -159,7 +242,8 @@ def _rotation(table: pd.DataFrame, path: Path):
     if _ANGLES[0] not in table.columns or len(table) == 0:
         return None
     require_columns(table, _ANGLES, "csv", path)
-    return rotation_from_relion(np.stack([to_numbers(table[c], c, "csv", path) for c in _ANGLES], axis=1))
+    angles = optional_angles(table, _ANGLES, "csv", path)
+    return None if angles is None else rotation_from_relion(angles)
 
 
 def _sniff(head: bytes) -> bool:
@@ -176,4 +260,6 @@ CSV = Format(
     read=read,
     write=write,
     sniff=_sniff,
+    counts="angstrom",
+    says=says,
 )

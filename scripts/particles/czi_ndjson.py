@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.shared.binning import listed_voxel_to_angstrom_xyz
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, read_text, write_text
+from scripts.particles.shared.declared import Says, usable_pixel
+from scripts.particles.shared.format import Format, read_lines, write_text
 from scripts.particles.shared.json_lists import point_xyz, rotation_from_matrices
 
-__all__ = ["CZI", "read", "write"]
+__all__ = ["CZI", "read", "says", "write"]
 
+_FOLDER = "VoxelSpacing"
 _TYPES = ("point", "orientedPoint", "instancePoint")
 
 
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read `point`, `orientedPoint` (with `xyz_rotation_matrix`) and `instancePoint`; needs the voxel size."""
     rows = []
-    for number, line in enumerate(read_text(path, "czi").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, "czi"), start=1):
         if line.strip():
             rows.append(_parse_line(line, number, path))
     if not rows:
@@ -31,9 +34,17 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     if any(known) and not all(known):
         raise ValueError(f"{path}: czi point {known.index(False) + 1} lacks xyz_rotation_matrix, others have it.")
     return ParticleList(
-        voxels * context.voxel_size_xyz("czi"),
+        listed_voxel_to_angstrom_xyz(voxels, context, "czi"),
         tomogram=context.name,
         rotation=rotation_from_matrices(matrices, path, "czi") if all(known) else None,
+    )
+
+
+def says(path: Path, context: TomogramContext) -> Says:
+    """The voxel spacing, which the portal keeps in the names of its folders: VoxelSpacing13.480/Annotations/..."""
+    spacings = [part[len(_FOLDER) :] for part in path.absolute().parts if part.startswith(_FOLDER)]
+    return Says(
+        usable_pixel(spacings[-1]) if spacings else None, f"the folder {_FOLDER}{spacings[-1]}" if spacings else ""
     )
 
 
@@ -73,4 +84,5 @@ CZI = Format(
     sniff=lambda head: (
         head.lstrip().startswith(b"{") and b'"type"' in head and b"oint" in head and b'"location"' in head
     ),
+    says=says,
 )

@@ -13,13 +13,22 @@ from defusedxml.ElementTree import iterparse
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, class_numbers, number_names, to_numbers, write_text
+from scripts.particles.shared.format import (
+    Format,
+    class_numbers,
+    number_names,
+    optional_angles,
+    to_numbers,
+    whole_number_text,
+    write_text,
+)
 from scripts.particles.shared.orientations import deepfinder_angles, rotation_from_deepfinder
 
 __all__ = ["DEEPFINDER", "read", "write"]
 
 _NEEDED = ("x", "y", "z")
 _ANGLES = ("phi", "psi", "the")
+_MOST, _LONGEST = 100, 10_000  # attributes of an object and letters of one; no list comes near
 _KNOWN = (*_NEEDED, *_ANGLES, "tomo_idx", "tomo_name", "class_label", "class_name")
 
 
@@ -39,7 +48,7 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     return ParticleList(
         voxels * context.voxel_size_xyz("deepfinder"),
         tomogram=_texts(table, "tomo_name", "tomo_idx", context.name),
-        class_name=[context.class_names.get(label, label) for label in labels],
+        class_name=[context.class_names.get(label, label) for label in map(whole_number_text, labels)],
         rotation=_rotation(table, path),
         extra=table.drop(columns=[c for c in _KNOWN if c in table.columns]),
     )
@@ -80,6 +89,11 @@ def _objects(path: Path) -> list[dict[str, str]]:
                 root = element
                 if root.tag != "objlist":
                     raise ValueError(f"{path}: deepfinder needs the root <objlist>, got <{root.tag}>.")
+            if len(element.attrib) > _MOST or any(len(text) > _LONGEST for text in element.attrib.values()):
+                raise ValueError(
+                    f"{path}: deepfinder object {len(rows) + 1}: expected at most {_MOST} attributes of {_LONGEST:,} "
+                    f"letters, got {len(element.attrib)}. Is it a particle list?"
+                )
             if event == "end" and element.tag == "object":
                 rows.append(dict(element.attrib))
                 root.clear()
@@ -103,7 +117,8 @@ def _rotation(table: pd.DataFrame, path: Path):
             f"{path}: deepfinder objects have {', '.join(present)}, but {missing[0]} is missing for some. "
             "Give phi, psi and the for every object, or for none."
         )
-    return rotation_from_deepfinder(np.stack([to_numbers(table[c], c, "deepfinder", path) for c in _ANGLES], axis=1))
+    angles = optional_angles(table, _ANGLES, "deepfinder", path)
+    return None if angles is None else rotation_from_deepfinder(angles)
 
 
 def _texts(table: pd.DataFrame, first: str, second: str, default: str) -> list[str]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import emfile
 import numpy as np
+import pandas as pd
 
 from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format
+from scripts.particles.shared.format import Format, optional_angles, optional_numbers
 from scripts.particles.shared.numbered_tables import (
     known_rotation,
     names_of_numbers,
@@ -34,12 +35,14 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     if len(table) == 0:
         return ParticleList(np.zeros((0, 3)))
     pixels = table[:, _POSITION] + table[:, _SHIFT] - 1
+    angles = pd.DataFrame({name: table[:, row] for name, row in zip(("phi", "psi", "theta"), _ANGLES, strict=True)})
+    classes = names_of_numbers(optional_numbers(table[:, _CLASS], "row 20", "em", path), f"{path}: em row 20 (class)")
     return ParticleList(
         unbinned_to_angstrom_xyz(pixels, context, "em"),
-        tomogram=names_of_numbers(table[:, _TOMOGRAM]),
-        class_name=[context.class_names.get(n, n) for n in names_of_numbers(table[:, _CLASS])],
-        score=table[:, _SCORE],
-        rotation=known_rotation(table[:, _ANGLES], rotation_from_tom),
+        tomogram=names_of_numbers(table[:, _TOMOGRAM], f"{path}: em row 5 (tomogram)"),
+        class_name=[context.class_names.get(n, n) for n in classes],
+        score=optional_numbers(table[:, _SCORE], "row 1", "em", path),
+        rotation=known_rotation(optional_angles(angles, tuple(angles.columns), "em", path), rotation_from_tom),
     )
 
 
@@ -64,7 +67,7 @@ def _read_table(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: em needs a header of 512 bytes, got {size}. Is the file complete?")
     with open(path, "rb") as file:
         _, _, _, code, x, y, z = struct.unpack("<4b3i", file.read(16))
-    if x != _ROWS or z != 1 or code not in (5, 9):
+    if x != _ROWS or z != 1 or y < 1 or code not in (5, 9):
         raise ValueError(
             f"{path}: expected a motive list of 20 x n x 1 floats, got {x} x {y} x {z} of type {code}. "
             "Is it a volume instead of a list?"
@@ -74,9 +77,12 @@ def _read_table(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: em announces {y} particles in {expected} bytes, got {size}. Is it complete?")
     _, data = emfile.read(path)
     table = np.asarray(data[0], dtype=np.float64)
-    if not np.isfinite(table).all():
-        row = int(np.argwhere(~np.isfinite(table))[0, 0])
-        raise ValueError(f"{path}: em particle {row + 1} holds a number that is not finite. Remove it.")
+    needed = np.isfinite(table[:, [_TOMOGRAM, *_POSITION, *_SHIFT]]).all(axis=1)
+    if not needed.all():
+        row = int(np.argmin(needed))
+        raise ValueError(
+            f"{path}: em particle {row + 1} has a position, shift or tomogram that is not finite. Remove it."
+        )
     return table
 
 
@@ -92,4 +98,5 @@ EM_MOTIVE_LIST = Format(
     read=read,
     write=write,
     sniff=_sniff,
+    counts="unbinned",
 )

@@ -9,16 +9,29 @@ import pandas as pd
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, number_column, read_text, require_columns, write_text
+from scripts.particles.shared.declared import Says, voxel_size_in
+from scripts.particles.shared.format import Format, number_column, read_lines, require_columns, write_text
 
-__all__ = ["COLUMNS", "ORIGINAL_TXT", "read", "write"]
+__all__ = ["COLUMNS", "ORIGINAL_TXT", "read", "says", "write"]
 
 COLUMNS = ("PositionX", "PositionY", "PositionZ", "VolumeX", "VolumeY", "VolumeZ", "OffsetFromFace")
 
 
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read the seven columns; only the positions in Å are used, so no voxel size is needed."""
-    lines = [line.split() for line in read_text(path, "original").splitlines() if line.strip()]
+    table = _table(path)
+    centers = np.stack([number_column(table, column, "original", path) for column in COLUMNS[:3]], axis=1)
+    return ParticleList(centers, tomogram=context.name)
+
+
+def says(path: Path, context: TomogramContext) -> Says:
+    """The voxel size of the tomogram that the list was made on, for one whose voxel size is not known."""
+    table, known = _table(path), context.voxel_size_zyx is not None
+    return Says(None if known else voxel_size_in(table, COLUMNS[:3], COLUMNS[3:6]), "PositionX / VolumeX")
+
+
+def _table(path: Path) -> pd.DataFrame:
+    lines = [line.split() for line in read_lines(path, "original") if line.strip()]
     header = lines[0] if lines else []
     rows = lines[1:]
     for number, row in enumerate(rows, start=1):
@@ -28,8 +41,7 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
             )
     table = pd.DataFrame(rows, columns=header)
     require_columns(table, COLUMNS[:3], "original", path)
-    centers = np.stack([number_column(table, column, "original", path) for column in COLUMNS[:3]], axis=1)
-    return ParticleList(centers, tomogram=context.name)
+    return table
 
 
 def write(particles: ParticleList, path: Path, context: TomogramContext) -> None:
@@ -53,4 +65,6 @@ ORIGINAL_TXT = Format(
     read=read,
     write=write,
     sniff=_sniff,
+    counts="angstrom",
+    says=says,
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,26 @@ from scripts.particles.original_txt import ORIGINAL_TXT
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.relion5_star import RELION5
 from scripts.particles.relion_star import RELION3, RELION4, WARP
-from scripts.particles.shared.context import ParticleListWarning, TomogramContext
+from scripts.particles.shared.binning import angstrom_to_unbinned_xyz
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
+from scripts.particles.shared.declared import Says, settle
 from scripts.particles.shared.format import Format
 from scripts.particles.shared.options import context_of
+from scripts.particles.shared.plausible import check_fractions
+from scripts.particles.shared.star_tables import describe_star, star_columns
 from scripts.particles.shrec_text import SHREC
 from scripts.particles.stopgap_star import STOPGAP
 
-__all__ = ["FORMATS", "find_format", "guess_format", "losses", "read_particles", "write_particles"]
+__all__ = [
+    "FORMATS",
+    "find_format",
+    "guess_format",
+    "listed_tomograms",
+    "losses",
+    "read_particles",
+    "settled_context",
+    "write_particles",
+]
 
 # Where several formats share an ending, the first is written by default.
 _ALL = (
@@ -76,7 +91,10 @@ def guess_format(path: Path | str, for_writing: bool = False) -> Format:
         head = _head(path)
         fitting = [f for f in FORMATS.values() if f.read and f.sniff(head)]
         certain = [f for f in fitting if f is not COORDS]  # bare numbers look like coords, whatever they are
-        best = [f for f in fitting if f in by_suffix] or certain or by_suffix or fitting
+        best = [f for f in fitting if f in by_suffix] or certain
+        if not best and re.search(rb"^data_", head, re.IGNORECASE | re.MULTILINE):
+            raise ValueError(_unknown_star(path))
+        best = best or by_suffix or fitting
         if best:
             return best[0]
     if by_suffix:
@@ -118,7 +136,51 @@ def read_particles(
     chosen = find_format(format) if format else guess_format(path)
     if chosen.read is None:
         raise ValueError(f"{chosen.name} can only be written. Readable: {_names('read')}.")
-    return chosen.read(path, context_of(context, **options))
+    settled = _settled(chosen, path, context_of(context, **options))
+    particles = chosen.read(path, settled)
+    if len(particles) and not chosen.centered:
+        counted = particles.centers_xyz_angstrom
+        if chosen.counts == "unbinned":
+            counted = angstrom_to_unbinned_xyz(counted, settled, chosen.name)
+        elif settled.voxel_size_zyx is not None:
+            counted = counted / settled.voxel_size_xyz(chosen.name)
+        check_fractions(counted, f"{path}: {chosen.name}")
+    return particles
+
+
+def settled_context(
+    path: Path | str, format: str | None = None, context: TomogramContext | None = None, **options: Any
+) -> TomogramContext:
+    """The context of a list with what the list and its tomograms.star say: voxel size, binning.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_particles`; if they contradict the tomogram or the options.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such particle list. Check the path.")
+    return _settled(find_format(format) if format else guess_format(path), path, context_of(context, **options))
+
+
+def listed_tomograms(path: Path | str, format: str | None = None) -> list[str]:
+    """The tomograms that a list names, as it writes them, sorted; no voxel size is needed for that."""
+    path = Path(path)
+    chosen = find_format(format) if format else guess_format(path)
+    if chosen.read is None:
+        raise ValueError(f"{chosen.name} can only be written. Readable: {_names('read')}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParticleListWarning)
+        particles = chosen.read(path, TomogramContext(voxel_size_zyx=np.ones(3), size_zyx=(1, 1, 1), binning=1.0))
+    return sorted({str(name) for name in particles.tomogram if name})
+
+
+def _settled(chosen: Format, path: Path, context: TomogramContext) -> TomogramContext:
+    says = chosen.says(path, context) if chosen.says else Says()
+    unknown = chosen.says is None and context.tomograms
+    names = (context.name,) if unknown and context.name else says.tomograms
+    return settle(replace(says, tomograms=names), chosen.counts, context, chosen.name, path)
 
 
 def write_particles(
@@ -139,7 +201,11 @@ def write_particles(
     chosen = find_format(format) if format else guess_format(path, for_writing=True)
     if chosen.write is None:
         raise ValueError(f"{chosen.name} can only be read. Writable: {_names('write')}.")
-    chosen.write(particles, path, context_of(context, **options))
+    context = context_of(context, **options)
+    if chosen.counts == "unbinned" and len(particles):
+        names = tuple(sorted({tomogram_base_name(str(name) or context.name) for name in particles.tomogram} - {""}))
+        context = settle(Says(tomograms=names), chosen.counts, context, chosen.name, path)
+    chosen.write(particles, path, context)
     lost = losses(particles, chosen)
     for sentence in lost:
         warnings.warn(sentence, ParticleListWarning, stacklevel=2)
@@ -169,7 +235,14 @@ def losses(particles: ParticleList, chosen: Format) -> list[str]:
 
 def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(8192)
+        return file.read(65536)
+
+
+def _unknown_star(path: Path) -> str:
+    columns = star_columns(path)
+    looks = describe_star(columns) or "none of the STAR lists that are known"
+    listed = ", ".join(dict.fromkeys(columns[:30])) or "none"
+    return f"{path}: this STAR file looks like {looks}. It has the columns {listed}."
 
 
 def _names(direction: str) -> str:

@@ -12,15 +12,18 @@ from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.shared.format import Format, number_column
 from scripts.particles.shared.star_tables import (
+    PIXEL_SIZE,
     angle_columns,
     build_particles,
     class_columns,
     particle_names,
     pixel_size_in_file,
     read_particle_block,
+    says,
     score_column,
     sniff_star,
     subtomogram_shift,
+    texts,
     tomogram_names,
     write_block,
 )
@@ -39,13 +42,13 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     table, optics = read_particle_block(path, "relion5", COORDINATES)
     centered = np.stack([number_column(table, c, "relion5", path) for c in COORDINATES], axis=1)
     centered = centered - subtomogram_shift(table, path)
-    if "rlnTomoName" in table.columns:
-        names = [tomogram_base_name(str(name)) for name in table["rlnTomoName"]]
-    else:
-        names = [context.name] * len(table)
+    names = [tomogram_base_name(name) if name else context.name for name in texts(table, "rlnTomoName")]
     if len(table) == 0:
         return build_particles(table, centered, names, context, path)
-    pixel = pixel_size_in_file(table, optics, context, "relion5", path)
+    pixel: np.ndarray = unbinned_pixel_xyz(context, "relion5")
+    found = pixel_size_in_file(table, optics, path)
+    if found is not None and found[1] == PIXEL_SIZE:
+        pixel = found[0][:, None]
     unbinned = centered / pixel + _middle_xyz(names, context)
     centers = unbinned_to_angstrom_xyz(unbinned, context, "relion5")
     return build_particles(table, centers, names, context, path)
@@ -74,7 +77,7 @@ def _middle_xyz(names: list[str], context: TomogramContext) -> np.ndarray:
     offset = 0.0 if context.center_rule == "size/2" else 1.0
     found = {name: context.unbinned_size_xyz(name, "relion5") for name in sorted(set(names))}
     assumed = [name for name, (_, source) in found.items() if source == "size x binning"]
-    if assumed and context.binning != 1:
+    if assumed and context.factor != 1:
         size = found[assumed[0]][0]
         warnings.warn(
             f"relion5: the unbinned size of {assumed[0]} is taken as size x binning = "
@@ -93,4 +96,7 @@ RELION5 = Format(
     read=read,
     write=write,
     sniff=lambda head: sniff_star(head, "rlnCenteredCoordinateXAngst"),
+    counts="unbinned",
+    says=lambda path, context: says(path, "relion5", COORDINATES, ("rlnTomoName",)),
+    centered=True,
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, read_text
+from scripts.particles.shared.format import Format, read_lines
 
 __all__ = ["SHREC", "read"]
 
@@ -21,20 +21,21 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     Angles are left out: their convention is not in the file.
     """
     names, rows = [], []
-    for number, line in enumerate(read_text(path, "shrec").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, "shrec"), start=1):
         words = line.replace(",", " ").split()
         if not words:
             continue
         try:
-            row = [float(word) for word in words[1:4]]
+            row = [float(word) for word in words[1:]]
         except ValueError:
             row = []
-        if len(row) != 3 or not np.isfinite(row).all():
+        if len(row) not in (3, 6) or not np.isfinite(row).all():
             raise ValueError(
-                f"{path}: shrec line {number}: expected a class and three numbers, got {line.strip()[:60]!r}."
+                f"{path}: shrec line {number}: expected a class, three numbers, and three angles or none, got "
+                f"{line.strip()[:60]!r}."
             )
         names.append(words[0])
-        rows.append(row)
+        rows.append(row[:3])
     if not rows:
         return ParticleList(np.zeros((0, 3)))
     numbers = np.array(rows)

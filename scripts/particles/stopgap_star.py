@@ -9,7 +9,7 @@ import numpy as np
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, number_column
+from scripts.particles.shared.format import Format, number_column, optional_angles, optional_column
 from scripts.particles.shared.numbered_tables import (
     known_rotation,
     names_of_numbers,
@@ -31,13 +31,14 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
         return ParticleList(np.zeros((0, 3)))
     position = np.stack([number_column(table, c, "stopgap", path) for c in _POSITION], axis=1)
     shift = np.stack([number_column(table, c, "stopgap", path, missing=0.0) for c in _SHIFT], axis=1)
-    angles = np.stack([number_column(table, c, "stopgap", path, missing=0.0) for c in _ANGLES], axis=1)
-    classes = names_of_numbers(number_column(table, "class", "stopgap", path, missing=0.0))
+    angles = optional_angles(table, _ANGLES, "stopgap", path) if set(_ANGLES) <= set(table.columns) else None
+    classes = names_of_numbers(optional_column(table, "class", "stopgap", path), f"{path}: stopgap column class")
+    numbers = number_column(table, "tomo_num", "stopgap", path, missing=1.0)
     return ParticleList(
         unbinned_to_angstrom_xyz(position + shift - 1, context, "stopgap"),
-        tomogram=names_of_numbers(number_column(table, "tomo_num", "stopgap", path, missing=1.0)),
+        tomogram=names_of_numbers(numbers, f"{path}: stopgap column tomo_num"),
         class_name=[context.class_names.get(n, n) for n in classes],
-        score=number_column(table, "score", "stopgap", path, missing=np.nan),
+        score=optional_column(table, "score", "stopgap", path),
         rotation=known_rotation(angles, rotation_from_tom),
     )
 
@@ -74,4 +75,5 @@ STOPGAP = Format(
     read=read,
     write=write,
     sniff=lambda head: sniff_star(head, "orig_x"),
+    counts="unbinned",
 )

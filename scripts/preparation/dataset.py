@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.mrc_write import instance_dtype, write_instances, write_mrc
+from scripts.particles.csv_table import table_text
 from scripts.particles.shared.format import write_text
 from scripts.preparation.labels import Prepared
 from scripts.preparation.volume import apply_numbers, measure_labels
@@ -63,7 +64,7 @@ def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarra
         classes = _class_volume(item)
         write_mrc(folder / entry["classes"], classes, item.voxel_size_zyx, item.origin_xyz, dtype=classes.dtype)
     entry["particles"] = _free(folder, f"{item.name}_particles.csv")
-    write_text(folder / entry["particles"], item.prepared.table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / entry["particles"], table_text(item.prepared.table))
     behind = item.image if isinstance(item.image, np.ndarray) else background
     draw_slices(folder / _free(folder, f"{item.name}.png"), item, behind)
     voxel = item.voxel_size_zyx

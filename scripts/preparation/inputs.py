@@ -18,7 +18,7 @@ from custom_transforms.volumes.read import read_tomogram
 from scripts.particles.csv_table import CSV, position_unit
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format
-from scripts.particles.shared.context import TomogramContext, tomogram_base_name
+from scripts.particles.shared.context import TomogramContext, tomogram_base_name, tomogram_stem
 from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import source_of_run
 from scripts.preparation.shapes import Shape, Sphere, load_template
@@ -88,7 +88,7 @@ def tomogram_inputs(
     tomogram_voxel_size: float | None,
     voxel_size: float | None,
     particles: str | None,
-    binning: float,
+    binning: float | None,
 ) -> list[TomogramInput]:
     """The tomograms of a call, or what stands for them where labels alone are made; ValueError if there are none."""
     if tomograms:
@@ -271,6 +271,14 @@ def match_particles(
     to_tomogram = {name: name for name in found if name in given}
     if found and not to_tomogram:
         to_tomogram = _by_number(found, tomograms, given, notes)
+    files = {base: one.path.name for one, base in zip(tomograms, given, strict=True) if one.path is not None}
+    apart = [
+        f"{name} = {files[base]}"
+        for name, base in zip(map(str, spelled), base_of, strict=True)
+        if base in to_tomogram and base in files and tomogram_stem(name) != tomogram_stem(files[base]) and name
+    ]
+    if apart:
+        notes.append(f"names were matched without what programs add to them: {', '.join(apart[:10])}")
     left = [name for name in found if name not in to_tomogram]
     if left:
         count = int(np.isin(base_of, left)[spelling].sum())

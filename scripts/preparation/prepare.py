@@ -14,7 +14,9 @@ from tqdm import tqdm
 from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
 from scripts.particles.particle_list import ParticleList
+from scripts.particles.registry import settled_context
 from scripts.particles.shared.options import context_of
+from scripts.particles.shared.plausible import check_positions
 from scripts.preparation.copick import config_of, project_radii
 from scripts.preparation.dataset import (
     Item,
@@ -62,7 +64,7 @@ def prepare(
     tomogram_voxel_size: float | None = None,
     shape: tuple[int, int, int] | None = None,
     from_format: str | None = None,
-    binning: float = 1.0,
+    binning: float | None = None,
     tomograms_star: str | None = None,
     region: str | None = None,
     ignore_shell: float = 0.0,
@@ -74,6 +76,7 @@ def prepare(
     test: str | None = None,
     validation_fraction: float = 0.2,
     test_fraction: float = 0.0,
+    allow_empty: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -113,7 +116,8 @@ def prepare(
     from_format : str
         Format of the particle list; guessed from its name and content.
     binning : float
-        Voxel of the tomogram over pixel of the list, for lists in unbinned pixels (RELION).
+        Voxel of the tomogram over pixel of the list, for lists in pixels of the tilt series (RELION, Warp, Dynamo...);
+        by default what the list or the tomograms.star says, else 1, with a warning.
     tomograms_star : str
         RELION's tomograms.star, for the unbinned sizes that RELION 5 lists count from.
     region : str
@@ -138,6 +142,8 @@ def prepare(
         Part of the tomograms (of a single tomogram: part of its area) to validate on.
     test_fraction : float
         Part of the tomograms to test on.
+    allow_empty : bool
+        Make a data set although no particle is in its training part.
     overwrite : bool
         Replace an earlier data set in the folder.
     quiet : bool
@@ -177,13 +183,14 @@ def prepare(
         specs=specs,
         options=LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter)),
         format=from_format,
-        binning=float(binning),
+        binning=None if binning is None else float(binning),
         tomograms_star=tomograms_star,
         region=region,
         recenter_on=recenter_on,
         voxel_size=voxel_size,
         contrast=contrast,
         quiet=quiet,
+        allow_empty=bool(allow_empty),
     )
     job.check_files()
     inputs = job.files() + [Path(file) for file in (shapes, template, tomograms_star) if file and Path(file).exists()]
@@ -206,16 +213,18 @@ class _Job:
     specs: ShapeSpecs | None
     options: LabelOptions
     format: str | None
-    binning: float
+    binning: float | None
     tomograms_star: str | None
     region: str | None
     recenter_on: str | None
     voxel_size: float | None
     contrast: str
     quiet: bool
+    allow_empty: bool = False
     notes: list[str] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
     _lists: dict[tuple, ParticleList] = field(default_factory=dict)
+    _binning: float | None = None
     _rows: dict[str, np.ndarray] = field(default_factory=dict)
 
     def check_files(self) -> None:
@@ -252,16 +261,22 @@ class _Job:
                 tomograms_star=self.tomograms_star,
                 class_names=self.specs.class_names,
             )
+            if not is_copick(path):
+                context = settled_context(path, self.format, context)
+            self._binning = context.binning
             self._lists = {key: read_list(path, self.format, context)}
             self._number_classes(self._lists[key])
             self._note(position_note(path, self.format))
         particles = self._lists[key]
         if own_list:
-            return particles.with_tomogram(one.name)
-        if not self._rows:
-            self._rows, notes = match_particles(particles, self.inputs)
-            self.notes += notes
-        return particles.select(self._rows[one.name])
+            particles = particles.with_tomogram(one.name)
+        else:
+            if not self._rows:
+                self._rows, notes = match_particles(particles, self.inputs)
+                self.notes += notes
+            particles = particles.select(self._rows[one.name])
+        check_positions(particles, f"{path}: {one.name}", voxel, size_zyx, self._binning)
+        return particles
 
     def detections_of(self, one: TomogramInput, size_zyx: tuple[int, int, int], voxel: np.ndarray) -> np.ndarray | None:
         """Centers (x, y, z) to recenter on, Å of that tomogram; None where the density decides."""
@@ -269,7 +284,9 @@ class _Job:
         if path is None:
             return None
         context = context_of(voxel_size=voxel, size_zyx=size_zyx)
-        return read_list(path, None, context).centers_xyz_angstrom
+        detections = read_list(path, None, context)
+        check_positions(detections, f"{path}: {one.name}", voxel, size_zyx)
+        return detections.centers_xyz_angstrom
 
     def _note(self, text: str) -> None:
         self.notes += [text] if text and text not in self.notes else []
@@ -286,6 +303,7 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
     section_of = split_names(names, *split)
     sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
     label_only: list[dict] = []
+    counts: dict[str, list[int]] = {section: [] for section in (*sections, "labels")}
     tomograms: dict[str, Any] = {}
     for one in job.inputs:
         item, image, grid = _prepare_one(job, one)
@@ -296,6 +314,7 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
         for section, part in parts.items():
             entry = write_item(part, stage.path, stage.output_dir, image)
             (sections[section] if "image" in entry else label_only).append(entry)
+            counts[section if "image" in entry else "labels"].append(int((part.prepared.table["label"] > 0).sum()))
         stage.check()  # now, not after hours
         tomograms[one.name] = {
             "section": " + ".join(parts),
@@ -303,6 +322,12 @@ def _write_dataset(job: _Job, stage: Stage, split: tuple) -> dict[str, Any]:
             "voxel_size_zyx": grid.new_voxel_size_zyx.tolist(),
             **item.prepared.summary,
         }
+    particles = sum(counts["training"] if not label_only else counts["labels"])
+    if particles == 0 and not job.allow_empty:
+        raise ValueError(
+            f"{job.particles or job.labels}: no particle is in the training part of {', '.join(names[:5])}, and "
+            "networks learn nothing from it. Check names, binning and region, or give --allow_empty."
+        )
     summary = {
         "files": stage.files(),
         "tomograms": tomograms,

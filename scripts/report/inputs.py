@@ -13,6 +13,7 @@ import pandas as pd
 
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.zarr_read import is_zarr, open_zarr
+from scripts.particles.csv_table import plain_text
 from scripts.records.detection import detections_in
 from scripts.report.lookup import find_key
 
@@ -219,6 +220,8 @@ def load_run(
                 "Give the folder of one tomogram that `python -m scripts detect` has written."
             )
         particles = pd.read_csv(files["particles"], keep_default_na=True, dtype={"class": str, "dropped_by": str})
+        if "class" in particles:
+            particles["class"] = particles["class"].map(plain_text)
     particles = _check_particles(particles)
     if instances is None and files["instances"].is_file():
         instances = files["instances"]

@@ -11,6 +11,8 @@ from scipy.ndimage import center_of_mass
 
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from scripts.particles.csv_table import table_text
+from scripts.particles.shared.format import write_text
 from scripts.simulate.placement import Placed
 
 __all__ = ["particle_table", "split_datalist", "write_json", "write_table"]
@@ -70,8 +72,7 @@ def write_json(path: Path, content: dict) -> None:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV table without its index."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5f")
+    write_text(path, table_text(table, float_format="%.5f"))
 
 
 def split_datalist(items: list[dict], validation: int, test: int) -> dict[str, list[dict]]:

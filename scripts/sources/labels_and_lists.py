@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 from custom_transforms.files.json_object import read_object
 from custom_transforms.volumes.read import VOLUME_SUFFIXES
 from custom_transforms.volumes.zarr_read import is_zarr
-from scripts.particles.registry import FORMATS
-from scripts.particles.shared.context import PLAIN_NAMES, ParticleListWarning, tomogram_base_name, tomogram_stem
+from scripts.particles.registry import FORMATS, listed_tomograms
+from scripts.particles.shared.context import PLAIN_NAMES, tomogram_base_name, tomogram_stem
 from scripts.sources.copick_labels import is_segmentation_uri, segmentations
 from scripts.sources.copick_project import is_copick, runs_with_picks
 from scripts.sources.particle_lists import read_particles
@@ -242,11 +241,9 @@ def _members(side: SideFiles) -> list[SideFiles]:
 
 
 def _named_tomograms(path: Path) -> list[str]:
-    # A voxel size is needed only to place the particles, and here only their tomograms are asked for.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ParticleListWarning)
-        particles = read_particles(path, voxel_size=1.0, size_zyx=(1, 1, 1))
-    return sorted({str(name) for name in particles.tomogram if name})
+    if is_copick(path):
+        return sorted({str(name) for name in read_particles(path).tomogram if name})
+    return listed_tomograms(path)
 
 
 def _from_copick(uri: str) -> dict[str, SideFiles]:

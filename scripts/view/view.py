@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from custom_transforms.files.whole_files import atomic_path
 from scripts.console import tell
-from scripts.particles.shared.context import tomogram_base_name
+from scripts.particles.csv_table import particles_from_table, plain_text, table_text
+from scripts.particles.shared.context import TomogramContext, tomogram_base_name
+from scripts.particles.shared.format import write_text
+from scripts.particles.shared.plausible import check_positions
 from scripts.report.inputs import RunData, load_run, recorded_input
 from scripts.view.files import particle_diameters, write_view_files
 
@@ -58,13 +60,17 @@ def view(
     for note in run.notes:
         print(f"note: {note}", file=sys.stderr)
     viewer = napari.Viewer(title=f"{run.name}: double-click adds or deletes a center, W saves")
-    layer = add_layers(viewer, run, read_picks(target) if target.exists() and not restart else None)
+    picks = read_picks(target) if target.exists() and not restart else None
+    if picks is not None and run.shape_zyx is not None:
+        placed = particles_from_table(picks, TomogramContext(voxel_size_zyx=run.voxel_size_zyx), target)
+        check_positions(placed, str(target), run.voxel_size_zyx, run.shape_zyx)
+    layer = add_layers(viewer, run, picks)
     before, content = curated_table(layer, run), _content(target)
     bind(viewer, layer, run, target)
     napari.run()
     after = curated_table(layer, run)
     changed = not after.equals(before) or _content(target) != content  # W saved what may have been taken back since
-    if changed and _content(target) != after.to_csv(index=False, lineterminator="\n"):
+    if changed and _content(target) != table_text(after):
         save_picks(after, target)
     saved = [target] if target.exists() else []
     tell(str(target) if saved else f"{run.name}: nothing was changed", written=saved)
@@ -180,8 +186,7 @@ def curated_table(layer: Any, run: RunData) -> pd.DataFrame:
 
 def save_picks(table: pd.DataFrame, path: str | Path) -> Path:
     """Write curated picks as CSV, whole or not at all."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_text(path, table_text(table))
     return Path(path)
 
 
@@ -199,7 +204,7 @@ def read_picks(path: str | Path) -> pd.DataFrame:
     missing = [name for name in ("particle_id", "z_vox", "y_vox", "x_vox") if name not in table]
     if missing:
         raise ValueError(f"{path}: expected picks as view saves them, the column {missing[0]} is missing.")
-    return table
+    return table.map(plain_text)
 
 
 def _points(table: pd.DataFrame, run: RunData, extra: Sequence[str] = ()) -> dict[str, Any]:

@@ -458,13 +458,15 @@ def test_labels_can_be_made_without_tomograms(dataset):
     assert [entry["label"] for entry in entries["labels"]] == [f"TS_{i}_labels.mrc" for i in range(3)]
 
 
-def test_an_empty_list_gives_empty_labels(dataset):
+def test_a_training_set_without_particles_is_made_only_if_it_is_asked_for(dataset):
     (dataset / "none.xml").write_text("<objlist></objlist>")
     out = dataset / "out"
+    options = {"particles": str(dataset / "none.xml"), "radius": 60.0, "output_dir": str(out), "quiet": True}
+    with pytest.raises(ValueError, match="no particle is in the training part of TS_0, TS_1.*--allow_empty"):
+        prepare(*tomograms_of(dataset, 2), **options)
+    assert not list(out.glob("*"))
     with pytest.warns(UserWarning, match="the particle list is empty"):
-        prepare(
-            *tomograms_of(dataset, 2), particles=str(dataset / "none.xml"), radius=60.0, output_dir=str(out), quiet=True
-        )
+        prepare(*tomograms_of(dataset, 2), **options, allow_empty=True)
     assert not read_mrc(out / "TS_0_labels.mrc")[0].any()
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from custom_transforms.files.names import PLAIN_NAMES, tomogram_base_name, tomogram_stem
 from custom_transforms.units import as_voxel_size_zyx
 
-__all__ = ["PLAIN_NAMES", "ParticleListWarning", "TomogramContext", "tomogram_base_name", "tomogram_stem"]
+__all__ = [
+    "PLAIN_NAMES",
+    "ParticleListWarning",
+    "RelionTomogram",
+    "TomogramContext",
+    "tomogram_base_name",
+    "tomogram_stem",
+]
 
 _MISSING = {
     "voxel_size_zyx": ("the tomogram's voxel size in Å", "--voxel_size 10 (or --tomogram FILE.mrc)"),
@@ -24,6 +31,18 @@ class ParticleListWarning(UserWarning):
 
 
 @dataclass(frozen=True)
+class RelionTomogram:
+    """What RELION's tomograms.star says of one tomogram; None where it says nothing.
+
+    ``size_zyx`` in unbinned pixels, ``pixel`` in Å per unbinned pixel, ``binning`` of the reconstructed tomogram.
+    """
+
+    size_zyx: tuple[int, int, int] | None = None
+    pixel: float | None = None
+    binning: float | None = None
+
+
+@dataclass(frozen=True)
 class TomogramContext:
     """The tomogram that a particle list belongs to.
 
@@ -33,14 +52,18 @@ class TomogramContext:
         Å per voxel of the tomogram in use (binned).
     size_zyx : tuple of 3 int, optional
         Voxels of the tomogram in use (binned), (Z, Y, X).
-    binning : float
-        Binned voxel over unbinned pixel. RELION and EMAN2 count in unbinned pixels.
+    binning : float, optional
+        Binned voxel over unbinned pixel, for lists that count in pixels of the tilt series (RELION, EMAN2, ...). None
+        if it is not given: `declared.settle` takes it from the list or the tomograms.star.
+    list_binning : float
+        Voxel of the tomogram in use over voxel of the tomogram that the list was made on, where the list counts in
+        voxels of its own; `declared.settle` sets it.
     name : str
         Name for particles that have none.
     unbinned_size_zyx : tuple of 3 int, optional
         Size in unbinned pixels; otherwise ``size_zyx`` times ``binning``.
-    unbinned_sizes : dict of str to tuple of 3 int
-        The same by tomogram, as `relion_tomograms.read_tomograms_star` gives it.
+    tomograms : dict of str to RelionTomogram
+        What a tomograms.star says, by tomogram; a name that is not there is an error.
     sizes : dict of str to tuple of 3 int
         ``size_zyx`` by tomogram (`tomogram_base_name`), where a list is of several.
     center_rule : {"size/2", "size/2-1"}
@@ -55,10 +78,11 @@ class TomogramContext:
 
     voxel_size_zyx: np.ndarray | None = None
     size_zyx: tuple[int, int, int] | None = None
-    binning: float = 1.0
+    binning: float | None = None
+    list_binning: float = 1.0
     name: str = ""
     unbinned_size_zyx: tuple[int, int, int] | None = None
-    unbinned_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    tomograms: dict[str, RelionTomogram] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     center_rule: str = "size/2"
     axis_order: str | None = None
@@ -71,7 +95,7 @@ class TomogramContext:
         for name in ("size_zyx", "unbinned_size_zyx"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _size(name, getattr(self, name)))
-        if not np.isfinite(self.binning) or self.binning <= 0:
+        if self.binning is not None and not (np.isfinite(self.binning) and self.binning > 0):
             raise ValueError(f"binning: expected a number above 0, got {self.binning!r}")
         if self.center_rule not in ("size/2", "size/2-1"):
             raise ValueError(f"center_rule: expected 'size/2' or 'size/2-1', got {self.center_rule!r}")
@@ -90,21 +114,39 @@ class TomogramContext:
         """Å per voxel along X, Y, Z, or an error if unknown."""
         return np.asarray(self.require("voxel_size_zyx", format_name))[::-1]
 
+    @property
+    def factor(self) -> float:
+        """The binning; 1 if it is not known (`declared.settle` has said so)."""
+        return 1.0 if self.binning is None else float(self.binning)
+
+    def relion_tomogram(self, tomogram: str, format_name: str) -> RelionTomogram:
+        """What the tomograms.star says of a tomogram; nothing if none was given.
+
+        Raises
+        ------
+        ValueError
+            If it does not hold the tomogram; lists what it holds.
+        """
+        if not self.tomograms:
+            return RelionTomogram()
+        base = tomogram_base_name(tomogram)
+        if base not in self.tomograms:
+            known = ", ".join(sorted(self.tomograms)[:5])
+            raise ValueError(
+                f"{format_name}: tomogram {tomogram!r} is not in tomograms.star (it holds {known}). Give the "
+                "tomograms.star that belongs to the list, or none."
+            )
+        return self.tomograms[base]
+
     def unbinned_size_xyz(self, tomogram: str, format_name: str) -> tuple[np.ndarray, str]:
         """Unbinned pixels along X, Y, Z of a tomogram, and the words that say where they come from."""
-        base = tomogram_base_name(tomogram)
-        for key in (tomogram, base):
-            if key in self.unbinned_sizes:
-                return np.array(self.unbinned_sizes[key][::-1], dtype=float), "tomograms.star"
+        listed = self.relion_tomogram(tomogram, format_name).size_zyx
+        if listed is not None:
+            return np.array(listed[::-1], dtype=float), "tomograms.star"
         if self.unbinned_size_zyx is not None:
             return np.array(self.unbinned_size_zyx[::-1], dtype=float), "the given unbinned size"
-        if base in self.sizes:
-            return np.array(self.sizes[base][::-1], dtype=float) * self.binning, "size x binning"
-        if self.size_zyx is None and self.unbinned_sizes:
-            known = ", ".join(sorted(self.unbinned_sizes)[:5])
-            raise ValueError(f"{format_name}: tomogram {tomogram!r} is not in tomograms.star (it holds {known}).")
-        size = np.array(self.require("size_zyx", format_name)[::-1], dtype=float)
-        return size * self.binning, "size x binning"
+        size = self.sizes.get(tomogram_base_name(tomogram)) or self.require("size_zyx", format_name)
+        return np.array(size[::-1], dtype=float) * self.factor, "size x binning"
 
 
 def _size(name: str, value: Any) -> tuple[int, int, int]:

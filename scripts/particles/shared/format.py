@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +13,34 @@ import pandas as pd
 
 from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.shared.context import TomogramContext
+from scripts.particles.shared.context import ParticleListWarning, TomogramContext
+from scripts.particles.shared.declared import Says
 
 __all__ = [
     "Format",
     "atomic_path",
     "class_numbers",
+    "known_text",
     "number_column",
     "number_names",
+    "optional_angles",
+    "optional_column",
+    "optional_numbers",
+    "read_lines",
     "read_text",
     "require_columns",
     "to_numbers",
+    "whole_number_text",
     "write_text",
 ]
 
 Reader = Callable[[Path, TomogramContext], ParticleList]
 Writer = Callable[[ParticleList, Path, TomogramContext], None]
 Sniffer = Callable[[bytes], bool]
+Teller = Callable[[Path, TomogramContext], Says]
+
+LONGEST_LINE = 1_000_000  # letters; no row of a list comes near
+MISSING = ("", "nan", "none", "<na>", "null")  # words for a value that is not there
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,15 @@ class Format:
         ``read(path, context)`` and ``write(particles, path, context)``; None where there is none.
     sniff : callable
         Whether the first 8 KiB of a file are this format.
-    unbinned : bool
-        Whether it counts pixels of the unbinned tilt series, so that positions depend on ``TomogramContext.binning``.
+    counts : {"unbinned", "voxels", "angstrom"}
+        What it counts in: pixels of the unbinned tilt series, so that positions depend on ``TomogramContext.binning``;
+        voxels of the tomogram; Å.
+    says : callable or None
+        ``says(path, context)``: what a file says of its tomogram; None if the format has no place for it.
+    beside : tuple of str
+        Endings of further files that the writer makes beside its own.
+    centered : bool
+        Whether it counts from the middle of the tomogram.
     """
 
     name: str
@@ -59,7 +79,10 @@ class Format:
     read: Reader | None
     write: Writer | None
     sniff: Sniffer
-    unbinned: bool = False
+    counts: str = "voxels"
+    says: Teller | None = None
+    beside: tuple[str, ...] = ()
+    centered: bool = False
 
 
 def require_columns(table: pd.DataFrame, columns: tuple[str, ...], format_name: str, path: Path) -> None:
@@ -80,7 +103,7 @@ def to_numbers(values: object, column: str, format_name: str, path: Path, empty_
     bad = ~np.isfinite(numbers)
     if empty_is_nan:
         texts = series[bad].astype(str).str.strip().str.lower()
-        bad[np.flatnonzero(bad)[texts.isin(["", "nan", "none", "<na>"]).to_numpy()]] = False
+        bad[np.flatnonzero(bad)[texts.isin(MISSING).to_numpy()]] = False
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
@@ -96,6 +119,73 @@ def number_column(table: pd.DataFrame, column: str, format_name: str, path: Path
         return np.full(len(table), missing)
     require_columns(table, (column,), format_name, path)
     return to_numbers(table[column], column, format_name, path, empty_is_nan=missing is not None and np.isnan(missing))
+
+
+def optional_numbers(values: object, column: str, format_name: str, path: Path) -> np.ndarray:
+    """Numbers that a list can do without, shape (n,): nan, with a warning, where one is missing or not finite."""
+    series = pd.Series(values, dtype=object).reset_index(drop=True).astype(str).str.strip()
+    infinite = series.str.lower().str.fullmatch(r"[+-]?inf(inity)?")
+    numbers = to_numbers(series.where(~infinite, "nan"), column, format_name, path, empty_is_nan=True)
+    strange = int((~np.isfinite(numbers) & (series != "").to_numpy()).sum())
+    if strange:
+        _warn(
+            f"{path}: {format_name} column {column}: {strange} of {len(series)} values are missing; taken as unknown."
+        )
+    return numbers
+
+
+def optional_column(table: pd.DataFrame, column: str, format_name: str, path: Path) -> np.ndarray:
+    """`optional_numbers` of a column; nan for every row where the column does not exist."""
+    if column not in table.columns:
+        return np.full(len(table), np.nan)
+    return optional_numbers(table[column], column, format_name, path)
+
+
+def optional_angles(table: pd.DataFrame, columns: tuple[str, ...], format_name: str, path: Path) -> np.ndarray | None:
+    """Angles, shape (n, 3); None, with a warning, if one is missing: orientations are known for all or for none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParticleListWarning)
+        angles = np.stack([optional_column(table, column, format_name, path) for column in columns], axis=1)
+    missing = int((~np.isfinite(angles)).any(axis=1).sum())
+    if missing:
+        _warn(
+            f"{path}: {format_name}: {missing} of {len(table)} particles have no {', '.join(columns)}; the list "
+            "is read without orientations."
+        )
+        return None
+    return angles
+
+
+def known_text(value: object) -> str:
+    """A text without blanks around it; "" for the words that stand for a missing one."""
+    text = str(value).strip()
+    return "" if text.lower() in MISSING else text
+
+
+def whole_number_text(text: str) -> str:
+    """The number of a class as other programs write it, in one form.
+
+    Examples
+    --------
+    >>> [whole_number_text(text) for text in ("2.0", "2.000000", "2", "80S", "1.5")]
+    ['2', '2', '2', '80S', '1.5']
+    """
+    return text.split(".")[0] if re.fullmatch(r"\d+\.0*", text) else text
+
+
+def read_lines(path: Path, format_name: str) -> list[str]:
+    """The lines of a text file; an error for one that is too long to be a row of a list."""
+    lines = re.split(r"\r\n|\r|\n", read_text(path, format_name))
+    longest = max(map(len, lines))
+    if longest > LONGEST_LINE:
+        raise ValueError(
+            f"{path}: expected rows of a {format_name} list, got a line of {longest:,} letters. Is it another file?"
+        )
+    return lines
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, ParticleListWarning, stacklevel=3)
 
 
 def read_text(path: Path, format_name: str) -> str:

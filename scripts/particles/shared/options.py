@@ -14,7 +14,8 @@ __all__ = ["context_of"]
 def context_of(context: TomogramContext | None = None, **options: Any) -> TomogramContext:
     """A context from keywords; None means not given.
 
-    ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with the unbinned sizes.
+    ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with sizes,
+    pixel sizes and binnings.
 
     Raises
     ------
@@ -22,7 +23,7 @@ def context_of(context: TomogramContext | None = None, **options: Any) -> Tomogr
         For a keyword that is no field; lists the fields.
     """
     if options.get("tomograms_star") is not None:
-        options["unbinned_sizes"] = read_tomograms_star(options["tomograms_star"])
+        options["tomograms"] = read_tomograms_star(options["tomograms_star"])
     options.pop("tomograms_star", None)
     if "voxel_size" in options:
         options["voxel_size_zyx"] = options.pop("voxel_size")
