@@ -57,6 +57,7 @@ def read_mrc(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
         dtype = _data_dtype(path, header, order)
         shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
         check_shape(path, shape)
+        _check_finite(path, header)
         volume = _read_data(path, stream, dtype, shape, 1024 + max(0, int(header["nsymbt"])), notes)
     if not dtype.isnative:
         # not of the map: what `astype` makes of one calls itself a map, too
@@ -190,8 +191,19 @@ def _read_data(
     if isinstance(stream, (gzip.GzipFile, bz2.BZ2File)):
         return _decompress(path, stream, dtype, shape, offset)
     present = path.stat().st_size - offset
+    extended = offset - HEADER_DTYPE.itemsize
+    if present < expected and extended and present + extended == expected:
+        raise ValueError(
+            f"{path}: the header declares an extended header of {extended:,} bytes (nsymbt), which is not there: the file "
+            f"holds the header and {expected:,} bytes of voxels, no more. Set nsymbt to 0, or write the file again."
+        )
+    if present < 0:
+        raise ValueError(
+            f"{path}: the header declares an extended header of {extended:,} bytes (nsymbt), but the file ends before "
+            "it does. Copy or reconstruct it again; if nsymbt is wrong, set it to 0."
+        )
     if present < expected:
-        raise _truncated(path, shape, dtype, expected, max(0, present))
+        raise _truncated(path, shape, dtype, expected, present)
     if present > expected:
         notes.warn(f"{path}: the file is {present - expected:,} bytes longer than its header says; they were ignored.")
     # mode "r" would crash the process at the first in-place operation of a tensor that shares this memory
@@ -284,6 +296,17 @@ def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Not
         origin_xyz=np.array([float(header["origin"][name]) for name in "xyz"]),
         header=fields,
     )
+
+
+def _check_finite(path: Path, header: np.ndarray) -> None:
+    """Refuse a header with numbers that are none: positions are made of them. Statistics (dmin, rms...) are not used."""
+    for name in ("cella", "cellb", "origin"):
+        values = [float(header[name][axis]) for axis in header.dtype[name].names]
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{path}: expected finite numbers in the header, got {name} {', '.join(f'{v:g}' for v in values)}. "
+                "Set it (0, 0, 0 for an origin that is not known), or write the file again."
+            )
 
 
 def _map_axes(path: Path, header: np.ndarray) -> list[int]:

@@ -11,12 +11,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import tifffile
+from defusedxml.ElementTree import fromstring
 
 from custom_transforms.volumes.checks import RawVolume, check_shape
 
 __all__ = ["read_em", "read_nifti", "read_tiff"]
 
-ANGSTROM_PER_UNIT = {"mm": 1e7, "micron": 1e4, "meter": 1e10}
+ANGSTROM_PER_UNIT = {
+    "meter": 1e10, "cm": 1e8, "mm": 1e7, "micron": 1e4, "µm": 1e4, "μm": 1e4, "um": 1e4, "nm": 10.0, "Å": 1.0,
+    "angstrom": 1.0, "Angstrom": 1.0, "A": 1.0, "pm": 0.01,
+}  # fmt: skip
 TOMOGRAM_SIZES = (0.1, 1000.0)  # Å per voxel; a NIfTI size outside was not meant in its unit
 EM_DTYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 EM_HEADER_BYTES = 512
@@ -26,7 +30,8 @@ EM_BIG_ENDIAN = (3, 5)  # machine codes: SGI, Mac
 def read_tiff(path: Path) -> RawVolume:
     """Open a TIFF stack, pages along Z; a copy-on-write memory map where its pages lie together uncompressed.
 
-    TIFF has no voxel size in Å: the result's is 0.
+    The voxel size is that of ImageJ (spacing, unit and resolution) or of OME (PhysicalSizeX/Y/Z with their units); 0 where
+    neither is there, and where it comes out beyond 0.1 to 1000 Å: then it was not meant in that unit.
 
     Raises
     ------
@@ -40,7 +45,42 @@ def read_tiff(path: Path) -> RawVolume:
             )
         check_shape(path, series.shape)
         array = _tiff_array(path, tiff, series)
-    return _without_size(_native_real(path, array), "tiff", "TIFF stores none")
+        size, word = _tiff_voxel_size(path, tiff)
+    raw = _without_size(_native_real(path, array), "tiff", "TIFF stores none" if size is None else word)
+    if size is not None and ((size >= TOMOGRAM_SIZES[0]) & (size <= TOMOGRAM_SIZES[1])).all():
+        raw.voxel_size_zyx = np.round(size, 5)
+    return raw
+
+
+def _tiff_voxel_size(path: Path, tiff: tifffile.TiffFile) -> tuple[np.ndarray | None, str]:
+    """Å along Z, Y, X as ImageJ or OME write it, and the words that say so; None if a part of it is missing."""
+    try:
+        words = _ome_size(tiff) if tiff.ome_metadata else _imagej_size(tiff)
+    except Exception as error:  # tags and XML of other programs: whatever tifffile, float or the parser raise
+        raise ValueError(f"{path}: its voxel size cannot be read ({error}). Save the TIFF stack again.") from error
+    if words is None:
+        return None, ""
+    numbers, units, program = words
+    size = [number * ANGSTROM_PER_UNIT.get(unit, np.nan) for number, unit in zip(numbers, units, strict=True)]
+    told = " x ".join(f"{number:g} {unit}" for number, unit in zip(numbers, units, strict=True))
+    return np.array(size), f"its {program} header says {told} (Z, Y, X), which cannot be a tomogram's"
+
+
+def _ome_size(tiff: tifffile.TiffFile) -> tuple[list[float], list[str], str] | None:
+    found = next((e for e in fromstring(tiff.ome_metadata).iter() if e.tag.endswith("}Pixels")), None)
+    if found is None or any(found.get(f"PhysicalSize{axis}") is None for axis in "ZYX"):
+        return None
+    numbers = [float(found.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
+    return numbers, [found.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"], "OME"
+
+
+def _imagej_size(tiff: tifffile.TiffFile) -> tuple[list[float], list[str], str] | None:
+    metadata, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    if "spacing" not in metadata or "unit" not in metadata or "XResolution" not in tags:
+        return None
+    (x, by_x), (y, by_y) = (tags[name].value for name in ("XResolution", "YResolution"))  # pixels per unit
+    unit = str(metadata["unit"]).replace("\\u00B5", "µ").replace("\\u00C5", "Å")
+    return [float(metadata["spacing"]), by_y / y, by_x / x], [unit] * 3, "ImageJ"
 
 
 @contextmanager

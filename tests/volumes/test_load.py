@@ -155,6 +155,29 @@ def test_tiff_pages_are_z_and_need_a_voxel_size(tmp_path):
     assert np.array_equal(read_tomogram(path, voxel_size=40)[0], phantom("int16"))
 
 
+@pytest.mark.parametrize(
+    ("unit", "per_angstrom"), [("nm", 0.1), ("micron", 1e-4), ("\\u00B5m", 1e-4), ("mm", 1e-7), ("angstrom", 1.0)]
+)
+def test_imagej_says_the_voxel_size_of_a_tiff(tmp_path, unit, per_angstrom):
+    path = tmp_path / "a.tif"
+    z, y, x = (size * per_angstrom for size in (30.0, 20.0, 10.0))
+    described = {"spacing": z, "unit": unit, "axes": "ZYX"}
+    tifffile.imwrite(path, phantom(), imagej=True, resolution=(1 / x, 1 / y), metadata=described)
+    loaded, meta, told = warned(path)
+    np.testing.assert_allclose(meta["voxel_size_zyx"], [30, 20, 10], rtol=1e-5)
+    assert np.array_equal(loaded, phantom())
+
+
+def test_ome_says_the_voxel_size_of_a_tiff_and_an_impossible_one_is_asked_for(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    described = {"axes": "ZYX", "PhysicalSizeZ": 3.0, "PhysicalSizeY": 2.0, "PhysicalSizeX": 1.348}
+    units = {f"PhysicalSize{axis}Unit": "nm" for axis in "XYZ"}
+    tifffile.imwrite(path, phantom(), metadata={**described, **units})
+    assert warned(path)[1]["voxel_size_zyx"].tolist() == [30.0, 20.0, 13.48]
+    tifffile.imwrite(path, phantom(), metadata=described)  # µm, by OME's own rule
+    assert "its OME header says 3 µm x 2 µm x 1.348 µm (Z, Y, X), which cannot be a tomogram's" in refusal(path)
+
+
 def test_bad_tiffs_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     path.write_text("no picture")

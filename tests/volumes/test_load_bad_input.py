@@ -33,6 +33,25 @@ def test_truncated_mrc_is_refused_with_the_bytes(tmp_path):
     )
 
 
+def test_an_extended_header_that_is_not_there_is_named(tmp_path):
+    path = save(tmp_path / "a.mrc", phantom(), nsymbt=4096)
+    assert refusal(path) == (
+        "the header declares an extended header of 4,096 bytes (nsymbt), which is not there: the file holds the header "
+        "and 26,880 bytes of voxels, no more. Set nsymbt to 0, or write the file again."
+    )
+    path = save(tmp_path / "b.mrc", phantom(), nsymbt=2**31 - 1)
+    assert "an extended header of 2,147,483,647 bytes (nsymbt), but the file ends before it does" in refusal(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("field", ["cella", "cellb", "origin"])
+def test_header_values_that_are_no_numbers_are_refused(tmp_path, field, value):
+    path = save(tmp_path / "a.mrc", phantom())
+    patch(path, {"cella": 40, "cellb": 52, "origin": 196}[field] + 4, np.float32(value).tobytes())
+    for options in ({}, {"voxel_size": 10.0}):
+        assert f"expected finite numbers in the header, got {field} " in refusal(path, **options)
+
+
 @pytest.mark.parametrize("module", [gzip, bz2])
 def test_truncated_compressed_mrc_is_refused(tmp_path, module):
     content = module.compress(save(tmp_path / "a.mrc", phantom(shape=(40, 60, 80))).read_bytes())
