@@ -194,8 +194,8 @@ def _read_data(
     extended = offset - HEADER_DTYPE.itemsize
     if present < expected and extended and present + extended == expected:
         raise ValueError(
-            f"{path}: the header declares an extended header of {extended:,} bytes (nsymbt), which is not there: the file "
-            f"holds the header and {expected:,} bytes of voxels, no more. Set nsymbt to 0, or write the file again."
+            f"{path}: the header declares an extended header of {extended:,} bytes (nsymbt), which is not there: the "
+            f"file holds the header and {expected:,} bytes of voxels, no more. Set nsymbt to 0, or write it again."
         )
     if present < 0:
         raise ValueError(
@@ -299,9 +299,9 @@ def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Not
 
 
 def _check_finite(path: Path, header: np.ndarray) -> None:
-    """Refuse a header with numbers that are none: positions are made of them. Statistics (dmin, rms...) are not used."""
+    """Refuse a header whose cell or origin are no numbers: positions are made of them; statistics are not used."""
     for name in ("cella", "cellb", "origin"):
-        values = [float(header[name][axis]) for axis in header.dtype[name].names]
+        values = [float(header[name][axis]) for axis in header[name].dtype.names or ()]
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{path}: expected finite numbers in the header, got {name} {', '.join(f'{v:g}' for v in values)}. "

@@ -30,8 +30,8 @@ EM_BIG_ENDIAN = (3, 5)  # machine codes: SGI, Mac
 def read_tiff(path: Path) -> RawVolume:
     """Open a TIFF stack, pages along Z; a copy-on-write memory map where its pages lie together uncompressed.
 
-    The voxel size is that of ImageJ (spacing, unit and resolution) or of OME (PhysicalSizeX/Y/Z with their units); 0 where
-    neither is there, and where it comes out beyond 0.1 to 1000 Å: then it was not meant in that unit.
+    The voxel size is that of ImageJ (spacing, unit and resolution) or of OME (PhysicalSizeX/Y/Z and their units); 0
+    where neither is there, and where it comes out beyond 0.1 to 1000 Å: then it was not meant in that unit.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def _ome_size(tiff: tifffile.TiffFile) -> tuple[list[float], list[str], str] | N
 
 
 def _imagej_size(tiff: tifffile.TiffFile) -> tuple[list[float], list[str], str] | None:
-    metadata, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    metadata, tags = tiff.imagej_metadata or {}, tiff.pages.first.tags
     if "spacing" not in metadata or "unit" not in metadata or "XResolution" not in tags:
         return None
     (x, by_x), (y, by_y) = (tags[name].value for name in ("XResolution", "YResolution"))  # pixels per unit

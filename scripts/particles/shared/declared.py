@@ -141,20 +141,15 @@ def _settle_unbinned(says: Says, context: TomogramContext, what: str) -> Tomogra
 def _binning_of_pixel(pixel: float, word: str, context: TomogramContext, what: str) -> float:
     """Voxel size over pixel size, or the given binning if it is the same."""
     voxel = np.asarray(context.voxel_size_zyx)
-    ratio = float(voxel.mean()) / pixel
+    ratio = float(voxel[2]) / pixel  # programs that know one pixel size mean that of x
     if context.binning is not None:
-        if not all(_same(size / context.binning, pixel) for size in voxel):
+        if not _same(ratio, context.binning):
             raise ValueError(
                 f"{what}: {word} is {pixel:g} Å, but voxel size / binning is {voxel_size_text(voxel)} / "
                 f"{context.binning:g} = {voxel_size_text(voxel / context.binning)}. Give --binning {ratio:.4g}, or the "
                 f"voxel size {pixel * context.binning:g} Å if the tomogram's header is wrong."
             )
         return context.binning
-    if voxel.max() / voxel.min() - 1 > 2 * SAME:
-        raise ValueError(
-            f"{what}: {word} is {pixel:g} Å, but the tomogram's voxels are no cubes, {voxel_size_text(voxel)}. "
-            "Give --binning, or the right voxel size."
-        )
     if ratio < 1 - SAME:
         raise ValueError(
             f"{what}: {word} is {pixel:g} Å, larger than the tomogram's voxel of {voxel_size_text(voxel)}. Give "
@@ -222,7 +217,7 @@ def _list_binning(says: Says, counts: str, context: TomogramContext, what: str) 
     """Voxel of the tomogram in use over voxel of the one that the list was made on."""
     ratios = []
     if says.pixel is not None:
-        ratios.append(float(np.mean(np.asarray(context.voxel_size_zyx))) / says.pixel)
+        ratios.append(float(np.asarray(context.voxel_size_zyx)[2]) / says.pixel)
     elif says.size_zyx is not None and context.size_zyx is not None:
         ratio = _ratio_of(says.size_zyx, context.size_zyx)
         if ratio is None:
