@@ -107,6 +107,12 @@ def export(
         raise ValueError(f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session.")
     chosen = to_format or ("copick" if into_project else None)
     writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
+    for ending in writer.beside:  # a list of its own, whose names would change
+        if target_path.with_suffix(ending).exists() and not overwrite:
+            raise ValueError(
+                f"{target_path.with_suffix(ending)}: exists already, and {writer.name} writes it beside the list. Give "
+                "another name, or --overwrite to replace both."
+            )
     context = context_of(
         **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
         binning=binning,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -18,6 +20,9 @@ from scripts.particles.shared.format import write_text
 __all__ = ["particle_diameters", "write_view_files"]
 
 LOW, HIGH = np.array([0.27, 0.0, 0.33]), np.array([0.99, 0.9, 0.14])  # viridis' ends: marker colours follow the score
+
+
+_UNSAFE = re.compile(r"""["';\\\x00-\x1f\x7f\x85\u2028\u2029]""")  # they end a text or a command of ChimeraX
 
 
 def particle_diameters(table: pd.DataFrame, default: float) -> np.ndarray:
@@ -65,13 +70,30 @@ def write_view_files(
     -------
     list of Path
         Files written.
+
+    Raises
+    ------
+    ValueError
+        If the files' name holds a character that ends a text or a command in these scripts.
     """
     prefix = Path(prefix)
+    if _UNSAFE.search(prefix.name):
+        raise ValueError(
+            f"{prefix.name!r}: expected a name without quotes, semicolons, backslashes and control characters, which "
+            "ChimeraX would take for commands. Rename the detection."
+        )
     voxel = as_voxel_size_zyx(voxel_size_zyx)
     if "dropped_by" in table:
         table = table[table["dropped_by"].fillna("") == ""].reset_index(drop=True)
     diameters = particle_diameters(table, default=10 * float(voxel.mean()))
     shown = None if tomogram is None or ".zarr" in str(tomogram).lower() else Path(tomogram).resolve()
+    if shown is not None and _UNSAFE.search(shown.as_posix()):
+        warnings.warn(
+            f"{shown.as_posix()!r}: its path holds a character that ChimeraX would take for a command; the scripts do "
+            "not open the tomogram. Open it by hand, or rename it.",
+            stacklevel=2,
+        )
+        shown = None
     files = {end: prefix.with_name(prefix.name + end) for end in _ENDS}
     particles = particles_from_table(table)
     context = TomogramContext(voxel_size_zyx=voxel, size_zyx=size_zyx)

@@ -19,6 +19,7 @@ from custom_transforms.measuring.particle_table import measure_particles
 from scripts.particles.registry import read_particles
 from scripts.preparation.prepare import prepare
 from scripts.report.inputs import load_run
+from scripts.view.files import write_view_files
 from scripts.view.view import add_layers, bind, curated_table, read_picks, save_picks, toggle_particle, view
 
 ROOT = Path(__file__).parents[2]
@@ -205,6 +206,17 @@ def test_scripts_of_other_programs_hold_the_kept_particles(run_dir, capsys):
     np.testing.assert_allclose(model.centers_xyz_angstrom[:, ::-1], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ['a" ; exit ; "', "a;b", "a\nexit", "a\\", "a'"])
+def test_no_path_becomes_a_command_of_another_program(run_dir, name):
+    table = load_run(str(run_dir)).particles
+    with pytest.warns(UserWarning, match="holds a character that ChimeraX would take for a command"):
+        files = write_view_files(run_dir / "TS_01", table, VOXEL, SHAPE, run_dir / f"{name}.mrc")
+    scripts = [path.read_text() for path in files if path.suffix == ".cxc"]
+    assert len(scripts) == 2 and not any("exit" in text or "id 101" in text or "open tomo" in text for text in scripts)
+    with pytest.raises(ValueError, match="expected a name without quotes, semicolons"):
+        write_view_files(run_dir / name, table, VOXEL, SHAPE)
+
+
 KNOWN_COMMANDS = {  # of ChimeraX (user/commands) and ArtiaX (user/commands/artiax_*), with the keywords they take
     "open": {"id", "format"},
     "volume": {"originIndex", "style", "planes", "region", "step", "level", "color", "transparency"},
@@ -230,6 +242,7 @@ def test_a_window_draws_the_particles_where_they_are(run_dir, tmp_path):
     code = f"""
 import numpy as np, napari
 from scripts.report.inputs import load_run
+from scripts.view.files import write_view_files
 from scripts.view.view import add_layers
 viewer = napari.Viewer(show=True)
 run = load_run({str(run_dir)!r}, tomogram={str(run_dir.parent / "TS_01.mrc")!r})

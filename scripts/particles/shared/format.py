@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def to_numbers(values: object, column: str, format_name: str, path: Path, empty_
     numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(numbers)
     if empty_is_nan:
-        texts = series[bad].astype(str).str.strip().str.lower()
+        texts = series[bad].map(lambda value: str(value).strip().lower())
         bad[np.flatnonzero(bad)[texts.isin(MISSING).to_numpy()]] = False
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -121,9 +121,9 @@ def number_column(table: pd.DataFrame, column: str, format_name: str, path: Path
     return to_numbers(table[column], column, format_name, path, empty_is_nan=missing is not None and np.isnan(missing))
 
 
-def optional_numbers(values: object, column: str, format_name: str, path: Path) -> np.ndarray:
+def optional_numbers(values: Iterable, column: str, format_name: str, path: Path) -> np.ndarray:
     """Numbers that a list can do without, shape (n,): nan, with a warning, where one is missing or not finite."""
-    series = pd.Series(values, dtype=object).reset_index(drop=True).astype(str).str.strip()
+    series = pd.Series(list(values), dtype=object).map(lambda value: str(value).strip())
     infinite = series.str.lower().str.fullmatch(r"[+-]?inf(inity)?")
     numbers = to_numbers(series.where(~infinite, "nan"), column, format_name, path, empty_is_nan=True)
     strange = int((~np.isfinite(numbers) & (series != "").to_numpy()).sum())
