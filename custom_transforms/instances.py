@@ -170,7 +170,7 @@ class FindSeedsd(MapTransform):
     threshold : float
         ``center_threshold``.
     particle_diameter : float
-        Å; gives min_distance, and a quarter of it is the radius of the refinement.
+        Å; gives min_distance, and the radius of the refinement.
     min_distance : float, optional
         Å; seeds are at least this far apart.
     """
@@ -182,8 +182,8 @@ class FindSeedsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         check_center_threshold(threshold)
         self.threshold = threshold
-        self.radius = particle_diameter / 4
-        self.min_distance = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance).min_distance
+        sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance)
+        self.radius, self.min_distance = sizes.refine_radius, sizes.min_distance
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

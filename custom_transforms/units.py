@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,11 +14,20 @@ __all__ = [
     "ParticleSizes",
     "angstrom_xyz_to_voxel_zyx",
     "as_voxel_size_zyx",
+    "first_lengths",
     "following",
     "is_length_text",
+    "particle_sizes",
     "voxel_size_text",
     "voxel_zyx_to_angstrom_xyz",
 ]
+
+# the power of the diameter that a length grows with, and what null meant in version 0.1
+FIRST_LENGTHS = {
+    "min_distance": (1, "$0.25 * @particle_diameter"),
+    "radius_max": (1, "$0.75 * @particle_diameter"),
+    "min_size": (3, f"${0.1 * pi / 6!r} * @particle_diameter**3"),
+}
 
 
 def as_voxel_size_zyx(voxel_size: float | tuple[float, float, float] | np.ndarray) -> np.ndarray:
@@ -125,22 +134,26 @@ def angstrom_xyz_to_voxel_zyx(centers_xyz_angstrom: np.ndarray, voxel_size_zyx: 
 
 @dataclass(frozen=True)
 class ParticleSizes:
-    """The lengths of post-processing and evaluation, in Å and cubic Å.
+    """The lengths of post-processing and evaluation, in Å and cubic Å: the one place where they are derived.
 
-    One setting, the particle's diameter, gives all of them; each can be replaced by itself
-    (`dataclasses.replace`, or the option of the same name).
+    One setting, the particle's diameter, gives all of them in training, calibration, detection and its records; each
+    can be replaced by the setting of its name. The factors are those that the shipped thresholds were chosen with.
 
     Examples
     --------
-    >>> ParticleSizes.from_diameter(200.0).radius_max
-    150.0
+    >>> sizes = ParticleSizes.from_diameter(120.0)
+    >>> sizes.min_distance, sizes.min_size, sizes.radius_max, sizes.refine_radius
+    (40.0, 8000.0, 180.0, 30.0)
     """
 
     min_distance: float  # two seeds are at least this far apart
     min_size: float  # components and particles below this volume are specks
     radius_max: float  # R_max: a voxel farther from a seed never belongs to it
+    refine_radius: float  # a seed moves to the centroid of the center map within this
     neighbor_distance: float  # reach of the neighbour filter
     match_radius: float  # radius whose fraction decides whether two centers match
+
+    SETTINGS: ClassVar = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # that a config may set
 
     @classmethod
     def from_diameter(cls, particle_diameter: float, **replaced: float | None) -> ParticleSizes:
@@ -153,9 +166,10 @@ class ParticleSizes:
         """
         diameter = _positive("particle_diameter", particle_diameter)
         sizes = {
-            "min_distance": diameter / 4,
-            "min_size": 0.1 * pi / 6 * diameter**3,
-            "radius_max": 0.75 * diameter,
+            "min_distance": diameter / 3,
+            "min_size": (diameter / 6) ** 3,
+            "radius_max": 1.5 * diameter,
+            "refine_radius": diameter / 4,
             "neighbor_distance": 2 * diameter,
             "match_radius": diameter / 2,
         }
@@ -165,6 +179,9 @@ class ParticleSizes:
             if value is not None:
                 sizes[name] = _positive(name, value, zero_allowed=name == "min_size")
         return cls(**sizes)
+
+
+particle_sizes = ParticleSizes.from_diameter  # by the name that a config can give
 
 
 def following(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,11 +195,24 @@ def following(settings: Mapping[str, Any]) -> dict[str, Any]:
     {'particle_diameter': 120.0, 'min_size': '$0.005 * @particle_diameter**3'}
     """
     result = dict(settings)
-    for name, power in (("min_distance", 1), ("radius_max", 1), ("min_size", 3)):
+    for name, (power, _) in FIRST_LENGTHS.items():
         if "particle_diameter" in result and isinstance(result.get(name), (int, float)):
             factor = float(result[name]) / float(result["particle_diameter"]) ** power
             result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
     return result
+
+
+def first_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The lengths in the config of a bundle of version 0.1: numbers follow the diameter, null by the factors of then.
+
+    Examples
+    --------
+    >>> first_lengths({"particle_diameter": 120.0, "min_distance": 40, "radius_max": None})
+    {'min_distance': '$0.3333333333333333 * @particle_diameter', 'radius_max': '$0.75 * @particle_diameter'}
+    """
+    lengths = {name: settings[name] for name in FIRST_LENGTHS if name in settings}
+    written = following({"particle_diameter": settings["particle_diameter"], **lengths})
+    return {name: FIRST_LENGTHS[name][1] if lengths[name] is None else written[name] for name in lengths}
 
 
 def _positive(name: str, value: float, zero_allowed: bool = False) -> float:

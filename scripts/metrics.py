@@ -132,7 +132,7 @@ class CenterF1(_PooledMetric):
         center_map = _array(pred[-1]).astype(np.float32, copy=False).clip(0.0, 1.0)
         labels = _array(label[0]).astype(np.int32, copy=False)
         peaks, _ = find_seeds(center_map, self.threshold, self.sizes.min_distance, size)
-        found, _ = refine_seeds(center_map, peaks, self.sizes.match_radius / 2, size)
+        found, _ = refine_seeds(center_map, peaks, self.sizes.refine_radius, size)
         _, true, diameters = instance_centers(labels, size)
         reach = match_radius(diameters / 2, size, self.match_fraction, self.min_voxels)
         matches = match_points(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(true, size), reach)

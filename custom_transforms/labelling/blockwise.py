@@ -137,7 +137,7 @@ min_distance, min_size, radius_max, neighbor_distance
     )  # fmt: skip
     sides = (block,) * 3 if isinstance(block, int) else block
     blocks = Blocks((shape[0], shape[1], shape[2]), sides, progress)
-    job = Job(blocks, probability, center_map, voxel, sizes, particle_diameter / 4, scratch)
+    job = Job(blocks, probability, center_map, voxel, sizes, sizes.refine_radius, scratch)
     job.label_components(mask_threshold)
     peaks = job.find_peaks(center_threshold)
     allowed = job.allowed_components(peaks) if method != "watershed" else []

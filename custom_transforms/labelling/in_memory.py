@@ -154,7 +154,7 @@ def detect_instances(
     )  # fmt: skip
     mask = mask_from_probability(probability, mask_threshold, sizes.min_size / voxel.prod())
     peaks, _ = find_seeds(center_map, center_threshold, sizes.min_distance, voxel)
-    centers, heights = refine_seeds(center_map, peaks, particle_diameter / 4, voxel)
+    centers, heights = refine_seeds(center_map, peaks, sizes.refine_radius, voxel)
     labels, seed_labels = assign_instances(
         mask, center_map, peaks, method=method, radius_max=sizes.radius_max, voxel_size_zyx=voxel,
         require_seed=require_seed,

@@ -24,7 +24,7 @@ from custom_transforms.instances import (
     SplitPredictiond,
 )
 from custom_transforms.measuring.particle_filter import ParticleFilter
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following
+from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, as_voxel_size_zyx, first_lengths, following
 from custom_transforms.volumes.mrc_read import MRC_SUFFIXES, mrc_geometry
 from custom_transforms.volumes.rescale import model_shape
 from custom_transforms.volumes.zarr_read import import_zarr
@@ -36,7 +36,6 @@ from scripts.records.weights import read_record
 
 __all__ = ["Detector", "check_device"]
 
-LENGTHS = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # may be expressions of particle_diameter
 # the steps of post-processing that have a form for volumes larger than memory
 STREAMABLE = {
     SplitPredictiond,
@@ -93,15 +92,15 @@ class Detector:
         self.root = ROOT if bundle is None else unpacked(bundle)
         self.parser = ConfigParser()
         self.parser.read_config([str(self.root / "configs" / "inference.json")])
-        # bundles built by earlier versions have plain numbers
-        self._set(following({name: self.parser[name] for name in ("particle_diameter", *LENGTHS)}))
+        if "sizes" not in self.parser:
+            self._set(first_lengths(self.parser.get()))
         asked: dict[str, Any] = {"bundle_root": str(self.root)}
         for path in config:
             asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
         asked.update(self._known(overrides or {}, "options"))
         self._set(asked)
         self._set(self._belonging(asked))
-        self._set({name: self.parser.get_parsed_content(name) for name in LENGTHS})
+        self.sizes = self._sizes()
         check_device(self.parser.get_parsed_content("device"))
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
         self.postprocessing = self.parser.get_parsed_content("postprocessing")
@@ -121,6 +120,13 @@ class Detector:
     def _set(self, values: Mapping[str, Any]) -> None:
         for key, value in values.items():
             self.parser[key] = value
+
+    def _sizes(self) -> ParticleSizes:
+        """The lengths, of which those of detection become settings in numbers, as the record has them."""
+        lengths = {name: self.parser.get_parsed_content(name) for name in ParticleSizes.SETTINGS}
+        sizes = ParticleSizes.from_diameter(self.parser.get_parsed_content("particle_diameter"), **lengths)
+        self._set(lengths | {name: getattr(sizes, name) for name in FIRST_LENGTHS})
+        return sizes
 
     def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that other weights bring along, bar those that were asked for."""
@@ -215,8 +221,7 @@ class Detector:
 
     def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
         """R_max in voxels; 0 if the voxel size is not known."""
-        sizes = ParticleSizes.from_diameter(self.parser["particle_diameter"], radius_max=self.parser["radius_max"])
-        return 0 if voxel_size_zyx is None else int(np.ceil(sizes.radius_max / voxel_size_zyx.min()))
+        return 0 if voxel_size_zyx is None else int(np.ceil(self.sizes.radius_max / voxel_size_zyx.min()))
 
     def _check_streamable(self) -> None:
         """Refuse steps of post-processing that need the whole volume, and a missing package, before any work."""

@@ -158,7 +158,7 @@ def choose_center_threshold(
     for sample in samples:
         size = sample.voxel_size_zyx
         peaks, height = find_seeds(sample.center_map, min(grid), sizes.min_distance, size)
-        found, _ = refine_seeds(sample.center_map, peaks, sizes.match_radius / 2, size)
+        found, _ = refine_seeds(sample.center_map, peaks, sizes.refine_radius, size)
         _, true, diameters = instance_centers(sample.labels, size)
         reach = match_radius(diameters / 2, size, match_fraction)
         pairs = candidate_pairs(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(true, size), reach)

@@ -11,9 +11,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from bundle.adopt import adopt_weights
 from bundle.build import build_bundle, settings_of
 from custom_transforms.io import read_tomogram, write_mrc
+from custom_transforms.units import ParticleSizes
 from scripts.command_line.parser import main
 from scripts.console import user_message
-from scripts.detection.detector import LENGTHS, Detector
+from scripts.detection.detector import Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.records.weights import WeightsRecord, read_record
 from scripts.training_record import describe_training
@@ -180,10 +181,31 @@ def test_lengths_follow_the_diameter_alike_in_detect_and_in_the_monai_command(fi
     parser = ConfigParser()
     parser.read_config(str(ROOT / "configs" / "inference.json"))
     parser["particle_diameter"] = diameter
-    plain = [parser.get_parsed_content(name) for name in LENGTHS]
     detector = Detector({**OPTIONS, "weights": str(files / "model.pt"), "particle_diameter": diameter})
-    assert [detector.parser[name] for name in LENGTHS] == plain
-    assert plain[0] == pytest.approx(diameter / 3) and plain[2] == 1.5 * diameter
+    assert parser.get_parsed_content("sizes") == detector.sizes == ParticleSizes.from_diameter(diameter)
+    lengths = ("min_distance", "min_size", "radius_max")
+    recorded = parser.get_parsed_content("write#settings")
+    assert [recorded[name] for name in lengths] == [detector.parser[name] for name in lengths]
+    assert [recorded[name] for name in lengths] == [diameter / 3, (diameter / 6) ** 3, 1.5 * diameter]
+
+
+def test_lengths_of_a_bundle_of_version_0_1_are_read_as_they_were(files, tmp_path):
+    """Numbers were chosen for their diameter; null meant other factors than it does today."""
+    config = json.loads((ROOT / "configs" / "inference.json").read_text())
+    del config["sizes"]  # which it did not have
+    for name in ("min_distance", "min_size", "radius_max"):
+        config["write"]["settings"][name] = f"@{name}"
+    config |= {"particle_diameter": 120.0, "min_distance": 40, "min_size": None, "radius_max": 90}
+    root = tmp_path / "bundle"
+    for folder in ("configs", "models"):
+        (root / folder).mkdir(parents=True)
+    (root / "configs" / "metadata.json").write_bytes((ROOT / "configs" / "metadata.json").read_bytes())
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    (root / "models" / "model.pt").write_bytes((files / "model.pt").read_bytes())
+    found = Detector({**OPTIONS, "particle_diameter": 240.0}, bundle=root)
+    recorded = found.save.settings
+    assert [recorded["min_distance"], recorded["radius_max"]] == [80, 180]
+    assert recorded["min_size"] == found.sizes.min_size == pytest.approx(0.1 * np.pi / 6 * 240**3)
 
 
 def test_the_monai_command_warns_of_weights_of_another_voxel_size(files):
@@ -275,9 +297,12 @@ def test_the_shipped_thresholds_are_those_of_the_record_beside_the_weights():
     record = read_record(ROOT / "models" / "model.pt")
     if not record.content():
         pytest.skip("models/model.pt is not there yet")
-    config = json.loads((ROOT / "configs" / "inference.json").read_text())
-    for key, value in record.detection_settings().items():
-        assert config[key] == value, key
+    plain, recorded = ConfigParser(), ConfigParser()
+    for parser in (plain, recorded):
+        parser.read_config(str(ROOT / "configs" / "inference.json"))
+    recorded.update(record.detection_settings())
+    for key in ("sizes", "write#settings"):
+        assert recorded.get_parsed_content(key) == plain.get_parsed_content(key)
 
 
 # going on from weights

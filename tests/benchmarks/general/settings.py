@@ -20,10 +20,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from custom_transforms.labelling.in_memory import detect_instances
-from custom_transforms.units import following
+from custom_transforms.units import ParticleSizes, following
 from scripts.command_line.verbs import samples
 from scripts.datalist import load_datalist
-from scripts.detection.detector import LENGTHS, Detector
+from scripts.detection.detector import Detector
 from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
@@ -53,7 +53,7 @@ def main(folder: Path, weights: Path, config: Path, output: Path) -> None:
     """Try the grid, print every row, write the best."""
     base = json.loads(config.read_text(encoding="utf-8"))
     detector = Detector({"weights": str(weights), "progress": False}, [config])
-    lengths = {**base, **{name: detector.parser[name] for name in LENGTHS}}
+    lengths = {**base, **{name: detector.parser[name] for name in ParticleSizes.SETTINGS}}
     items = load_datalist(folder, "validation")
     maps = list(tqdm(samples(detector, items), desc="validation", unit="tomogram", total=len(items)))
     rows = []
