@@ -22,6 +22,7 @@ from custom_transforms.units import voxel_size_text
 from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
+from scripts.tiling.choice import OVERLAP, choose_tile
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
@@ -77,19 +78,19 @@ class TomogramInferer(Inferer):
     so that a thin tomogram works and its border looks like tomogram. Results come slab by slab in a fixed order
     (`predict_slabs`), so that a volume in memory and one on disk give the same, bit by bit.
 
-    MONAI's ``SlidingWindowInferer`` has the same grid and weights, but gives a result only as a whole, with a third
-    volume for the weights, sees every tile, and stops when memory is short.
+    MONAI's ``SlidingWindowInferer`` gives a result only as a whole, with a third volume for the weights, sees every
+    tile, lets tiles overlap by a fraction alone, and stops when memory is short.
 
     Parameters
     ----------
-    roi_size : sequence of 3 ints
-        Tile, voxels (Z, Y, X).
+    roi_size : sequence of 3 ints, optional
+        Tile, voxels (Z, Y, X); by default `choose_tile` takes one for each tomogram.
     overlap : float
-        Fraction of a tile that the next one covers.
+        Voxels by which a tile covers the next one at least, or below 1 a fraction of the tile.
     sw_batch_size : int
         Tiles the network sees at once. Halved, with a warning, if a GPU runs out of memory.
-    mode : {"gaussian", "constant"}
-        Weights of the blending.
+    mode : {"ramp", "gaussian", "constant"}
+        Weights of the blending, see `TileGrid`.
     sw_device : device, optional
         Where the network is; the input's device by default.
     device : device, optional
@@ -112,14 +113,19 @@ class TomogramInferer(Inferer):
         networks, and the result brought back.
     keep_voxel_size : bool
         Never rescale.
+
+    Attributes
+    ----------
+    tile : tuple of 3 ints or None
+        The tile of the last tomogram.
     """
 
     def __init__(
-        self, roi_size: Sequence[int], overlap: float = 0.25, sw_batch_size: int = 1, mode: str = "gaussian",
-        sw_device: torch.device | str | None = None, device: torch.device | str | None = None, progress: bool = False,
-        amp: bool = True, tta: int = 1, background: Sequence[float] | None = None, region: str | Path | None = None,
-        map_dtype: str = "float32", voxel_size_model: float | Sequence[float] | None = None,
-        keep_voxel_size: bool = False,
+        self, roi_size: Sequence[int] | None = None, overlap: float = OVERLAP, sw_batch_size: int = 1,
+        mode: str = "ramp", sw_device: torch.device | str | None = None, device: torch.device | str | None = None,
+        progress: bool = False, amp: bool = True, tta: int = 1, background: Sequence[float] | None = None,
+        region: str | Path | None = None, map_dtype: str = "float32",
+        voxel_size_model: float | Sequence[float] | None = None, keep_voxel_size: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if tta not in FLIPS:
@@ -128,7 +134,8 @@ class TomogramInferer(Inferer):
             raise ValueError(f"map_dtype: expected float32 or float16, got {map_dtype!r}.")
         if region is not None and background is None:
             raise ValueError("region: expected a background (one value per channel of the network), got none.")
-        self.roi_size = tuple(int(side) for side in roi_size)
+        self.tile: tuple[int, ...] | None = None
+        self.roi_size = None if roi_size is None else tuple(int(side) for side in roi_size)
         self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
         self.sw_device, self.device, self.progress = sw_device, device, progress
         self.background = None if background is None else torch.tensor([float(value) for value in background])
@@ -218,19 +225,21 @@ class TomogramInferer(Inferer):
             Valid until the next one is asked for.
         """
         shape = tuple(volume.shape)
-        padded = tuple(max(side, tile) for side, tile in zip(shape, self.roi_size, strict=True))
+        chosen = self.roi_size or choose_tile(shape, self.overlap)
+        self.tile = tuple(chosen)
+        padded = tuple(max(side, tile) for side, tile in zip(shape, chosen, strict=True))
         own = volume.device if isinstance(volume, torch.Tensor) else "cpu"
         sw_device = torch.device(self.sw_device or own)
         device = torch.device(self.device or own)
-        grid = TileGrid(padded, self.roi_size, self.overlap, self.mode, sw_device)
+        grid = TileGrid(padded, chosen, self.overlap, self.mode, sw_device)
         before = [(long - side) // 2 for long, side in zip(padded, shape, strict=True)]
         if self.background is not None:
             grid.wanted[...] = [
-                [[self._is_wanted(volume, region, grid.start((k, j, i)), before) for i in range(grid.wanted.shape[2])]
+                [[self._is_wanted(volume, region, grid, (k, j, i), before) for i in range(grid.wanted.shape[2])]
                  for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
             ]  # fmt: skip
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
-        ahead = device.type == "cpu" and blends_on(sw_device, padded, self.roi_size)
+        ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen)
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
@@ -271,11 +280,11 @@ class TomogramInferer(Inferer):
             b = min(a + YIELDED_PLANES, last)
             yield a, b, self.finish(maps[:, a - first : b - first], a, b, region)
 
-    def _is_wanted(self, volume: Any, region: Any, start: Sequence[int], before: Sequence[int]) -> bool:
+    def _is_wanted(self, volume: Any, region: Any, grid: TileGrid, index: Sequence[int], before: Sequence[int]) -> bool:
         """Whether a tile holds anything: inside the region, and not all of one value."""
         box = tuple(
             slice(max(s - b, 0), min(s - b + tile, side))
-            for s, b, tile, side in zip(start, before, self.roi_size, volume.shape, strict=True)
+            for s, b, tile, side in zip(grid.start(index), before, grid.tile, volume.shape, strict=True)
         )
         if region is not None:
             at = [
@@ -343,7 +352,7 @@ class TomogramInferer(Inferer):
         except torch.OutOfMemoryError as error:
             if len(tiles) == 1:
                 raise ValueError(
-                    f"{device}: out of memory for one tile of {' x '.join(map(str, self.roi_size))} voxels. "
+                    f"{device}: out of memory for one tile of {' x '.join(map(str, tiles.shape[2:]))} voxels. "
                     "Give smaller tiles, for example --tile 64, or --device cpu."
                 ) from error
             self.batch = half = len(tiles) // 2

@@ -15,6 +15,7 @@ from custom_transforms.io import write_mrc
 from custom_transforms.volumes.rescale import model_shape, rescale_volume, rescaled_slabs
 from scripts.detection.plan import Plan, check_disk, forward_bytes, make_plan
 from scripts.inferer import FLIPS, TomogramInferer, reflect_to_length
+from scripts.tiling.choice import OVERLAP, choose_tile, computed_share, starts_along
 from scripts.tiling.tiles import TileGrid
 
 
@@ -59,6 +60,45 @@ def test_one_tile_equals_many_tiles_away_from_their_borders(image):
             inner[tuple(index)] = False
     assert inner.float().mean() > 0.2
     torch.testing.assert_close(whole[..., inner], tiled[..., inner], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape,most",
+    [
+        ((464, 928, 928), 1.35),
+        ((128, 256, 256), 1.25),
+        ((300, 960, 928), 1.35),
+        ((200, 400, 500), 1.25),
+        ((50, 700, 700), 1.5),  # 50 planes take 64
+    ],
+)
+def test_chosen_tiles_compute_few_voxels_twice_and_overlap_everywhere(shape, most):
+    tile = choose_tile(shape)
+    assert computed_share(shape, tile, OVERLAP) <= most < 0.7 * computed_share(shape, (96, 96, 96), 0.25)
+    assert all(side % 16 == 0 for side in tile)
+    for size, side in zip(shape, tile, strict=True):
+        starts = starts_along(max(size, side), side, OVERLAP)
+        assert starts[0] == 0 and starts[-1] == max(size - side, 0)
+        assert all(0 < b - a <= side - OVERLAP for a, b in zip(starts[:-1], starts[1:], strict=True))
+        assert all(start % 16 == 0 for start in starts[:-1]), "tiles lie on the grid of the networks' poolings"
+
+
+def test_a_tile_chosen_within_bounds_is_no_larger():
+    for bound in (10**5, 10**6, 10**7):
+        assert np.prod(choose_tile((464, 928, 928), OVERLAP, bound)) <= bound
+    assert choose_tile((5, 20, 300)) == (32, 32, 304)
+    assert TomogramInferer(amp=False)(torch.zeros(1, 1, 5, 20, 40), Blur()).shape == (1, 2, 5, 20, 40)
+
+
+def test_thin_overlaps_hide_what_the_faces_of_tiles_spoil():
+    """Within 2 voxels of its faces a tile is wrong; where corners meet, gaussian weights let that in, ramps do not."""
+    image = torch.randn(1, 1, 20, 120, 108, generator=torch.Generator().manual_seed(3))
+    whole = TomogramInferer((20, 120, 108), amp=False)(image, Blur())
+    worst = {}
+    for mode in ("ramp", "gaussian"):
+        tiled = TomogramInferer((20, 64, 64), overlap=8, amp=False, mode=mode)(image, Blur())
+        worst[mode] = float((tiled - whole).abs().max() / whole.std())
+    assert worst["ramp"] < 0.15 and worst["gaussian"] > 2 * worst["ramp"], worst
 
 
 @pytest.mark.parametrize("as_on_a_gpu", [False, True])
@@ -229,8 +269,10 @@ def test_maps_rounded_to_half_precision_differ_by_its_rounding_alone(image):
 def test_wrong_options_are_errors():
     with pytest.raises(ValueError, match="tta: expected one of 1, 2, 4, 8"):
         TomogramInferer((16, 16, 16), tta=3)
-    with pytest.raises(ValueError, match="overlap: expected a number from 0 to below 1, got 1"):
-        TomogramInferer((4, 4, 4), overlap=1)(torch.zeros(1, 1, 4, 4, 4), Blur())
+    with pytest.raises(ValueError, match="overlap: expected whole voxels, or a fraction of the tile .* got -1"):
+        TomogramInferer((4, 4, 4), overlap=-1)(torch.zeros(1, 1, 4, 4, 4), Blur())
+    with pytest.raises(ValueError, match="mode: expected ramp, gaussian or constant, got 'flat'"):
+        TomogramInferer((4, 4, 4), mode="flat")(torch.zeros(1, 1, 4, 4, 4), Blur())
     with pytest.raises(ValueError, match=r"expected tomograms \(B, 1, Z, Y, X\), got \(1, 2, 4, 4, 4\)"):
         TomogramInferer((4, 4, 4))(torch.zeros(1, 2, 4, 4, 4), Blur())
 
@@ -249,6 +291,17 @@ def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
     assert make_plan((32, 200, 300), wide, memory=1.1, **options).tile == (32, 32, 32)
     with pytest.raises(ValueError, match=r"memory: expected at least .* GiB for a tomogram of 100 x 200 x 300 voxels"):
         make_plan((100, 200, 300), network, memory=0.1, **options)
+
+
+def test_a_plan_without_a_tile_takes_one_that_fits_and_keeps_volumes_in_memory_if_it_can():
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 90, 3, padding=1), torch.nn.Conv3d(90, 2, 3, padding=1))
+    shape = (128, 256, 256)
+    plans = [make_plan(shape, network, memory=memory) for memory in (16, 4, 1.4)]
+    assert [plan.path for plan in plans] == ["memory"] * 3
+    assert plans[0].tile == shape and plans[0].tiles == 1
+    sizes = [np.prod(plan.tile) for plan in plans]
+    assert sizes[0] > sizes[1] > sizes[2] and all(plan.memory <= plan.limit for plan in plans)
+    assert make_plan(shape, network, memory=0.8).path == "streamed"
 
 
 def test_too_little_disk_is_an_error_before_any_work(tmp_path):

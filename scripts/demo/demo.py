@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 import warnings
@@ -19,7 +18,6 @@ from scripts.simulate.simulate import simulate
 
 __all__ = ["demo", "run_demo"]
 
-MARGIN, LARGEST, OVERLAP = 32, 144, 0.2  # few large tiles: little is computed twice
 BOOTSTRAP = 200  # draws of the intervals; more take time and change no digit that matters here
 
 
@@ -93,7 +91,6 @@ def run_demo(
     given: dict[str, Any] = {} if weights is None else {"weights": str(weights)}
     sides = [int(side) for side in shape]
     given |= {"output_dir": str(folder / "detections"), "overwrite": True, "report": False}
-    given |= {"tile": [_tile(side) for side in sides], "overlap": OVERLAP}
     detector = Detector({**given, **settings})
     scene = json.loads((ROOT / "configs" / "scene_demo.json").read_text(encoding="utf-8"))
     scene = {**scene, "shape": sides}
@@ -112,18 +109,6 @@ def run_demo(
     _say("report")
     page = report(run, evaluation=folder / "evaluation")
     return {"scores": result["pooled"], "report": page, "folder": run}
-
-
-def _tile(side: int) -> int:
-    """A multiple of 16 of which few, overlapping by `MARGIN`, cover a side.
-
-    Examples
-    --------
-    >>> _tile(128), _tile(256), _tile(40)
-    (128, 144, 48)
-    """
-    count = max(math.ceil((side - MARGIN) / (LARGEST - MARGIN)), 1)
-    return math.ceil((side + MARGIN * (count - 1)) / count / 16) * 16
 
 
 def _say(step: str) -> None:

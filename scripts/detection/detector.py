@@ -152,8 +152,8 @@ class Detector:
         geometry = mrc_geometry(item["image"])
         if geometry is None:
             self._check_limits(item["image"])
-            # the plan of the tomogram before must not stay
-            self.inferer.roi_size, self.inferer.batch = tuple(self.parser["tile"]), self.parser["batch_size"]
+            tile = self.parser["tile"]  # the plan of the tomogram before must not stay
+            self.inferer.roi_size, self.inferer.batch = tile and tuple(tile), self.parser["batch_size"]
             return None
         shape, _ = geometry
         voxel_size_zyx = self._voxel_size(item)

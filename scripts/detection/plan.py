@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scripts.tiling.choice import LARGEST_TILE, OVERLAP, choose_tile
 from scripts.tiling.tiles import TileGrid
 
 __all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan"]
@@ -30,6 +31,8 @@ BLOCK = 26  # bytes a voxel of a block with its halo: components, maps, owners, 
 LARGEST_BLOCK = 512
 CUDA_BATCH = 8  # more tiles at once are not faster
 SMALLEST_TILE = 32
+STEP = 1.4  # by which a tile that was chosen shrinks until it fits
+SMALL_TILE = 64**3  # voxels; before tiles shrink below, volumes go through files
 GUESSED_BYTES = 600  # a voxel; a pair of 16-wide BasicUNets takes 480
 
 
@@ -82,8 +85,8 @@ def make_plan(
     shape_zyx: Sequence[int],
     network: torch.nn.Module,
     *,
-    tile: Sequence[int],
-    overlap: float,
+    tile: Sequence[int] | None = None,
+    overlap: float = OVERLAP,
     device: torch.device | str = "cpu",
     memory: float | None = None,
     stream: bool | None = None,
@@ -99,7 +102,8 @@ def make_plan(
     network : nn.Module
         (B, 1, Z, Y, X) to (B, 2, Z, Y, X).
     tile, overlap
-        As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit.
+        As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit. None takes the one that
+        computes least within half of the memory, and that keeps the volumes in memory if they fit.
     device : device
         Where the network is.
     memory : float, optional
@@ -125,19 +129,30 @@ def make_plan(
     size = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
     seen = size if seen_zyx is None else (int(seen_zyx[0]), int(seen_zyx[1]), int(seen_zyx[2]))
     seen_voxels = int(np.prod(seen, dtype=np.int64))
-    sides = (int(tile[0]), int(tile[1]), int(tile[2]))
     on_cuda = torch.device(device).type == "cuda"
-    while True:
+
+    def in_memory(sides: Sequence[int]) -> int:
         forward = 0 if on_cuda else forward_bytes(network, sides)
-        streamed = int(BASE + forward + _streamed_bytes(size, seen, sides, reach))
         predicting = 8 * voxels + 12 * seen_voxels + 8 * sides[0] * seen[1] * seen[2] + (seen != size) * 8 * voxels
-        in_memory = int(BASE + max(forward + predicting, IN_MEMORY * voxels))
-        path = "streamed" if (stream if stream is not None else in_memory > limit) else "memory"
-        need = streamed if path == "streamed" else in_memory
-        if need <= limit or stream is False or max(sides) <= SMALLEST_TILE:
+        return int(BASE + max(forward + predicting, IN_MEMORY * voxels))
+
+    if tile is None:
+        room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
+        options = [one for one in _chosen_tiles(seen, overlap) if forward_bytes(network, one) <= room]
+        options = options or [(SMALLEST_TILE,) * 3]
+        if not stream:  # rather smaller tiles than volumes on the disk
+            kept = [one for one in options if np.prod(one) >= SMALL_TILE and in_memory(one) <= limit]
+            options = kept or options
+    else:
+        options = _shrinking_tiles(tile)
+    for sides in options:
+        path = "streamed" if (stream if stream is not None else in_memory(sides) > limit) else "memory"
+        need = in_memory(sides)
+        if path == "streamed":
+            forward = 0 if on_cuda else forward_bytes(network, sides)
+            need = int(BASE + forward + _streamed_bytes(size, seen, sides, reach))
+        if need <= limit or (stream is False and tile is not None):
             break
-        z, y, x = (min(side, max(SMALLEST_TILE, side - 32)) for side in sides)
-        sides = (z, y, x)
     if need > limit:
         raise ValueError(
             f"memory: expected at least {need / GIB:.1f} GiB for a tomogram of {' x '.join(map(str, size))} voxels "
@@ -156,6 +171,21 @@ def make_plan(
     block = block_side(plan, reach)
     grown = np.minimum(block + 2 * halo_of(reach), size).astype(np.float64)
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
+
+
+def _chosen_tiles(shape_zyx: tuple[int, int, int], overlap: float) -> list[tuple[int, int, int]]:
+    """The tiles that compute least within ever smaller bounds, largest first."""
+    bounds = (int(LARGEST_TILE / STEP**k) for k in range(1 + int(math.log(LARGEST_TILE / SMALLEST_TILE**3, STEP))))
+    return list(dict.fromkeys(choose_tile(shape_zyx, overlap, bound) for bound in bounds))
+
+
+def _shrinking_tiles(tile: Sequence[int]) -> list[tuple[int, int, int]]:
+    """A tile, and smaller ones."""
+    tiles = [(int(tile[0]), int(tile[1]), int(tile[2]))]
+    while max(tiles[-1]) > SMALLEST_TILE:
+        z, y, x = (min(side, max(SMALLEST_TILE, side - 32)) for side in tiles[-1])
+        tiles.append((z, y, x))
+    return tiles
 
 
 def check_disk(plan: Plan, output: str | Path, scratch: str | Path | None = None) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.data.utils import compute_importance_map
+
+from scripts.tiling.choice import starts_along
 
 __all__ = ["BlendedSlab", "TileGrid", "blends_on", "to_host"]
 
 SLAB_BYTES = 24  # a voxel of a layer of tiles on a GPU: two maps, their copy, and what is on its way
-CACHED_WEIGHTS = 64  # tiles inside the volume share theirs; those at its borders are of a few dozen kinds
+CACHED_WEIGHTS = 64 * 96**3  # voxels; tiles inside the volume share theirs, those at its borders are of several kinds
 
 
 class TileGrid:
-    """Overlapping tiles that cover a volume, on MONAI's sliding-window grid and with MONAI's weights.
+    """Overlapping tiles that cover a volume, as in MONAI's sliding window or spread evenly, and their weights.
 
     MONAI divides the sum of all tiles by a volume of summed weights at the end. Here a tile's weights are divided by
     their sum beforehand, so that results can leave slab by slab, no second volume is needed, and tiles can be left
@@ -30,8 +32,11 @@ class TileGrid:
         The volume; no side shorter than the tile's.
     tile_zyx : sequence of 3 ints
     overlap : float
-        Fraction of a tile that the next one covers, 0 <= overlap < 1.
-    mode : {"gaussian", "constant"}
+        By how much a tile covers the next one, see `starts_along`: voxels, or below 1 a fraction of the tile.
+    mode : {"ramp", "gaussian", "constant"}
+        ramp: by the cube of the distance from a tile's faces, axis by axis, so that thin overlaps have a smooth seam in
+        their middle and nothing of the outermost voxels. gaussian and constant are MONAI's; its gaussian ends at a
+        thousandth, which lets the outermost voxels in where the corners of tiles with thin overlaps meet.
     device : device
         Where the weights are.
 
@@ -53,19 +58,16 @@ class TileGrid:
         shape_zyx: Sequence[int],
         tile_zyx: Sequence[int],
         overlap: float,
-        mode: str = "gaussian",
+        mode: str = "ramp",
         device: torch.device | str = "cpu",
     ) -> None:
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap: expected a number from 0 to below 1, got {overlap!r}. Try 0.25.")
+        if mode not in ("ramp", "gaussian", "constant"):
+            raise ValueError(f"mode: expected ramp, gaussian or constant, got {mode!r}.")
         self.tile = tuple(int(side) for side in tile_zyx)
-        self.starts: list[list[int]] = []
-        for size, tile in zip(shape_zyx, self.tile, strict=True):
-            step = tile if tile == size else max(int(tile * (1 - overlap)), 1)
-            self.starts.append([int(one[0].start) for one in dense_patch_slices((int(size),), (tile,), (step,))])
+        self.starts = [starts_along(int(size), tile, overlap) for size, tile in zip(shape_zyx, self.tile, strict=True)]
         self.wanted = np.ones([len(starts) for starts in self.starts], dtype=bool)
         self._device = torch.device(device)
-        importance = compute_importance_map(self.tile, mode=mode)
+        importance = _ramps(self.tile) if mode == "ramp" else compute_importance_map(self.tile, mode=mode)
         # numpy on a CPU: for additions this small, torch's threads cost more than they save. On a GPU there: at 464 x
         # 928 x 928 the weights of all kinds of tiles take half a second on a CPU, while the GPU waits.
         self._importance: Any = importance.numpy() if self._device.type == "cpu" else importance.to(self._device)
@@ -84,7 +86,7 @@ class TileGrid:
         """Weights of a tile, (Z, Y, X) float32: with those of its wanted neighbours they sum to 1 at every voxel."""
         offsets = self._wanted_neighbors(index)
         if offsets not in self._cache:
-            if len(self._cache) >= CACHED_WEIGHTS:
+            if (len(self._cache) + 1) * int(np.prod(self.tile)) > CACHED_WEIGHTS:
                 self._cache.clear()
             self._cache[offsets] = torch.as_tensor(self._importance / self._total(offsets))
         return self._cache[offsets]
@@ -109,6 +111,14 @@ class TileGrid:
             there = tuple(slice(max(-o, 0), t + min(-o, 0)) for o, t in zip(offset, self.tile, strict=True))
             total[here] += self._importance[there]
         return total
+
+
+def _ramps(tile_zyx: Sequence[int]) -> torch.Tensor:
+    """The product over the axes of the cubed distance from the nearer face, (Z, Y, X) float32."""
+    z, y, x = (
+        (torch.arange(side).minimum(side - 1 - torch.arange(side)).float().add(0.5) / side) ** 3 for side in tile_zyx
+    )
+    return z[:, None, None] * y[:, None] * x
 
 
 class BlendedSlab:
