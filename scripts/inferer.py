@@ -23,6 +23,7 @@ from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
 from scripts.tiling.choice import OVERLAP, choose_tile
+from scripts.tiling.openvino_network import RUNTIMES, OpenVinoNetwork, choose_runtime
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
 
 __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
@@ -113,11 +114,15 @@ class TomogramInferer(Inferer):
         networks, and the result brought back.
     keep_voxel_size : bool
         Never rescale.
+    runtime : {"auto", "torch", "openvino"}
+        What runs the network, see `choose_runtime`.
 
     Attributes
     ----------
     tile : tuple of 3 ints or None
         The tile of the last tomogram.
+    ran : {"torch", "openvino"}
+        What ran the network on it.
     """
 
     def __init__(
@@ -126,6 +131,7 @@ class TomogramInferer(Inferer):
         progress: bool = False, amp: bool = True, tta: int = 1, background: Sequence[float] | None = None,
         region: str | Path | None = None, map_dtype: str = "float32",
         voxel_size_model: float | Sequence[float] | None = None, keep_voxel_size: bool = False,
+        runtime: str = "torch",
     ) -> None:  # fmt: skip
         super().__init__()
         if tta not in FLIPS:
@@ -134,7 +140,10 @@ class TomogramInferer(Inferer):
             raise ValueError(f"map_dtype: expected float32 or float16, got {map_dtype!r}.")
         if region is not None and background is None:
             raise ValueError("region: expected a background (one value per channel of the network), got none.")
-        self.tile: tuple[int, ...] | None = None
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}.")
+        self.runtime, self.ran, self.tile = runtime, "torch", None
+        self._chosen: tuple[Any, Any] | None = None
         self.roi_size = None if roi_size is None else tuple(int(side) for side in roi_size)
         self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
         self.sw_device, self.device, self.progress = sw_device, device, progress
@@ -238,6 +247,7 @@ class TomogramInferer(Inferer):
                 [[self._is_wanted(volume, region, grid, (k, j, i), before) for i in range(grid.wanted.shape[2])]
                  for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
             ]  # fmt: skip
+        network = self._in_runtime(volume, network, grid, sw_device)
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
         ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen)
         with ExitStack() as stack:
@@ -245,6 +255,8 @@ class TomogramInferer(Inferer):
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
             pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" and not ahead else None
             slab = BlendedSlab(grid, sw_device if ahead else device, pool)
+            if isinstance(network, OpenVinoNetwork):
+                stack.callback(network.release)
             waiting: Iterator[tuple[int, int, torch.Tensor]] = iter(())
             for k, z in enumerate(grid.starts[0]):
                 self._predict_layer(volume, network, grid, k, slab, sw_device, bar)
@@ -302,6 +314,21 @@ class TomogramInferer(Inferer):
                 return True
         return False
 
+    def _in_runtime(self, volume: Any, network: Callable, grid: TileGrid, sw_device: torch.device) -> Callable:
+        """The network, or what runs it faster; converted once, until its weights change."""
+        self.ran = "torch"
+        wanted = np.argwhere(grid.wanted)
+        if self.runtime == "torch" or len(wanted) == 0:
+            return network
+        state = [(id(one), one._version) for one in getattr(network, "state_dict", dict)().values()]
+        if self._chosen is None or self._chosen[0] != (network, state):
+            z, y, x = grid.start(wanted[0])
+            first = _strip(volume, grid, z, y)[..., x : x + grid.tile[2]]
+            self._chosen = ((network, state), choose_runtime(self.runtime, network, first, sw_device))
+        chosen = self._chosen[1]
+        self.ran = "openvino" if isinstance(chosen, OpenVinoNetwork) else "torch"
+        return chosen
+
     def _predict_layer(
         self,
         volume: Any,
@@ -312,16 +339,14 @@ class TomogramInferer(Inferer):
         sw_device: torch.device,
         bar: tqdm,
     ) -> None:
-        tiles, (depth, height, width) = grid.layer(k), grid.tile
+        tiles, width = grid.layer(k), grid.tile[2]
         strips: dict[int, torch.Tensor] = {}  # the last row of tiles: (1, 1, Z, Y, X), as long as the volume in X
 
         def window(index: tuple[int, int, int]) -> torch.Tensor:
             z, y, x = grid.start(index)
             if y not in strips:
                 strips.clear()
-                strip = torch.as_tensor(volume[z : z + depth, y : y + height])[None, None]
-                for axis, tile in enumerate(grid.tile):
-                    strip, _ = reflect_to_length(strip, axis + 2, tile)
+                strip = _strip(volume, grid, z, y)
                 if sw_device.type == "cuda" and strip.device.type == "cpu":
                     pinned = torch.empty(strip.shape, dtype=strip.dtype, pin_memory=True).copy_(strip)
                     strip = pinned.to(sw_device, non_blocking=True)
@@ -367,6 +392,14 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
+
+
+def _strip(volume: Any, grid: TileGrid, z: int, y: int) -> torch.Tensor:
+    """A row of tiles, (1, 1, Z, Y, X), as long as the volume in X, and extended where that is shorter than a tile."""
+    strip = torch.as_tensor(volume[z : z + grid.tile[0], y : y + grid.tile[1]])[None, None]
+    for axis, tile in enumerate(grid.tile):
+        strip, _ = reflect_to_length(strip, axis + 2, tile)
+    return strip
 
 
 def reflect_to_length(volume: torch.Tensor, axis: int, length: int) -> tuple[torch.Tensor, int]:

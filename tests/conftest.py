@@ -115,4 +115,10 @@ def _same_threads() -> None:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+@pytest.fixture(autouse=True)
+def auto_runs_the_networks_in_pytorch(monkeypatch):
+    """Tests give the same with and without openvino, and convert nothing; see test_openvino.py."""
+    monkeypatch.setattr("scripts.tiling.openvino_network._worth_trying", lambda *_: False)
+
+
 from tests.detection.detect_scene import command, setting  # noqa: E402, F401  fixtures, which need what is above

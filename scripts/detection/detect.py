@@ -54,6 +54,7 @@ def detect(
     copick: str | None = None,
     report: bool | None = None,
     tile: tuple[int, ...] | None = None,
+    runtime: str | None = None,
     tta: int | None = None,
     region: str | None = None,
     memory: float | None = None,
@@ -139,6 +140,8 @@ def detect(
         true or false: make the HTML page of each tomogram (true).
     tile : int
         Voxels Z,Y,X the networks see at once; larger is faster and takes more memory.
+    runtime : str
+        What runs the networks on a CPU: torch, openvino (faster on most CPUs), or auto, which takes the faster one.
     tta : int
         Average over 1, 2, 4 or 8 flips of each tile: slower by that factor, a little better.
     region : str

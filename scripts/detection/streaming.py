@@ -156,7 +156,7 @@ def detect_streamed(
 
 def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:
     """How a tomogram was computed, for its record: tile and batch may be smaller than asked for, as memory allowed."""
-    return {"path": path, "tile": list(inferer.tile or ()), "batch": inferer.batch}
+    return {"path": path, "tile": list(inferer.tile or ()), "batch": inferer.batch, "runtime": inferer.ran}
 
 
 def _predict(

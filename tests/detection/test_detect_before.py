@@ -122,7 +122,7 @@ def test_the_record_has_the_tile_that_was_used_and_the_settings_the_one_asked_fo
     item = {"image": str(folder / "tomogram_0.mrc")}
     found = detector(item, detector.plan(item))
     record = json.loads(found["output_files"]["record"].read_text())
-    assert record["computed"] == {"path": "memory", "tile": [16, 24, 16], "batch": 2}
+    assert record["computed"] == {"path": "memory", "tile": [16, 24, 16], "batch": 2, "runtime": "torch"}
     assert record["inputs"]["settings"]["tile"] == [32, 32, 32] and finished_record(detector.save, item)
 
 

@@ -173,7 +173,7 @@ def detect_both(path, options, tmp_path, network=None):
         files = {one.name: one.read_bytes() for one in sorted(data["output_files"]["csv"].parent.iterdir())}
         record = json.loads(files.pop(f"{path.stem}.json"))
         del record["timings_seconds"]
-        assert record.pop("computed") == {"path": plan.path, "tile": options["tile"], "batch": 1}
+        assert record.pop("computed") == {"path": plan.path, "tile": options["tile"], "batch": 1, "runtime": "torch"}
         found.append((files, record, data["particles"]))
     return found
 
