@@ -10,12 +10,13 @@ import numpy as np
 __all__ = ["GRANULE", "LARGEST_TILE", "OVERLAP", "choose_tile", "computed_share", "starts_along"]
 
 GRANULE = 16  # voxels; networks with four poolings take sides that divide by it, and see the same grid in every tile
-# Voxels by which a tile covers the next one at least: half of it is the margin that blending hides. Measured on the
-# shipped networks: at that distance from a tile's face the maps differ from those of the whole volume by little.
+# Voxels by which a tile covers the next one at least: half of it is the margin that blending hides. On the shipped
+# networks a tile's maps differ most from those of the whole volume in its outermost 8 voxels (center map: 0.05 on
+# average at a face, 0.02 at 8 voxels), and slowly less to more than 40: twice the overlap would gain little.
 OVERLAP = 16
-LARGEST_TILE = 8_500_000  # voxels; larger ones save little more, and a pair of 16-wide BasicUNets takes 4 GiB for them
+LARGEST_TILE = 8_500_000  # voxels; larger ones save little more; a pair of 16-wide BasicUNets takes 4 GiB for one
 SMALLEST_SIDE = 32
-AS_GOOD = 1.02  # tiles that compute this factor more than the best are taken if they are smaller
+AS_GOOD = 1.02  # tiles that compute this factor more than the best are taken if they are more compact: more to see
 
 
 def starts_along(size: int, tile: int, overlap: float) -> list[int]:
@@ -57,7 +58,7 @@ def starts_along(size: int, tile: int, overlap: float) -> list[int]:
 def choose_tile(
     shape_zyx: tuple[int, int, int], overlap: float = OVERLAP, largest: int = LARGEST_TILE
 ) -> tuple[int, int, int]:
-    """The tile that computes the fewest voxels of a volume; among nearly equal ones the smallest.
+    """The tile that computes the fewest voxels of a volume; among nearly equal ones the most compact.
 
     Sides are multiples of `GRANULE`, and may be longer than the volume's, which is then extended by reflection.
 
@@ -71,8 +72,8 @@ def choose_tile(
 
     Examples
     --------
-    >>> choose_tile((128, 256, 256), largest=3_000_000), choose_tile((40, 90, 1000), largest=10**6)
-    ((128, 144, 144), (48, 96, 208))
+    >>> choose_tile((128, 256, 256)), choose_tile((128, 256, 256), largest=3_000_000)
+    ((128, 256, 256), (128, 144, 144))
     """
     axes = [_candidates(int(size), overlap) for size in shape_zyx]
     tiles = np.stack(np.meshgrid(*([tile for tile, _ in axis] for axis in axes), indexing="ij"), -1).reshape(-1, 3)
@@ -80,7 +81,7 @@ def choose_tile(
     voxels, cost = tiles.prod(axis=1), costs.prod(axis=1)
     allowed = voxels <= max(largest, voxels.min())
     good = np.flatnonzero(allowed & (cost <= AS_GOOD * cost[allowed].min()))
-    z, y, x = (int(side) for side in tiles[good[np.lexsort((cost[good], voxels[good]))[0]]])
+    z, y, x = (int(side) for side in tiles[good[np.lexsort((cost[good], -tiles[good].min(axis=1)))[0]]])
     return z, y, x
 
 
@@ -98,8 +99,8 @@ def computed_share(shape_zyx: Sequence[int], tile_zyx: Sequence[int], overlap: f
 
     Examples
     --------
-    >>> round(computed_share((128, 256, 256), (96, 96, 96), 0.25), 2)
-    3.8
+    >>> computed_share((128, 256, 256), (96, 96, 96), 0.25)
+    3.375
     """
     counts = [
         len(starts_along(max(int(size), int(tile)), int(tile), overlap))

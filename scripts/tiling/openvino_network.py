@@ -17,8 +17,6 @@ __all__ = ["RUNTIMES", "TOLERANCE", "OpenVinoNetwork", "choose_runtime"]
 
 RUNTIMES = ("auto", "torch", "openvino")
 TOLERANCE = 1e-3  # of the largest output, about what float16 maps are rounded by; the shipped networks differ by 1e-5
-    1e-3  # of the largest output: what rounding the maps to float16 changes; the shipped networks differ by 1e-5
-)
 REPEATS = 32  # networks with up to five poolings see the same remainders at sides that differ by this
 # layers that do the same whatever the size of what they see: a network of these alone is converted on a small window
 LOCAL_LAYERS = (
