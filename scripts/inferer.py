@@ -142,7 +142,8 @@ class TomogramInferer(Inferer):
             raise ValueError("region: expected a background (one value per channel of the network), got none.")
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}.")
-        self.runtime, self.ran, self.tile = runtime, "torch", None
+        self.runtime, self.ran = runtime, "torch"
+        self.tile: tuple[int, ...] | None = None
         self._chosen: tuple[Any, Any] | None = None
         self.roi_size = None if roi_size is None else tuple(int(side) for side in roi_size)
         self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
@@ -322,7 +323,7 @@ class TomogramInferer(Inferer):
             return network
         state = [(id(one), one._version) for one in getattr(network, "state_dict", dict)().values()]
         if self._chosen is None or self._chosen[0] != (network, state):
-            z, y, x = grid.start(wanted[0])
+            z, y, x = grid.start(wanted[0].tolist())
             first = _strip(volume, grid, z, y)[..., x : x + grid.tile[2]]
             self._chosen = ((network, state), choose_runtime(self.runtime, network, first, sw_device))
         chosen = self._chosen[1]

@@ -139,7 +139,7 @@ def make_plan(
     if tile is None:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
         options = [one for one in _chosen_tiles(seen, overlap) if forward_bytes(network, one) <= room]
-        options = options or [(SMALLEST_TILE,) * 3]
+        options = options or [(SMALLEST_TILE, SMALLEST_TILE, SMALLEST_TILE)]
         if not stream:  # rather smaller tiles than volumes on the disk
             kept = [one for one in options if np.prod(one) >= SMALL_TILE and in_memory(one) <= limit]
             options = kept or options

@@ -24,6 +24,7 @@ from custom_transforms.normalize import NormalizeTomogramd
 from scripts.detection.plan import make_plan
 from scripts.inferer import TomogramInferer, reduced_precision
 from scripts.networks import spare_padding
+from scripts.tiling.choice import computed_share
 
 TILE = (96, 96, 96)
 OVERLAP = 0.25
@@ -133,10 +134,35 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
     return rows
 
 
+def compare_versions(shape: tuple[int, int, int], device: str = "cpu") -> list[dict[str, Any]]:
+    """The networks over one volume as version 0.1 ran them, and as `detect` does now: seconds, voxels computed, ratio."""
+    network = TimedNetwork(torch.device(device)).network
+    plan = make_plan(shape, network, device=device)
+    options: dict[str, Any] = {"background": (-20, 0), "map_dtype": "float16", "sw_device": device, "device": "cpu"}
+    ways = {
+        "0.1: 96^3 tiles, PyTorch": TomogramInferer(TILE, OVERLAP, mode="gaussian", **options),
+        "now: chosen tiles, runtime auto": TomogramInferer(
+            plan.tile, runtime="auto", sw_batch_size=plan.batch, **options
+        ),
+    }
+    image, rows = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0)), []
+    for name, inferer in ways.items():
+        start = time.perf_counter()
+        with torch.no_grad():
+            inferer(image, network)
+        row = {"bench": "inference", "path": f"{name} ({inferer.ran})", "device": device,
+               "size": " x ".join(map(str, shape)), "total_s": time.perf_counter() - start,
+               "voxels_computed": computed_share(shape, inferer.tile or TILE, inferer.overlap)}  # fmt: skip
+        rows.append(row)
+    rows[1]["ratio_to_0.1"] = rows[1]["total_s"] / rows[0]["total_s"]
+    return rows
+
+
 def run(full: bool = False) -> list[dict[str, Any]]:
     """The rows for `make bench`; the full size takes a GPU, or a quarter of an hour."""
     shapes = [(128, 256, 256), (464, 928, 928)] if full and torch.cuda.is_available() else [(128, 256, 256)]
-    return [row for shape in shapes for row in bench(shape, "cuda" if torch.cuda.is_available() else "cpu")]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [row for shape in shapes for row in bench(shape, device) + compare_versions(shape, device)]
 
 
 def load(path: Path) -> dict:
