@@ -135,7 +135,7 @@ def bench(shape: tuple[int, int, int], device_name: str = "cpu", monai: bool = T
 
 
 def compare_versions(shape: tuple[int, int, int], device: str = "cpu") -> list[dict[str, Any]]:
-    """The networks over one volume as version 0.1 ran them, and as `detect` does now: seconds, voxels computed, ratio."""
+    """The networks over one volume as version 0.1 ran them, and as `detect` does now: seconds, voxels computed."""
     network = TimedNetwork(torch.device(device)).network
     plan = make_plan(shape, network, device=device)
     options: dict[str, Any] = {"background": (-20, 0), "map_dtype": "float16", "sw_device": device, "device": "cpu"}
