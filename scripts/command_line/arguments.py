@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from scripts.command_line.signatures import Option, Signature
+from scripts.settings import SETTINGS
 
 __all__ = ["Call", "UsageError", "parse_arguments"]
 
@@ -67,6 +68,8 @@ def parse_arguments(verb: str, signature: Signature, words: Sequence[str]) -> Ca
         if not equals:
             value = _next_value(known[name], queue)
         call.named[name] = _convert(name, known[name].kind, value)
+        if known[name].setting and not SETTINGS[name].takes(call.named[name]):
+            raise UsageError(f"--{name}: expected {SETTINGS[name].expected}, got {value!r}. Nothing was done.")
     _place_positional(verb, signature, call)
     return call
 
@@ -103,6 +106,8 @@ def _convert(name: str, kind: str, value: str) -> Any:
         parts = value.strip("[]()").replace(",", " ").split() or [value]
         numbers = [_convert(name, kind.removesuffix("s"), part) for part in parts]
         return numbers[0] if len(numbers) == 1 else tuple(numbers)
+    if kind == "texts":
+        return [word.strip() for word in value.split(",") if word.strip()]
     if kind in ("flag", "true or false"):
         if value.lower() not in TRUE + FALSE:
             raise UsageError(f"--{name}: expected true or false, got {value!r}. Nothing was done.")

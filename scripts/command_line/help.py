@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 from scripts.command_line.signatures import Option, Signature
@@ -21,6 +22,7 @@ GLOBAL_FLAGS = {  # taken by every verb
     "json": "Print one JSON object instead of text: results, files written, counts, warnings, and the error if any.",
     "debug": "Show where an error arose.",
 }
+WIDTH = 110
 
 
 def overview_text(verbs: Mapping[str, tuple[str, str]], program: str) -> str:
@@ -41,21 +43,31 @@ def help_text(command: str, signature: Signature) -> str:
     text = [summary, "", f"usage: {' '.join([command, *names])} [options]", ""]
     text += [more, ""] if more else []
     plain = [*signature.required, *([] if signature.variable is None else [signature.variable])]
-    text += [f"  {option.name.upper()}\n      {option.help}" for option in plain]
-    text += [f"  {_title(option)}\n      {option.help}" for option in signature.options.values()]
+    text += [f"  {option.name.upper()}\n{_wrapped(option.help)}" for option in plain]
+    settings = [option for option in signature.options.values() if option.setting]
+    text += [_explained(option) for option in signature.options.values() if not option.setting]
     text += [f"  --{name}\n      {what}" for name, what in GLOBAL_FLAGS.items() if name not in signature.options]
+    if settings:
+        text += [
+            "",
+            "settings; the defaults are those of configs/inference.json, unless --config, --bundle or the record of",
+        ]
+        text += ["the weights brings others:", *map(_explained, settings)]
     if signature.examples:
         text += ["", "examples:", *(f"  {line}" for line in signature.examples.splitlines())]
     return "\n".join(text)
 
 
-def _title(option: Option) -> str:
-    """An option as it is typed, with its default."""
-    if option.kind == "flag":
-        return f"--{option.name}"
-    value = "[true|false]" if option.kind == "true or false" else "VALUE"
-    default = "" if option.default is None else f" (default: {_as_typed(option.default)})"
-    return f"--{option.name} {value}{default}"
+def _explained(option: Option) -> str:
+    """An option as it is typed, with its default, and what it does."""
+    value = {"flag": "", "true or false": " [true|false]"}.get(option.kind, " VALUE")
+    default = "" if option.default is None or option.kind == "flag" else f" (default: {_as_typed(option.default)})"
+    return f"  --{option.name}{value}{default}\n{_wrapped(option.help)}"
+
+
+def _wrapped(text: str) -> str:
+    """A description below its title, in lines that a terminal has room for."""
+    return textwrap.fill(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _as_typed(value: object) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.settings import SETTINGS, described_settings
+
 __all__ = ["Option", "Signature", "read_signature"]
 
 ROOT = Path(__file__).parents[2]
@@ -18,14 +20,16 @@ NUMBERS = {"int": "whole number", "float": "number"}
 class Option:
     """One argument of a verb.
 
-    ``kind`` is what its text on the command line stands for: text, flag, true or false, number, whole number, numbers,
-    whole numbers. A flag is false if left out; an option of true or false may also be left to something else.
+    ``kind`` is what its text on the command line stands for: text, texts (with commas between), flag, true or false,
+    number, whole number, numbers, whole numbers. A flag is false if left out; an option of true or false may also be
+    left to something else. A ``setting`` is one of `scripts.settings`, which knows what it may be.
     """
 
     name: str
     kind: str
     default: Any = None
     help: str = ""
+    setting: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Signature:
 def read_signature(target: str) -> Signature:
     """Read the signature of ``package.module:function`` without importing it.
 
-    Defaults must be literals, as help shows them.
+    Defaults must be literals, as help shows them. An option that the docstring does not explain is the setting of its
+    name, as ``**settings`` are all of them.
     """
     module, name = target.split(":")
     path = ROOT / f"{module.replace('.', '/')}.py"
@@ -71,21 +76,33 @@ def read_signature(target: str) -> Signature:
     described = _described(documentation)
 
     def option(argument: ast.arg, default: ast.expr | None = None) -> Option:
+        name, value = argument.arg, None if default is None else ast.literal_eval(default)
+        if name not in described and name in settings:
+            return settings[name]
         annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
-        value = None if default is None else ast.literal_eval(default)
-        return Option(argument.arg, _kind(annotation), value, described.get(argument.arg, ""))
+        return Option(name, _kind(annotation), value, described.get(name, ""))
 
     spec = function.args
+    settings = _settings()
     plain, defaults = spec.args, spec.defaults
     first = len(plain) - len(defaults)
     optional = [*zip(plain[first:], defaults, strict=True), *zip(spec.kwonlyargs, spec.kw_defaults, strict=True)]
+    options = {argument.arg: option(argument, default) for argument, default in optional}
     return Signature(
         required=tuple(option(argument) for argument in plain[:first]),
-        options={argument.arg: option(argument, default) for argument, default in optional},
+        options=options if spec.kwarg is None else {**settings, **options},
         variable=None if spec.vararg is None else option(spec.vararg),
         text=re.split(r"^\S.*\n-{3,}$", documentation, maxsplit=1, flags=re.M)[0].strip(),
         examples=_section(documentation, "Examples"),
     )
+
+
+def _settings() -> dict[str, Option]:
+    """Every setting of detection as an option."""
+    return {
+        name: Option(name, SETTINGS[name].typed, default, help_text, setting=True)
+        for name, (default, help_text) in described_settings().items()
+    }
 
 
 def _kind(annotation: str) -> str:

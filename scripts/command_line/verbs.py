@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from tqdm.auto import tqdm
-
-from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
-from scripts.datalist import load_datalist
+from scripts.detection.detect import overlays_of
 from scripts.detection.detector import Detector
 from scripts.evaluation import evaluate as evaluation
 from scripts.records.bundle_zip import ROOT
@@ -21,8 +15,7 @@ from scripts.records.detection import detections_in
 from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
-from scripts.tiling.tiles import tile_of
-from scripts.weights import calibrate as calibration
+from scripts.weights.calibrate_detector import calibrate_detector
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
 
@@ -70,11 +63,11 @@ def simulate(
 def calibrate(
     dataset_dir: str,
     output: str = "thresholds.json",
-    particle_diameter: float | None = None,
-    weights: str | None = None,
     config: str | None = None,
     section: str = "validation",
     beta: float = 1.0,
+    particle_diameter: float | None = None,
+    weights: str | None = None,
     method: str | None = None,
     tile: tuple[int, ...] | None = None,
     device: str | None = None,
@@ -89,41 +82,26 @@ def calibrate(
         Folder with a dataset.json, or copick:CONFIG.json/TYPE@SPACING/OBJECT:USER/SESSION.
     output : str
         Settings file to write.
-    particle_diameter : float
-        Rough diameter of the particles in Å; written into the settings file, too.
-    weights : str
-        Trained networks (.pt).
     config : str
         JSON with settings, laid over configs/inference.json; several with commas between.
     section : str
         Part of the dataset to choose on; never the one that is tested on.
     beta : float
         How much more a missed particle weighs than a false one.
-    method : str
-        How touching particles are separated: watershed, nearest or split.
-    tile : int
-        Voxels Z,Y,X the networks see at once.
-    device : str
-        cpu, cuda, cuda:1 ...; the first GPU if there is one.
     """
     record = (ROOT / "models" / "model.pt" if weights is None else Path(weights).expanduser()).with_suffix(".json")
     if Path(output).expanduser().resolve() == record.resolve():
         raise ValueError(f"--output {output}: this is the name of the record of the weights. Give another one.")
-    options = {"weights": weights, "device": device, "particle_diameter": particle_diameter, "method": method}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if tile is not None:
-        given["tile"] = tile_of(tile)
-    detector = Detector({**given, "progress": False}, [one for one in (config or "").split(",") if one])
-    items = load_datalist(dataset_dir, section)
-    chosen = calibration.calibrate(
-        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram")),
-        output,
-        detector.parser["particle_diameter"],
-        beta,
-        source=f"the {section} tomograms of {Path(dataset_dir).name}",
-        **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
-        voxel_size_model=detector.parser["voxel_size_model"],
-    )
+    settings = {
+        "particle_diameter": particle_diameter,
+        "weights": weights,
+        "method": method,
+        "tile": tile,
+        "device": device,
+    }
+    asked = {name: value for name, value in settings.items() if value is not None}
+    detector = Detector({**asked, "progress": False}, overlays_of(config))
+    chosen = calibrate_detector(detector, dataset_dir, output, section, beta)
     centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
     tell(
         f"{chosen['path']}: center_threshold {chosen['center_threshold']:.2f}, mask_threshold "
@@ -236,13 +214,3 @@ def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = N
         return
     made = make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output)
     tell(str(made), written=[made])
-
-
-def samples(detector: Detector, items: list[dict]) -> Iterator[calibration.CalibrationSample]:
-    """Run the networks over labelled tomograms, one after the other."""
-    for item in items:
-        data = detector.split(detector.predict(item))
-        voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
-        labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
-        probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
-        yield calibration.CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx)

@@ -67,7 +67,7 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
     say("4/6 choose thresholds on the simulated validation tomograms", start)
     if not overlay.is_file():
         join(str(folder / "mask" / "model.pt"), str(folder / "center" / "model.pt"), str(weights))
-        calibrate(str(data), str(overlay), PARTICLE_DIAMETER, str(weights))
+        calibrate(str(data), str(overlay), particle_diameter=PARTICLE_DIAMETER, weights=str(weights))
     say("5/6 fetch the real tomogram and detect", start)
     tomogram, annotation = fetch_tomogram(folder / "real")
     detector = Detector(

@@ -17,7 +17,6 @@ from scripts.detection.detector import Detector, check_device
 from scripts.detection.finished import finished_record, recorded
 from scripts.report.overview import overview
 from scripts.sources.tomograms import find_tomograms
-from scripts.tiling.tiles import tile_of
 
 __all__ = ["Detector", "check_device", "detect"]
 
@@ -25,43 +24,12 @@ __all__ = ["Detector", "check_device", "detect"]
 def detect(
     *tomograms: str,
     output_dir: str = "detections",
-    particle_diameter: float | None = None,
-    weights: str | None = None,
     bundle: str | None = None,
     config: str | None = None,
-    contrast: str | None = None,
-    voxel_size: float | tuple[float, ...] | None = None,
-    keep_voxel_size: bool | None = None,
-    fill_nonfinite: bool | None = None,
-    signed: bool | None = None,
-    mask_threshold: float | None = None,
-    center_threshold: float | None = None,
-    min_distance: float | None = None,
-    min_size: float | None = None,
-    radius_max: float | None = None,
-    method: str | None = None,
-    require_seed: bool | None = None,
-    neighbor_number: int | None = None,
-    neighbor_distance: float | None = None,
-    exclude: str | None = None,
-    edge_margin: float | None = None,
-    membrane: str | None = None,
-    membrane_min: float | None = None,
-    membrane_max: float | None = None,
-    membrane_action: str | None = None,
-    flag_gold: bool | None = None,
-    formats: str | None = None,
-    copick: str | None = None,
-    report: bool | None = None,
-    tile: tuple[int, ...] | None = None,
-    runtime: str | None = None,
-    tta: int | None = None,
-    region: str | None = None,
     memory: float | None = None,
     stream: bool | None = None,
     scratch_dir: str | None = None,
-    device: str | None = None,
-    overwrite: bool | None = None,
+    **settings: Any,
 ) -> None:
     """Find the particles of tomograms, separate them, and write labels and lists.
 
@@ -79,73 +47,10 @@ def detect(
         with a dataset.json, or a copick project: copick:CONFIG.json/TYPE@SPACING.
     output_dir : str
         Folder for the results.
-    particle_diameter : float
-        Rough diameter of the particles in Å; all distances and sizes below follow from it.
-    weights : str
-        Trained networks (.pt); by default the general ones that come along, models/model.pt. The voxel size and
-        thresholds of other networks come from the .json beside them.
     bundle : str
         A bundle, zip or folder: its settings and weights are used as they come.
     config : str
         JSON with settings, laid over configs/inference.json, as calibrate writes it; several with commas between.
-    contrast : str
-        What protein looks like in the tomogram: dark (the rule for raw tomograms) or bright.
-    voxel_size : float
-        Å per voxel, where the file does not say or says it wrong; one number, or three as Z,Y,X.
-    keep_voxel_size : bool
-        Do not rescale a tomogram whose voxels are not of the size the networks know.
-    fill_nonfinite : bool
-        Replace NaN and infinite voxels by the mean instead of refusing the file.
-    signed : bool
-        true or false: whether the bytes of a mode 0 file are signed, where its header does not tell.
-    mask_threshold : float
-        Probability above which a voxel is particle.
-    center_threshold : float
-        Height above which a peak of the center map is a particle.
-    min_distance : float
-        Smallest distance of two centers, Å.
-    min_size : float
-        Smallest particle, cubic Å.
-    radius_max : float
-        No voxel farther than this from a center belongs to it, Å.
-    method : str
-        How touching particles are separated: watershed, nearest or split.
-    require_seed : bool
-        Drop parts of the mask without a center, instead of keeping each as one particle.
-    neighbor_number : int
-        Drop particles with fewer neighbours than this; 0 drops none.
-    neighbor_distance : float
-        How near a neighbour is, Å.
-    exclude : str
-        Volume of the tomogram's shape, above 0 where nothing counts (carbon, ice): particles there are dropped; {name}
-        in the path stands for the tomogram's name.
-    edge_margin : float
-        Drop particles whose center is nearer than this to a face of the tomogram, Å.
-    membrane : str
-        Segmentation of the tomogram's shape, above 0 inside ({name} as above): particles between --membrane_min and
-        --membrane_max of it are chosen.
-    membrane_min : float
-        Smallest distance of a chosen particle's center from the segmentation, Å.
-    membrane_max : float
-        Largest distance of a chosen particle's center from the segmentation, Å.
-    membrane_action : str
-        What happens to the chosen: keep (all others are dropped; the default), drop or flag.
-    flag_gold : bool
-        true or false: say in the table which particles hold a gold bead (true); none is dropped.
-    formats : str
-        Particle lists to write, with commas between: csv, original, relion5.
-    copick : str
-        Write picks and instances into a copick project, too: copick:CONFIG.json/OBJECT:USER/SESSION.
-    report : bool
-        true or false: make the HTML page of each tomogram (true).
-    tile : int
-        Voxels Z,Y,X the networks see at once; larger is faster and takes more memory.
-    runtime : str
-        What runs the networks on a CPU: torch, openvino (faster on most CPUs), or auto, which takes the faster one.
-    tta : int
-        Average over 1, 2, 4 or 8 flips of each tile: slower by that factor, a little better.
-    region : str
-        Volume of the tomogram's shape; particles are looked for only where it is above 0.
     memory : float
         Largest memory to use, GiB; by default what is free. Kept for MRC files alone.
     stream : bool
@@ -153,26 +58,16 @@ def detect(
         suffice.
     scratch_dir : str
         Folder on a fast disk for volumes larger than memory; by default output_dir.
-    device : str
-        cpu, cuda, cuda:1 ...; the first GPU if there is one.
-    overwrite : bool
-        Replace earlier results.
+    **settings
+        Settings of detection: ids of configs/inference.json, which explains them.
     """
-    given = {
-        name: value
-        for name, value in locals().items()
-        if name not in ("tomograms", "bundle", "config", "formats", "tile", "memory", "stream", "scratch_dir")
-        and value is not None
-    }
-    if formats is not None:
-        given["formats"] = [one.strip() for one in formats.split(",") if one.strip()]
-    if tile is not None:
-        given["tile"] = tile_of(tile)
-    if weights is not None and bundle is not None:
+    if "weights" in settings and bundle is not None:
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
     items = find_tomograms(tomograms)
-    overlays = [one for one in (config or "").split(",") if one]
-    detector = Detector(given, overlays, memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle)
+    asked = {**settings, "output_dir": output_dir}
+    detector = Detector(
+        asked, overlays_of(config), memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle
+    )
     failed = {}
     for number, item in enumerate(items, 1):
         path = item["image"]
@@ -195,6 +90,11 @@ def detect(
         print(f"warning: no overview was written: {error}", file=sys.stderr)
     if failed:
         raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
+
+
+def overlays_of(config: str | None) -> list[str]:
+    """The config files of ``--config``, which names several with commas between."""
+    return [path for path in (config or "").split(",") if path]
 
 
 def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:

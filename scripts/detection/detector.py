@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ from scripts.detection.streaming import SETTINGS, computed, detect_streamed
 from scripts.outputs import SaveDetectiond
 from scripts.records.bundle_zip import ROOT, unpacked
 from scripts.records.weights import read_record
+from scripts.settings import SETTINGS as KINDS
+from scripts.settings import check_setting, is_code
+from scripts.tiling.tiles import tile_of
 
 __all__ = ["Detector", "check_device"]
 
@@ -95,11 +99,20 @@ class Detector:
         if "sizes" not in self.parser:
             self._set(first_lengths(self.parser.get()))
         asked: dict[str, Any] = {"bundle_root": str(self.root)}
+        sources = dict.fromkeys(KINDS, str(self.root / "configs" / "inference.json"))
         for path in config:
-            asked.update(self._known(read_object(path, "a config file (JSON)"), str(path)))
-        asked.update(self._known(overrides or {}, "options"))
+            overlay = self._known(read_object(path, "a config file (JSON)"), str(path))
+            asked.update(overlay)
+            sources.update(dict.fromkeys(overlay, str(path)))
+        options = self._known(overrides or {}, "options")
+        asked.update(self._as_data(options))
         self._set(asked)
-        self._set(self._belonging(asked))
+        self._check(sources | dict.fromkeys(options, ""))
+        belonging = self._belonging(asked)
+        self._set(belonging)
+        self._check(dict.fromkeys(belonging, str(self._weights().with_suffix(".json"))))
+        if (tile := self.parser.get_parsed_content("tile")) is not None:
+            self.parser["tile"] = tile_of(tile)
         self.sizes = self._sizes()
         check_device(self.parser.get_parsed_content("device"))
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
@@ -114,8 +127,21 @@ class Detector:
         values = {key: value for key, value in values.items() if not key.startswith("_")}
         for key in values:
             if key.split("::")[0].split("#")[0] not in self.parser.get():
-                raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json. Nothing was done.")
+                close = difflib.get_close_matches(key, self.parser.get(), 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise ValueError(f"{source}: {key!r} is not an id of configs/inference.json.{hint} Nothing was done.")
         return values
+
+    def _as_data(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Hide text of options that MONAI would run, resolve or rewrite behind a name: a value is no code."""
+        self.parser.globals["_options"] = options
+        hidden = [name for name, value in options.items() if name in KINDS and is_code(value)]
+        return {**options, **{name: f"$_options[{name!r}]" for name in hidden}}
+
+    def _check(self, sources: Mapping[str, str]) -> None:
+        """Refuse settings that cannot be, before the networks are built; ``sources`` says where each came from."""
+        for name in KINDS.keys() & sources.keys() & self.parser.get().keys():
+            check_setting(name, self.parser.get_parsed_content(name), sources[name])
 
     def _set(self, values: Mapping[str, Any]) -> None:
         for key, value in values.items():
@@ -130,13 +156,16 @@ class Detector:
 
     def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that other weights bring along, bar those that were asked for."""
-        weights = Path(self.parser.get_parsed_content("weights")).expanduser()
+        weights = self._weights()
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
             follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
             recorded = following(read_record(weights).detection_settings())
             follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}
+
+    def _weights(self) -> Path:
+        return Path(self.parser.get_parsed_content("weights")).expanduser()
 
     def plan(self, tomogram: Tomogram) -> Plan | None:
         """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.

@@ -1,0 +1,239 @@
+"""The settings of detection: what each may be. Its name, default, help and unit stand in ``configs/inference.json``."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "RECORDED",
+    "SETTINGS",
+    "Kind",
+    "check_setting",
+    "checked_settings",
+    "described_settings",
+    "is_code",
+    "recorded_settings",
+]
+
+CONFIG = Path(__file__).parents[1] / "configs" / "inference.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting may be.
+
+    Attributes
+    ----------
+    expected : str
+        In words, for the message.
+    takes : callable
+        Tells whether a value is one.
+    typed : str
+        What its text on the command line stands for: text, texts (with commas between), true or false, number,
+        numbers, whole number, whole numbers.
+    null : bool
+        Whether it may be left to something else.
+    """
+
+    expected: str
+    takes: Callable[[Any], bool]
+    typed: str = "text"
+    null: bool = False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(value: Any, *counts: int) -> bool:
+    """One number (a count of 1), or a list of as many as one of the counts says."""
+    if _is_number(value):
+        return 1 in counts
+    return isinstance(value, (list, tuple)) and len(value) in counts and all(map(_is_number, value))
+
+
+def _number(expected: str, inside: Callable[[float], bool], null: bool = False) -> Kind:
+    return Kind(f"a number {expected}", lambda value: _is_number(value) and inside(value), "number", null)
+
+
+def _whole(expected: str, inside: Callable[[int], bool]) -> Kind:
+    def takes(value: Any) -> bool:
+        return isinstance(value, Integral) and not isinstance(value, bool) and inside(int(value))
+
+    return Kind(expected, takes, "whole number")
+
+
+def _positive(unit: str, null: bool = False) -> Kind:
+    return _number(f"above 0 ({unit})", lambda value: value > 0, null)
+
+
+def _word(*words: str) -> Kind:
+    return Kind(" or ".join(words), lambda value: isinstance(value, str) and value in words)
+
+
+def _voxel_size(value: Any) -> bool:
+    return _are_numbers(value, 1, 3) and min([value] if _is_number(value) else value) > 0
+
+
+def _tile(value: Any) -> bool:
+    sides = value if isinstance(value, (list, tuple)) else [value]
+    return _are_numbers(value, 1, 3) and all(isinstance(side, Integral) and int(side) >= 16 for side in sides)
+
+
+def _device(value: Any) -> bool:
+    return isinstance(value, str) or type(value).__name__ == "device"  # torch's, which is not imported for this
+
+
+SWITCH = Kind("true or false", lambda value: isinstance(value, bool), "true or false")
+TEXT = Kind("text", lambda value: isinstance(value, (str, os.PathLike)))
+VOLUME = Kind("a path", TEXT.takes, null=True)
+SIZE = Kind("one or three (Z, Y, X) numbers above 0 (Å)", _voxel_size, "numbers", null=True)
+DISTANCE = _number("of at least 0 (Å)", lambda value: value >= 0, null=True)
+
+RESULT: dict[str, Kind] = {  # what a result depends on
+    "contrast": _word("dark", "bright"),
+    "voxel_size": SIZE,
+    "fill_nonfinite": SWITCH,
+    "signed": Kind(SWITCH.expected, SWITCH.takes, SWITCH.typed, null=True),
+    "voxel_size_model": SIZE,
+    "keep_voxel_size": SWITCH,
+    "particle_diameter": _positive("Å"),
+    "mask_threshold": _number("between 0 and 1 (a probability)", lambda value: 0 < value < 1),
+    "center_threshold": _number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "min_distance": _positive("Å", null=True),
+    "min_size": _number("of at least 0 (cubic Å)", lambda value: value >= 0, null=True),
+    "radius_max": _positive("Å", null=True),
+    "method": _word("watershed", "nearest", "split"),
+    "require_seed": SWITCH,
+    "neighbor_number": _whole("a whole number of at least 0", lambda value: value >= 0),
+    "neighbor_distance": _positive("Å", null=True),
+    "exclude": VOLUME,
+    "edge_margin": _number("of at least 0 (Å)", lambda value: value >= 0),
+    "membrane": VOLUME,
+    "membrane_min": DISTANCE,
+    "membrane_max": DISTANCE,
+    "membrane_action": _word("keep", "drop", "flag"),
+    "flag_gold": SWITCH,
+    "tile": Kind("one or three (Z, Y, X) whole numbers of at least 16", _tile, "whole numbers", null=True),
+    "overlap": _number("of at least 0 (voxels; below 1, a fraction of the tile)", lambda value: value >= 0),
+    "amp": SWITCH,
+    "tta": _whole("1, 2, 4 or 8", lambda value: value in (1, 2, 4, 8)),
+    "region": VOLUME,
+    "background": Kind("two numbers", lambda value: _are_numbers(value, 2), "numbers", null=True),
+    "map_dtype": _word("float16", "float32"),
+}
+SETTINGS: dict[str, Kind] = RESULT | {
+    "formats": Kind(
+        "a list of formats",
+        lambda value: isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value),
+        "texts",
+    ),
+    "copick": Kind("copick:CONFIG.json/OBJECT:USER/SESSION", TEXT.takes, null=True),
+    "report": SWITCH,
+    "overwrite": SWITCH,
+    "batch_size": _whole("a whole number of at least 1", lambda value: value >= 1),
+    "runtime": _word("auto", "torch", "openvino"),
+    "weights": Kind("a path", TEXT.takes),
+    "output_dir": Kind("a path", TEXT.takes),
+    "device": Kind("cpu, cuda, cuda:1 ...", _device),
+}
+RECORDED = tuple(RESULT)
+
+
+def check_setting(name: str, value: Any, source: str = "") -> None:
+    """Refuse a value that a setting cannot have.
+
+    Parameters
+    ----------
+    name : str
+        One of `SETTINGS`.
+    value
+    source : str
+        The file it came from, or nothing.
+
+    Raises
+    ------
+    ValueError
+        Names the file, the setting, what was expected and what came.
+
+    Examples
+    --------
+    >>> check_setting("center_threshold", 5, "my.json")
+    Traceback (most recent call last):
+    ValueError: my.json: center_threshold: expected a number above 0 and at most 1, got 5. Nothing was done.
+    """
+    kind = SETTINGS[name]
+    if (value is None and kind.null) or kind.takes(value):
+        return
+    got = json.dumps(value, default=str, ensure_ascii=False)
+    got = got if len(got) < 80 else f"{got[:77]}..."
+    expected = kind.expected + (", or null" if kind.null else "")
+    raise ValueError(f"{source + ': ' if source else ''}{name}: expected {expected}, got {got}. Nothing was done.")
+
+
+def checked_settings(**values: Any) -> dict[str, Any]:
+    """Check all settings of a config, and give them as they are.
+
+    Raises
+    ------
+    ValueError
+        As `check_setting`; of a run of ``monai.bundle`` it names the file or option that the value came from.
+    """
+    for name, value in values.items():
+        check_setting(name, value, _source_in_command(name))
+    return values
+
+
+def recorded_settings(settings: Mapping[str, Any], sizes: Any) -> dict[str, Any]:
+    """The settings that a result depends on, as its record keeps them: lengths (`ParticleSizes`) in numbers."""
+    lengths = {name: getattr(sizes, name) for name in ("min_distance", "min_size", "radius_max")}
+    return {name: settings[name] for name in RECORDED} | lengths
+
+
+def _source_in_command(name: str) -> str:
+    """Where ``python -m monai.bundle run`` has the value of an id from: an option, or the last file that names it."""
+    words = [word.partition("=") for word in sys.argv[1:]]
+    if f"--{name}" in (option for option, _, _ in words):
+        return "options"
+    files = ""
+    for (option, equals, value), (following, _, _) in zip(words, [*words[1:], ("", "", "")], strict=True):
+        if option == "--config_file":
+            files = value if equals else following
+    paths = ast.literal_eval(files) if files.startswith("[") else [files]
+    naming = [path for path in paths if Path(path).is_file() and f'"{name}"' in Path(path).read_text(encoding="utf-8")]
+    return naming[-1] if naming else ""
+
+
+def described_settings(config: Path = CONFIG) -> dict[str, tuple[Any, str]]:
+    """Default and help of each setting, in the order of the config; its ``_desc_`` is the help.
+
+    A default that is an expression is None: its help says what it is.
+    """
+    content: Mapping[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    return {
+        name: (None if is_code(content[name]) else content[name], content[f"_desc_{name}"])
+        for name in content
+        if name in SETTINGS
+    }
+
+
+def is_code(value: Any) -> bool:
+    """Tell whether MONAI would run, resolve or rewrite a value, or one inside it, instead of taking it as it is.
+
+    Examples
+    --------
+    >>> [is_code(one) for one in ("$print(1)", "@weights", "a.json", ["csv", "%b"], "a#b", 0.4)]
+    [True, True, False, True, True, False]
+    """
+    if isinstance(value, (list, tuple)):
+        return any(map(is_code, value))
+    return isinstance(value, str) and (value.strip()[:1] in ("$", "@", "%") or "#" in value)
