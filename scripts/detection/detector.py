@@ -140,7 +140,7 @@ class Detector:
 
     def _check(self, sources: Mapping[str, str]) -> None:
         """Refuse settings that cannot be, before the networks are built; ``sources`` says where each came from."""
-        for name in KINDS.keys() & sources.keys() & self.parser.get().keys():
+        for name in (name for name in KINDS if name in sources and name in self.parser.get()):
             check_setting(name, self.parser.get_parsed_content(name), sources[name])
 
     def _set(self, values: Mapping[str, Any]) -> None:

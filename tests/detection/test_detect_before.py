@@ -145,9 +145,9 @@ def test_maps_that_are_not_finite_are_an_error_and_leave_nothing(setting, tmp_pa
     [
         ("center_threshold", 0.0, "center_threshold: expected a number above 0"),
         ("center_threshold", float("nan"), "center_threshold: expected a number above 0"),
-        ("mask_threshold", 50.0, "mask_threshold: expected a probability between 0 and 1, got 50.0"),
-        ("mask_threshold", 0.0, "mask_threshold: expected a probability between 0 and 1"),
-        ("neighbor_number", -1, "neighbor_number: expected 0"),
+        ("mask_threshold", 50.0, "mask_threshold: expected a number between 0 and 1 (a probability), got 50.0"),
+        ("mask_threshold", 0.0, "mask_threshold: expected a number between 0 and 1 (a probability), got 0.0"),
+        ("neighbor_number", -1, "neighbor_number: expected a whole number of at least 0, got -1"),
     ],
 )
 def test_settings_out_of_range_are_errors_before_any_tomogram_is_read(setting, setting_of, value, told):
