@@ -116,7 +116,7 @@ def test_nothing_kept_says_whether_nothing_was_found_or_which_filters_dropped_it
     drop = ("--edge_margin", "1e4", "--center_threshold", "0.2", "--report", "false")
     code, _, error = command(folder / "tomogram_0.mrc", *drop)
     assert code == 0 and "no particle is left: the filters dropped all" in error and "by edge). Are" in error
-    code, _, error = command(folder / "tomogram_1.mrc", "--mask_threshold", "0.99999", "--center_threshold", "99")
+    code, _, error = command(folder / "tomogram_1.mrc", "--mask_threshold", "0.99999", "--center_threshold", "1")
     assert code == 0 and "no particle was found. Is the contrast right (--contrast)? Or are the particles" in error
 
 
