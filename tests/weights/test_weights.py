@@ -17,6 +17,7 @@ from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
 from scripts.records.weights import WeightsRecord, read_record
+from scripts.settings import RECORDED
 from scripts.training_record import describe_training
 from scripts.weights.join import compact, join
 from tests.conftest import DIAMETER, ROOT, SMALL_NETWORK, balls
@@ -192,9 +193,8 @@ def test_lengths_follow_the_diameter_alike_in_detect_and_in_the_monai_command(fi
 def test_lengths_of_a_bundle_of_version_0_1_are_read_as_they_were(files, tmp_path):
     """Numbers were chosen for their diameter; null meant other factors than it does today."""
     config = json.loads((ROOT / "configs" / "inference.json").read_text())
-    del config["sizes"]  # which it did not have
-    for name in ("min_distance", "min_size", "radius_max"):
-        config["write"]["settings"][name] = f"@{name}"
+    del config["sizes"], config["settings"], config["initialize"]  # which it did not have
+    config["write"]["settings"] = {name: f"@{name}" for name in RECORDED}
     config |= {"particle_diameter": 120.0, "min_distance": 40, "min_size": None, "radius_max": 90}
     root = tmp_path / "bundle"
     for folder in ("configs", "models"):
