@@ -13,8 +13,8 @@ demo: .venv/.runtime  ## find the particles of a simulated tomogram with the shi
 demo-real: .venv/.runtime  ## train on simulated particles, detect those of a real tomogram
 	$(BIN)/python -m scripts demo_real
 
-test: .venv/.development  ## all tests, doctests and the slow ones included
-	$(BIN)/python -m pytest
+test: .venv/.development  ## all tests, doctests and the slow ones included, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 check: .venv/.development  ## format, lint, types, and the site with its links
 	$(BIN)/ruff format --check $(SOURCES)
