@@ -38,6 +38,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown.replace("<!-- rooms -->", rooms_table()) if "<!-- rooms -->" in markdown else markdown
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep an option in running text on one line; browsers break it after its dashes."""
+
+    def kept(code: re.Match[str]) -> str:
+        return re.sub(r"--\w+", lambda option: f'<span class="option">{option[0]}</span>', code[0])
+
+    return re.sub(r"<code>[^<]*</code>", kept, html)
+
+
 def rooms_table() -> str:
     """The levels of ``tests/test_rooms.py``, highest first, with what each folder or file says about itself."""
     tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text(encoding="utf-8"))

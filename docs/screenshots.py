@@ -27,12 +27,11 @@ def photograph_report(demo: Path) -> None:
         size = {"width": 1240, "height": 1420, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(next(demo.glob("detections/*/*_report.html")).resolve().as_uri())
-        for name, part in {"report": None, "report_gallery": "gallery"}.items():
-            if part:
-                browser.execute_script(f"document.getElementById('{part}').scrollIntoView()")
-            time.sleep(6)
-            browser.save_screenshot(str(PICTURES / f"{name}.png"))
-            shrink(PICTURES / f"{name}.png")
+        time.sleep(6)  # slices are unpacked
+        browser.save_screenshot(str(PICTURES / "report.png"))
+        browser.find_element("id", "gallery").screenshot(str(PICTURES / "report_gallery.png"))
+    for name in ("report", "report_gallery"):
+        shrink(PICTURES / f"{name}.png")
 
 
 def photograph_napari(demo: Path) -> None:
