@@ -117,7 +117,9 @@ def settings_table(config: dict[str, Any]) -> str:
 
 def simple(value: Any) -> bool:
     """Whether a value is one that a user sets: no list of parts."""
-    return not isinstance(value, list) or all(isinstance(item, int | float | str) for item in value)
+    if isinstance(value, list):
+        return all(isinstance(item, int | float) or (isinstance(item, str) and item[0] not in "$@") for item in value)
+    return not (isinstance(value, str) and value.startswith("%"))
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:

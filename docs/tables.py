@@ -134,7 +134,7 @@ def formats_table() -> str:
     for name, one in FORMATS.items():
         kept = [word for word in ("class", "orientation", "score", "tomogram", "radius") if word in one.keeps]
         ways = ", ".join(word for word, way in (("read", one.read), ("write", one.write)) if way)
-        binned = "; `--binning`" if one.unbinned else ""
+        binned = "; `--binning`" if one.counts == "unbinned" else ""
         rows.append(f"| `{name}` | {one.description}{binned} | {', '.join(kept) or '–'} | {ways} |")
     return "\n".join(rows)
 
