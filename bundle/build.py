@@ -101,6 +101,7 @@ def build_bundle(
     settings = settings_of(root, weights, record, overlay or {}, voxel_size)
     text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
     files["configs/inference.json"] = text.encode()
+    files["configs/train.json"] = _json(training_config(root, json.loads(text)["network_def"]))
     metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
     if metadata.get("eval_metrics") != eval_metrics(record):  # the repository's are those of its own weights
         metadata["eval_metrics"] = eval_metrics(record)
@@ -149,6 +150,23 @@ def settings_of(
     elif weights.resolve() != (root / "models" / "model.pt").resolve():
         settings.setdefault("voxel_size_model", None)
     return settings
+
+
+def training_config(root: Path, network_def: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that MONAI looks for, ``train.json``: both networks of ``inference.json`` trained in one run.
+
+    ``monai.bundle.load`` takes the network from it unless another workflow is named, and loads the bundle's weights.
+    """
+    paths = [str(root / "configs" / f"train_{name}.json") for name in ("center", "joint")]
+    config = ConfigParser.load_config_files(paths)
+    return {
+        **config,
+        "_desc_": "Train MaskNet and CenterNet in one run; its weights are those of both, for inference.json. Made by "
+        "`python -m bundle build` from train_center.json, train_joint.json and the network of inference.json. "
+        "python -m monai.bundle run training --config_file configs/train.json --dataset_dir DIR",
+        "network_def": network_def,
+        "initial_network": {**config["initial_network"], "part": None},
+    }
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

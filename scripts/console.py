@@ -9,12 +9,24 @@ import logging
 import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
-__all__ = ["ClosedPipe", "Collected", "close_quietly", "command_output", "note", "tell", "user_message"]
+__all__ = [
+    "ClosedPipe",
+    "Collected",
+    "cause_for_user",
+    "close_quietly",
+    "command_output",
+    "errors_in_words",
+    "note",
+    "tell",
+    "user_message",
+]
 
 OURS = ("bundle", "custom_transforms", "scripts")
 WARNING = "warning: "
@@ -205,11 +217,38 @@ def _finite(facts: Any) -> Any:
 
 def user_message(error: BaseException) -> str:
     """Find the message made for the user below MONAI's wrapping ("applying transform ..."), on one line."""
-    cause: BaseException = error
-    while True:
-        text = " ".join(str(cause).split())
-        if isinstance(cause, (ValueError, OSError, ImportError)):
-            return text
-        if cause.__cause__ is None:
-            return f"{type(cause).__name__}: {text} (run again with --debug to see where)"
-        cause = cause.__cause__
+    cause = cause_for_user(error)
+    if cause is not None:
+        return " ".join(str(cause).split())
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (run again with --debug to see where)"
+
+
+def cause_for_user(error: BaseException | None) -> BaseException | None:
+    """The first error in a chain of causes whose words are for the user; None if there is only a bug."""
+    while error is not None and not isinstance(error, (ValueError, OSError, ImportError)):
+        error = error.__cause__
+    return error
+
+
+def errors_in_words() -> None:
+    """End ``python -m monai.bundle`` with our one sentence where this project raised the error; part of the configs.
+
+    A bug, and an error that another library raised, keep their traceback. Other programs are left alone.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name.startswith("monai.bundle."):
+        sys.excepthook = _in_words(sys.excepthook)
+
+
+def _in_words(before: Callable) -> Callable:
+    def show(category: type, error: BaseException, trace: TracebackType | None) -> None:
+        cause = cause_for_user(error)
+        frames = [] if cause is None else traceback.extract_tb(cause.__traceback__)
+        if frames and _is_ours(frames[-1].filename):
+            print(f"error: {user_message(error)}", file=sys.stderr)
+        else:
+            before(category, error, trace)
+
+    return show

@@ -120,17 +120,17 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
     return spare_padding(_load_exactly(network, state, path))
 
 
-def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str) -> nn.Module:
+def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str | None) -> nn.Module:
     """Start a training from weights that are there, exactly; part of ``train_*.json``.
 
     Parameters
     ----------
     network : nn.Module
-        One of the two networks; changed in place.
+        One of the two networks, or both; changed in place.
     pretrained : path or None
         Weights of both networks, of this one alone, or a bundle (zip or folder); None leaves the network as it is.
-    part : {"mask_network", "center_network"}
-        Which of a joint file's networks this one is.
+    part : {"mask_network", "center_network"}, optional
+        Which of a joint file's networks this one is; None is both.
 
     Returns
     -------
@@ -142,13 +142,13 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
     FileNotFoundError, ValueError
         As `load_weights`; also if a joint file lacks the part.
     """
-    if part not in PARTS:
+    if part not in (None, *PARTS):
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")
     spare_padding(network)
     if pretrained is None:
         return network
     state = read_state_dict(weights_file(pretrained))
-    if any(name.split(".")[0] in PARTS for name in state):
+    if part is not None and any(name.split(".")[0] in PARTS for name in state):
         state = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
         if not state:
             raise ValueError(f"{pretrained}: expected weights of {part}, but the file holds only the other network's.")

@@ -92,6 +92,14 @@ def test_expressions_are_one_line_without_statements_and_import_no_project_code(
             assert not re.match(r"\$import (scripts|custom_transforms)", value), f"{name}: {path} fails elsewhere"
 
 
+@pytest.mark.parametrize("name", [*STANDALONE, "multi_gpu_train.json"])
+def test_every_config_finds_the_code_first(name):
+    assert read(name)["initialize"][:2] == [
+        "$sys.path.insert(0, os.path.abspath(@bundle_root))",
+        {"_target_": "scripts.console.errors_in_words"},
+    ]
+
+
 def test_repeated_parts_of_the_configs_are_equal():
     mask, center, inference = (read(name) for name in STANDALONE)
     for key in ("network_def", "optimizer", "lr_scheduler", "average", "training_run", "seed", "patch_size"):

@@ -5,28 +5,37 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from .common import DIAMETER, Case
-from .networks import load_network
 
 __all__ = ["check_load", "check_run"]
 
 
-def check_load(case: Case) -> str:
-    """monai.bundle.load gives the network with its weights."""
-    from monai.bundle import load
+LOAD = """
+import sys, torch
+from monai.bundle import load
+name, folder, weights = sys.argv[1:]
+state, got = torch.load(weights, weights_only=True), load(name, bundle_dir=folder, device="cpu").state_dict()
+same = got.keys() == state.keys() and all(torch.equal(got[key], state[key].to(got[key].dtype)) for key in got)
+sys.exit(0 if same else "the loaded network has other weights than models/model.pt")
+"""
 
-    network: Any = load(
-        case.root.name, bundle_dir=str(case.root.parent), workflow_type="inference", device="cpu", progress=False
+
+def check_load(case: Case) -> str:
+    """monai.bundle.load, as it comes, gives the network with its weights, from a folder and path without the bundle."""
+    arguments = [case.root.name, str(case.root.parent), case.path("models/model.pt")]
+    _run(case, ["-c", LOAD, *arguments])
+    return f"from {case.work.name}/"
+
+
+def _run(case: Case, arguments: list[str]) -> None:
+    """Run Python in the folder for what checks write, without this process's path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=case.work, env=environment, capture_output=True, text=True
     )
-    expected, got = load_network(case).state_dict(), network.state_dict()
-    if expected.keys() != got.keys() or not all(torch.equal(expected[name], got[name]) for name in expected):
-        raise ValueError("the loaded network has other weights than models/model.pt")
-    return f"from {Path.cwd().name}/, {len(got)} tensors"
+    if result.returncode:
+        raise ValueError(f"exit code {result.returncode}: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
 
 
 def check_run(case: Case) -> str:
@@ -34,7 +43,6 @@ def check_run(case: Case) -> str:
     output = case.work / "detections"
     arguments = {
         "config_file": case.path("configs/inference.json"),
-        "bundle_root": str(case.root),
         "dataset_dir": str(case.dataset),
         "output_dir": str(output),
         "particle_diameter": f"{DIAMETER:g}",
@@ -42,12 +50,8 @@ def check_run(case: Case) -> str:
         "device": "cpu",
         "progress": "false",
     }
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
-    command += [part for name, value in arguments.items() for part in (f"--{name}", value)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(command, cwd=case.work, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise ValueError(f"exit code {result.returncode}: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
+    options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+    _run(case, ["-m", "monai.bundle", "run", "inference", *options])
     made = sorted(path.name for path in (output / "noise").iterdir())
     wanted = {"noise_instances.mrc", "noise_particles.csv", "noise.json"}
     if not wanted <= set(made):

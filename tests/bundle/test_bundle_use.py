@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, download
+from monai.bundle import ConfigParser, ConfigWorkflow, download
 
 from bundle.build import build_bundle
+from custom_transforms.io import write_instances
 from scripts.command_line.arguments import parse_arguments
 from scripts.command_line.parser import main, verb_named
 from scripts.command_line.signatures import read_signature
@@ -80,6 +82,72 @@ def test_the_model_cards_python_runs_elsewhere_and_gives_the_networks(archive, t
     assert result.returncode == 0, result.stderr
     module = (tmp_path / "bundles" / NAME / "scripts" / "__init__.py").resolve()
     assert result.stdout.splitlines()[-1] == f"MaskAndCenterNet {module}"
+
+
+EVERY_CALL = """
+import sys
+from monai.bundle import ConfigWorkflow, create_workflow, load
+name, folder, data = sys.argv[1:]
+assert type(load(name, bundle_dir=folder, workflow_type="inference", device="cpu")).__name__ == "MaskAndCenterNet"
+for kind, config in (("infer", "inference"), ("train", "train"), ("train", "train_mask"), ("train", "train_center")):
+    options = dict(workflow_type=kind, dataset_dir=data, device="cpu")
+    file = f"{folder}/{name}/configs/{config}.json"
+    assert create_workflow(config_file=file, **options).check_properties() == []
+    workflow = ConfigWorkflow(file, **options)
+    workflow.initialize()
+    assert workflow.check_properties() == [] and workflow.bundle_root == f"{folder}/{name}"
+"""
+
+
+def elsewhere(folder, *arguments):
+    """Run Python in an empty folder, where nothing leads to the bundle's code."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    (folder / "empty").mkdir()
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=folder / "empty", env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_monais_calls_find_the_bundles_code_and_weights_from_an_empty_folder(case, tmp_path):
+    result = elsewhere(tmp_path, "-c", EVERY_CALL, case.root.name, case.root.parent, case.dataset)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["none", "a wrong path", "no labelled particle"])
+def test_a_training_that_cannot_start_ends_in_one_sentence(data, case, tmp_path):
+    options, expected = [], f"error: {case.root}/data/dataset.json: expected a datalist"
+    if data == "a wrong path":
+        options, expected = (
+            ["--dataset_dir", tmp_path / "TS"],
+            f"error: {tmp_path}/TS/dataset.json: expected a datalist",
+        )
+    if data == "no labelled particle":
+        write_instances(case.dataset / "labels.mrc", np.zeros((24, 40, 56), int), 10.0)
+        options = ["--dataset_dir", case.dataset]
+        expected = f"error: {case.dataset}/labels.mrc: expected at least 1 labelled particle(s) to train on, got 0"
+    config = case.root / "configs" / "train.json"
+    result = elsewhere(
+        tmp_path, "-m", "monai.bundle", "run", "training", "--config_file", config, "--device", "cpu", *options
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith(expected)
+
+
+def test_both_networks_train_in_one_run_of_the_bundles_train_json(case, weights, tmp_path):
+    small = {"epochs": 1, "crops_per_tomogram": 2, "patch_size": [32, 32, 32], "val_tile": [32, 48, 64]}
+    workflow = ConfigWorkflow(
+        str(case.root / "configs" / "train.json"), logging_file=False, run_id="training", dataset_dir=str(case.dataset),
+        output_dir=str(tmp_path), pretrained=str(weights), learning_rate=0.0, device="cpu", progress=False, **small,
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    before, after = (torch.load(path, weights_only=True) for path in (weights, tmp_path / "model.pt"))
+    assert before.keys() == after.keys() and all(
+        torch.equal(after[name], before[name]) for name in after if name.endswith("weight")
+    )
 
 
 @pytest.mark.slow
