@@ -18,9 +18,11 @@ from scripts.particles.registry import find_format, guess_format, losses, settle
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
 from scripts.particles.shared.options import context_of
 from scripts.particles.shared.plausible import check_positions
-from scripts.records.detection import read_detection, records_in
-from scripts.sources.copick_project import find_tomograms, is_copick, split_picks_uri
+from scripts.records.detection import read_detection
+from scripts.sources.copick_project import is_copick, split_picks_uri
 from scripts.sources.copick_write import write_picks
+from scripts.sources.detections import find_detections
+from scripts.sources.named import listed, named_paths
 from scripts.sources.particle_lists import read_particles
 
 __all__ = ["export"]
@@ -97,7 +99,7 @@ def export(
     python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
     python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
     """
-    target_path = Path(target)
+    target_path = Path(os.path.expanduser(target))
     if target_path.exists() and not overwrite:
         raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
     into_project = is_copick(target)
@@ -121,15 +123,18 @@ def export(
         center_rule=center_rule,
         axis_order=axis_order,
     )
-    if not is_copick(source) and Path(source).is_dir():
+    path = None if is_copick(source) else _one_source(source)
+    if path is None:
+        particles = read_particles(source, from_format, context)
+        _check_plausible(particles, source, context)
+    elif path.is_dir():
         known = {"from_format": from_format, "tomogram": tomogram, "voxel_size": voxel_size, "size": size}
         if surplus := [f"--{name}" for name, value in known.items() if value is not None]:
             raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
-        particles, context = _detections(Path(source), context)
+        particles, context = _detections(source, context)
     else:
-        if not is_copick(source):
-            context = settled_context(source, from_format, context)
-        particles = read_particles(source, from_format, context)
+        context = settled_context(path, from_format, context)
+        particles = read_particles(path, from_format, context)
         _check_plausible(particles, source, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
@@ -142,26 +147,37 @@ def export(
     tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
 
 
-def _detections(folder: Path, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
-    """The particles of every finished tomogram in a folder of detections, and what is known of the tomograms."""
+def _one_source(source: str) -> Path:
+    """The list that a user names, or the first of folders of detections."""
+    paths = named_paths(source, "a particle list, or what detect wrote")
+    if len(paths) > 1 and not all(path.is_dir() for path in paths):
+        raise ValueError(f"{source}: expected one particle list, got {len(paths)}: {listed(map(str, paths), 5)}.")
+    return paths[0]
+
+
+def _detections(source: str, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
+    """The particles of every finished detection that a user names, and what is known of the tomograms."""
     lists: list[ParticleList] = []
     sizes: dict[str, tuple[int, int, int]] = {}
     voxel_sizes: dict[tuple[float, ...], str] = {}
-    for record in records_in(folder):
-        run = record.parent
+    for run in find_detections(source):
+        record = run.with_name(f"{run.name}.json")
+        if not record.is_file():  # begun, and not finished
+            continue
         known, name = read_detection(record)["tomogram"], tomogram_base_name(run.name)
         if name in sizes:
-            raise ValueError(f"{run}: another tomogram is called {name}, too. Export the two apart.")
+            raise ValueError(f"{run.parent}: another tomogram is called {name}, too. Export the two apart.")
         sizes[name] = tuple(known["shape_zyx"])
         voxel_size_zyx = known["voxel_size_zyx_angstrom"]
         voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
         own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
-        lists.append(read_particles(run / f"{run.name}_particles.csv", "csv", own).with_tomogram(run.name))
+        table = run.with_name(f"{run.name}_particles.csv")
+        lists.append(read_particles(table, "csv", own).with_tomogram(run.name))
     if not lists:
-        raise ValueError(f"{folder}: expected a particle list, or the output folder of detect; no detection is in it.")
+        raise ValueError(f"{source}: expected a particle list, or what detect wrote; no finished detection is in it.")
     if len(voxel_sizes) > 1:
-        told = ", ".join(f"{name} {voxel_size_text(np.array(size))}" for size, name in voxel_sizes.items())
-        raise ValueError(f"{folder}: expected tomograms of one voxel size, got {told}. Export them apart.")
+        sizes_text = ", ".join(f"{name} {voxel_size_text(np.array(size))}" for size, name in voxel_sizes.items())
+        raise ValueError(f"{source}: expected tomograms of one voxel size, got {sizes_text}. Export them apart.")
     return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
 
 
@@ -189,26 +205,29 @@ def _write_picks(particles: ParticleList, uri: str, context: TomogramContext, ov
 def _tomogram_options(
     tomogram: str | None, voxel_size: float | None, size: Any, only_tomogram: str | None
 ) -> dict[str, Any]:
-    if tomogram is not None and is_copick(tomogram):
-        found = {one.run: one for one in find_tomograms(tomogram)}
-        run = only_tomogram if only_tomogram is not None or len(found) > 1 else next(iter(found))
-        if run not in found:
-            raise ValueError(f"{tomogram}: expected one run, with --only_tomogram; it has {', '.join(found)}.")
-        tomogram, voxel_size = os.path.abspath(found[run].path), voxel_size or found[run].voxel_spacing
-    if tomogram is None or not (Path(tomogram).is_file() or (is_zarr(tomogram) and Path(tomogram).is_dir())):
-        if tomogram is not None and Path(tomogram).suffix:
-            raise FileNotFoundError(f"{tomogram}: no such tomogram. Give a file, or a name without an ending.")
+    if tomogram is None or not _is_of_files(tomogram):
         return {"name": tomogram, "voxel_size": voxel_size, "size_zyx": size}
-    from custom_transforms.volumes.read import (
-        read_tomogram,  # takes seconds to import, and most conversions need no tomogram
-    )
+    # these take seconds to import, and most conversions need no tomogram
+    from custom_transforms.volumes.read import read_tomogram
+    from scripts.sources.tomograms import find_tomograms
 
-    volume, metadata = read_tomogram(tomogram, voxel_size=voxel_size)
+    found = {tomogram_base_name(item["image"]): item for item in find_tomograms(tomogram, tomogram_base_name)}
+    run = next(iter(found)) if len(found) == 1 else tomogram_base_name(only_tomogram or "")
+    if run not in found:
+        raise ValueError(f"{tomogram}: expected one run, with --only_tomogram; it has {', '.join(found)}.")
+    item = found[run]
+    volume, metadata = read_tomogram(item["image"], voxel_size=voxel_size or item.get("voxel_size"))
     return {
-        "name": tomogram_base_name(tomogram),
+        "name": run,
         "voxel_size": metadata["voxel_size_zyx"],
         "size_zyx": size or volume.shape,
     }
+
+
+def _is_of_files(tomogram: str) -> bool:
+    """Tell whether a tomogram is more than its name: a file, which is there or has an ending, a pattern, a project."""
+    path = Path(os.path.expanduser(tomogram))
+    return is_copick(tomogram) or is_zarr(path) or path.is_file() or bool(path.suffix or set("*?[") & set(tomogram))
 
 
 def _moved(particles: ParticleList, scale: float | None, shift: Any) -> ParticleList:

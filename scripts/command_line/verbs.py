@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,10 +12,10 @@ from scripts.detection.detect import overlays_of
 from scripts.detection.detector import Detector
 from scripts.evaluation import evaluate as evaluation
 from scripts.records.bundle_zip import ROOT
-from scripts.records.detection import detections_in
 from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
+from scripts.sources.detections import detections_below, find_detections
 from scripts.weights.calibrate_detector import calibrate_detector
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
@@ -125,6 +126,7 @@ def evaluate(
     voxel_size: float | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    from_format: str | None = None,
 ) -> None:
     """Compare detected with true particles: how many were found, merged, split, missed or made up.
 
@@ -137,8 +139,9 @@ def evaluate(
     Parameters
     ----------
     predicted : str
-        A label volume, a particle list, or a folder of them, for example what detect wrote; or of a copick project
-        picks (copick:CONFIG.json/OBJECT:USER/SESSION) or segmentations (with @SPACING at its end).
+        A label volume, a particle list, a folder or pattern of them, for example what detect wrote, a path with {name}
+        for each tomogram's name, or a dataset.json; or of a copick project picks (copick:CONFIG.json/
+        OBJECT:USER/SESSION) or segmentations (with @SPACING at its end).
     truth : str
         The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
     output_dir : str
@@ -161,6 +164,9 @@ def evaluate(
         Draws for the 95 % intervals; 0 leaves them out.
     seed : int
         Of the draws.
+    from_format : str
+        Format of the particle lists; guessed from their content and names. Two with a comma between are that of the
+        predicted and that of the true ones: csv,relion5.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", evaluation.EvaluationWarning)  # printed below, without our file and line
@@ -177,30 +183,33 @@ def evaluate(
             voxel_size,
             bootstrap,
             seed,
+            from_format=from_format,
         )
     for text in result["warnings"]:
         print(f"warning: {text}", file=sys.stderr)
     for kind, scores in result["pooled"].items():
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         tell(f"{kind}: {numbers}", kind=kind, scores=scores)
-    pages = sorted(Path(predicted).rglob("*_report.html")) if Path(predicted).is_dir() else []
-    for page in pages:
-        made = make_report(page.parent, evaluation=output_dir)
-        tell(str(made), written=[made])
+    folder = Path(os.path.expanduser(predicted))
+    for run in detections_below(folder) if folder.is_dir() else []:
+        if run.with_name(f"{run.name}_report.html").is_file():
+            made = make_report(run, evaluation=output_dir)
+            tell(str(made), written=[made])
     tell(output_dir, written=[output_dir])
 
 
 def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = None, output: str | None = None) -> None:
     """Make the HTML report of one detection: one file to open, scrub through, and mail.
 
-    Of the whole output folder of detect it makes an overview: which tomograms to look at first, with links.
+    Of the whole output folder of detect it makes an overview: which tomograms to look at first, with links; with
+    --evaluation also the page of each.
 
     example: python -m scripts report detections/TS_01 --evaluation evaluation
 
     Parameters
     ----------
     run_dir : str
-        The folder of one tomogram that detect wrote, or that of all tomograms.
+        The folder of one tomogram that detect wrote, a pattern of them, or the folder of all tomograms.
     tomogram : str
         The tomogram, if it is not any more where detect read it.
     evaluation : str
@@ -208,9 +217,15 @@ def report(run_dir: str, tomogram: str | None = None, evaluation: str | None = N
     output : str
         Page to write; by default beside the other files.
     """
-    if tomogram is None and evaluation is None and output is None and detections_in(Path(run_dir)):
-        page, table = overview(run_dir)
+    runs = find_detections(run_dir)
+    folder = Path(os.path.expanduser(run_dir))
+    is_of_all = folder.is_dir() and folder not in [run.parent for run in runs]
+    if (tomogram or output) and len(runs) > 1:
+        raise ValueError(f"{run_dir}: expected one detection with --tomogram or --output, got {len(runs)}.")
+    if not is_of_all or tomogram or output or evaluation:
+        for run in runs:
+            made = make_report(run, tomogram=tomogram, evaluation=evaluation, output=output)
+            tell(str(made), written=[made])
+    if is_of_all and not output:
+        page, table = overview(folder)
         tell(str(page), written=[page, table])
-        return
-    made = make_report(run_dir, tomogram=tomogram, evaluation=evaluation, output=output)
-    tell(str(made), written=[made])

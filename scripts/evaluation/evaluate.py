@@ -12,11 +12,12 @@ from typing import Any
 
 from scripts.evaluation.outputs import write_coloured, write_tables
 from scripts.evaluation.pair import PairResult, Rules, compare_sides
-from scripts.evaluation.sides import Side, read_side
+from scripts.evaluation.sides import Side, pair_sides, read_side
 from scripts.evaluation.summary import summarise
-from scripts.sources.labels_and_lists import SideFiles, pair_sides
+from scripts.particles.registry import find_format
+from scripts.sources.labels_and_lists import SideFiles
 
-__all__ = ["EvaluationWarning", "evaluate", "evaluate_sides"]
+__all__ = ["EvaluationWarning", "evaluate"]
 
 
 class EvaluationWarning(UserWarning):
@@ -37,6 +38,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 0,
     coloured: bool = True,
+    from_format: str | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true particles and say how many were found, merged, split, missed or made up.
 
@@ -73,6 +75,9 @@ def evaluate(
         Of the draws.
     coloured : bool
         Whether to write the coloured volumes and pictures.
+    from_format : str, optional
+        Format of the particle lists, which is otherwise told by their content and endings; two with a comma between
+        are that of the predicted and that of the true ones.
 
     Returns
     -------
@@ -87,11 +92,12 @@ def evaluate(
         If a path is missing, no names agree, shapes or voxel sizes differ, or a radius is unknown.
     """
     rules = Rules(rule, point_rule, border, match_fraction, particle_diameter=particle_diameter, beta=beta)
-    pairs, unmatched = pair_sides(predicted, truth)
+    formats = _formats(from_format)
+    pairs, unmatched = pair_sides(predicted, truth, formats)
     folder = None if output_dir is None else Path(output_dir).expanduser()
     results, files = [], []
     for name, predicted_files, true_files in pairs:
-        predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size)
+        predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size, formats)
         result = compare_sides(name, predicted_side, true_side, rules)
         if folder is not None and coloured and predicted_side.volume is not None and true_side.volume is not None:
             volumes = (predicted_side.volume, true_side.volume)
@@ -106,32 +112,23 @@ def evaluate(
     return {**summary, "files": [str(path) for path in files]}
 
 
-def evaluate_sides(
-    pairs: Sequence[tuple[str, Side, Side]], rules: Rules | None = None, bootstrap: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """`evaluate` for what is in memory already: (name, predicted, true) of every tomogram; writes nothing.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> labels = np.zeros((6, 8, 10), int)
-    >>> labels[1:4, 1:4, 1:4] = 7
-    >>> side = Side(labels, voxel_size_zyx=np.full(3, 10.0))
-    >>> evaluate_sides([("one", side, side)])["pooled"]["volume"]["f1"]
-    1.0
-    """
-    rules = rules or Rules()
-    results = [compare_sides(name, predicted, true, rules) for name, predicted, true in pairs]
-    return _finish(results, rules, bootstrap, seed, {}, {})
+def _formats(from_format: str | None) -> list[str | None]:
+    """The formats of the predicted and of the true lists; None is to be told by each list."""
+    words = [word.strip() for word in (from_format or "").split(",")]
+    if len(words) > 2:
+        raise ValueError(f"--from_format: expected one format or two, PREDICTED,TRUE, got {from_format!r}.")
+    return [find_format(word).name if word else None for word in (words if len(words) == 2 else words * 2)]
 
 
-def _read_pair(predicted: SideFiles, true: SideFiles, voxel_size: float | None) -> tuple[Side, Side]:
+def _read_pair(
+    predicted: SideFiles, true: SideFiles, voxel_size: float | None, formats: Sequence[str | None]
+) -> tuple[Side, Side]:
     """Read both sides; a list that counts in voxels borrows the voxel size of the other side's volume."""
     if predicted.volume is not None:
-        first = read_side(predicted, voxel_size)
-        return first, read_side(true, voxel_size, first.voxel_size_zyx)
-    second = read_side(true, voxel_size)
-    return read_side(predicted, voxel_size, second.voxel_size_zyx), second
+        first = read_side(predicted, voxel_size, format=formats[0])
+        return first, read_side(true, voxel_size, first.voxel_size_zyx, formats[1])
+    second = read_side(true, voxel_size, format=formats[1])
+    return read_side(predicted, voxel_size, second.voxel_size_zyx, formats[0]), second
 
 
 def _finish(

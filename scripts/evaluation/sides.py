@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from custom_transforms.volumes.checks import metadata_warnings
 from custom_transforms.volumes.read import read_tomogram
 from scripts.matching.centers import filled_centers
 from scripts.particles.particle_list import ParticleList
-from scripts.particles.registry import read_particles
-from scripts.sources.copick_project import is_copick, read_picks_by_uri
-from scripts.sources.labels_and_lists import SideFiles
+from scripts.sources.labels_and_lists import SideFiles, find_sides, is_one_file
+from scripts.sources.named import listed
+from scripts.sources.particle_lists import read_particles
 
-__all__ = ["Points", "Side", "label_at", "points_of", "read_side", "true_radii"]
+__all__ = ["Points", "Side", "label_at", "pair_sides", "points_of", "read_side", "true_radii"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,48 @@ class Points:
         return len(self.label)
 
 
-def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.ndarray | None = None) -> Side:
+def pair_sides(
+    predicted: str | Path, true: str | Path, formats: Sequence[str | None] = (None, None)
+) -> tuple[list[tuple[str, SideFiles, SideFiles]], dict[str, list[str]]]:
+    """Match two sides by tomogram.
+
+    One tomogram on each side is one pair whatever the names, if each was given as a file; else names decide.
+
+    Parameters
+    ----------
+    predicted, true : path
+        As in `find_sides`.
+    formats : sequence of 2 str or None
+        Of the lists of the two sides.
+
+    Returns
+    -------
+    pairs : list of (name, predicted, true), sorted by name
+    unmatched : dict
+        Names found on one side only: ``only_predicted`` and ``only_true``.
+
+    Raises
+    ------
+    ValueError
+        If no name is on both sides; lists what was found.
+    """
+    left, right = find_sides(predicted, "predicted", formats[0]), find_sides(true, "true", formats[1])
+    if len(left) == len(right) == 1 and is_one_file(predicted) and is_one_file(true):
+        (name, first), (_, second) = *left.items(), *right.items()
+        return [(name, first, second)], {"only_predicted": [], "only_true": []}
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        raise ValueError(
+            f"evaluate: expected the same tomogram names on both sides; predicted has {listed(sorted(left))}, truth "
+            f"has {listed(sorted(right))}. Rename the files, or give one file on each side."
+        )
+    unmatched = {"only_predicted": sorted(left.keys() - right.keys()), "only_true": sorted(right.keys() - left.keys())}
+    return [(name, left[name], right[name]) for name in common], unmatched
+
+
+def read_side(
+    files: SideFiles, voxel_size: Any = None, other_voxel_size: np.ndarray | None = None, format: str | None = None
+) -> Side:
     """Read the files of one side; what the readers warn of is kept in ``warnings`` and not issued.
 
     Parameters
@@ -60,6 +102,8 @@ def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.nda
         Å; replaces what the file says.
     other_voxel_size : ndarray, optional
         Of the other side, for a list that counts in voxels and has no volume beside it.
+    format : str, optional
+        Of the list; by default told by its content and ending.
     """
     volume, size, shape, notes = None, None, None, []
     if files.volume is not None:
@@ -76,14 +120,9 @@ def read_side(files: SideFiles, voxel_size: Any = None, other_voxel_size: np.nda
         known = size if size is not None else other_voxel_size
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            if is_copick(files.particles):
-                particles = read_picks_by_uri(files.particles, None if files.member is None else [files.member])
-            else:
-                particles = read_particles(files.particles, voxel_size=known, size_zyx=shape)
+            particles = read_particles(files.particles, format, member=files.member, voxel_size=known, size_zyx=shape)
         notes += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
-        if files.member is not None:
-            particles = particles.select(np.asarray(particles.tomogram) == files.member)
-        elif len(set(particles.tomogram)) > 1:
+        if len(set(particles.tomogram)) > 1:
             raise ValueError(
                 f"{files.particles}: expected the particles of one tomogram, got "
                 f"{', '.join(sorted(set(particles.tomogram))[:10])}; give folders, or a list for each tomogram"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,11 @@ class Datalist:
     path: Path
     content: dict[str, Any]
 
-    def items(self, section: str, existing: bool = True) -> list[dict[str, Any]]:
+    def items(self, section: str, existing: Sequence[str] = PATH_KEYS) -> list[dict[str, Any]]:
         """The items of a section, with absolute paths; empty if there is no such section.
 
-        An item is an object with an ``image``, or a plain text, which is the image. With ``existing``, every file must
-        be there.
+        An item is an object with an ``image``, or a plain text, which is the image. The files under the keys
+        ``existing`` must be there.
 
         Raises
         ------
@@ -54,7 +55,7 @@ class Datalist:
             )
         return [self._item(item, existing) for item in items]
 
-    def every_item(self, existing: bool = True) -> list[dict[str, Any]]:
+    def every_item(self, existing: Sequence[str] = PATH_KEYS) -> list[dict[str, Any]]:
         """The items of all sections."""
         return [item for section in SECTIONS for item in self.items(section, existing)]
 
@@ -62,11 +63,13 @@ class Datalist:
         """The names of the sections that hold something."""
         return [key for key, value in self.content.items() if isinstance(value, list) and value]
 
-    def _item(self, item: Any, existing: bool) -> dict[str, Any]:
+    def _item(self, item: Any, existing: Sequence[str]) -> dict[str, Any]:
         item = {"image": item} if isinstance(item, str) else item
         if not isinstance(item, dict) or "image" not in item:
             raise ValueError(f"{self.path}: expected each item as {{'image': ..., 'label': ...}}, got {item!r}.")
-        return {key: self._path(key, item, existing) if key in PATH_KEYS else value for key, value in item.items()}
+        return {
+            key: self._path(key, item, key in existing) if key in PATH_KEYS else value for key, value in item.items()
+        }
 
     def _path(self, key: str, item: dict[str, Any], existing: bool) -> str:
         value = item[key]

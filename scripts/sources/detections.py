@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scripts.records.detection import detections_in
-from scripts.sources.named import each_once, named_paths
+from scripts.sources.named import each_once, listed, named_paths
 
-__all__ = ["find_detections", "is_detection", "one_detection"]
+__all__ = ["detections_below", "find_detections", "is_detection", "one_detection"]
 
 TABLE = "_particles.csv"
 WHAT = "a folder that detect wrote (<output_dir> or <output_dir>/<tomogram>)"
@@ -35,7 +35,7 @@ def find_detections(named: str | Path) -> list[Path]:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is none, or a folder holds several tables none of which has its name.
+        If there is none.
     """
     found = [one for path in named_paths(named, WHAT) for one in _prefixes(path)]
     return list(each_once(found, str, str, "detections").values())
@@ -51,30 +51,28 @@ def one_detection(named: str | Path) -> Path:
     """
     found = find_detections(named)
     if len(found) > 1:
-        names = ", ".join(str(one.parent) for one in found[:5])
         raise ValueError(
-            f"{named}: expected the folder of one detection, got those of {len(found)}: {names}"
-            f"{', ...' if len(found) > 5 else ''}. Give one of them."
+            f"{named}: expected one detection, got {len(found)}: {listed(map(str, found), most=5)}. Give one of them."
         )
     return found[0]
 
 
+def detections_below(folder: Path) -> list[Path]:
+    """`find_detections` of a folder; possibly none."""
+    names = sorted(one.name.removesuffix(TABLE) for one in folder.glob(f"*{TABLE}"))
+    own = folder.resolve().name
+    if own in names:
+        return [folder / own]
+    return [folder / name for name in names] or [one / one.name for one in detections_in(folder)]
+
+
 def _prefixes(path: Path) -> list[Path]:
     if path.is_file():
-        owners = [one for one in _prefixes(path.parent) if path.name.startswith(one.name)]
-        if owners:
-            return [max(owners, key=lambda one: len(one.name))]
-        raise ValueError(f"{path}: expected {WHAT}, got a file that is not of a detection.")
-    names = sorted(one.name.removesuffix(TABLE) for one in path.glob(f"*{TABLE}"))
-    own = path.resolve().name
-    if own in names or len(names) == 1:
-        return [path / (own if own in names else names[0])]
-    if names:
-        raise ValueError(
-            f"{path}: expected one detection in a folder, found {len(names)}: {', '.join(names[:5])}. Give one of "
-            f"them, for example {path / names[0]}{TABLE}."
-        )
-    below = detections_in(path)
-    if not below:
+        owners = [one for one in detections_below(path.parent) if path.name.startswith(one.name)]
+        if not owners:
+            raise ValueError(f"{path}: expected {WHAT}, got a file that is not of a detection.")
+        return [max(owners, key=lambda one: len(one.name))]
+    found = detections_below(path)
+    if not found:
         raise ValueError(f"{path}: expected {WHAT}, no detection is in it. Run `python -m scripts detect` first.")
-    return [one / one.name for one in below]
+    return found

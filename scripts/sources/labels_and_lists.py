@@ -1,25 +1,30 @@
-"""Which files of two folders (or files) belong together."""
+"""The particles that a user names, by tomogram: label volumes and particle lists, of evaluations and of `prepare`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from custom_transforms.files.json_object import read_object
+from custom_transforms.files.names import check_name, tomogram_base_name
 from custom_transforms.volumes.read import VOLUME_SUFFIXES
 from custom_transforms.volumes.zarr_read import is_zarr
-from scripts.particles.registry import FORMATS, listed_tomograms
-from scripts.particles.shared.context import PLAIN_NAMES, tomogram_base_name, tomogram_stem
+from scripts.particles.registry import listed_tomograms
 from scripts.sources.copick_labels import is_segmentation_uri, segmentations
 from scripts.sources.copick_project import is_copick, runs_with_picks
+from scripts.sources.datalists import is_datalist, read_datalist
+from scripts.sources.file_kinds import kind_of, list_suffixes, may_hold_particles, rank
+from scripts.sources.named import listed, named_paths
 from scripts.sources.particle_lists import read_particles
 
-__all__ = ["SideFiles", "find_sides", "pair_sides"]
+__all__ = ["SideFiles", "TomogramFile", "files_by_tomogram", "find_sides", "is_one_file"]
 
-VOLUME_WORDS = ("instances", "labels", "label", "truth", "gt")
-LIST_WORDS = ("particles", "centers", "points", "coordinates")
+NAME = "{name}"
+SEVERAL = (".csv", ".tsv", ".star")  # lists that name the tomogram of each particle
+WHAT = "particles: label volumes, lists, a folder or a pattern of these, a dataset.json, or copick:CONFIG.json/..."
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,35 @@ class SideFiles:
     member: str | None = None
 
 
-def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
-    """Find the label volumes and particle lists below a path, by tomogram.
+@dataclass(frozen=True)
+class TomogramFile:
+    """The file of one tomogram.
+
+    ``member`` names the tomogram inside a list that holds several; ``shared`` says that the file was named for all
+    tomograms at once, so that its particles are still to be matched with them.
+    """
+
+    path: Path
+    member: str | None = None
+    shared: bool = False
+
+
+def find_sides(named: str | Path, what: str = "", format: str | None = None) -> dict[str, SideFiles]:
+    """Find label volumes and particle lists by tomogram.
 
     Parameters
     ----------
-    path : path
-        A label volume, a particle list, a folder of them (searched through), a ``dataset.json``, or of a copick project
-        the picks ``copick:CONFIG.json/OBJECT:USER/SESSION``, or with ``@SPACING`` at its end the segmentations. A
-        tomogram's name
-        is its file's, without endings and words such as ``_instances``, ``_labels``, ``_particles``; a file that has
-        only such a word (``labels.mrc``) is named by its folder; `tomogram_base_name` says what else is left out.
-        Where a volume and a list have one name, both count.
+    named : path
+        A label volume, a particle list, a folder of them (searched through), a pattern, a path with ``{name}`` for
+        each tomogram's name, a datalist, or of a copick project the picks ``copick:CONFIG.json/OBJECT:USER/SESSION``,
+        or with ``@SPACING`` at its end the segmentations. A tomogram's name is its file's, without endings and words
+        such as ``_instances``, ``_labels``, ``_particles``; a file that has only such a word (``labels.mrc``) is named
+        by its folder; `tomogram_base_name` says what else is left out. Where a volume and a list have one name, both
+        count.
     what : str
         "predicted" or "true", for messages.
+    format : str, optional
+        Of the lists; by default told by their endings and content.
 
     Returns
     -------
@@ -59,108 +79,105 @@ def find_sides(path: str | Path, what: str) -> dict[str, SideFiles]:
     FileNotFoundError, ValueError
         If there is nothing, or two files claim one name.
     """
-    if is_copick(path):
-        return _from_copick(str(path))
-    path = Path(path).expanduser()
-    if path.is_dir() and not is_zarr(path):
-        if (path / "dataset.json").is_file():
-            return _from_datalist(path / "dataset.json")
-        found = _from_folder(path)
-        if not found:
-            raise ValueError(
-                f"{path}: expected {what} label volumes ({', '.join(VOLUME_SUFFIXES[:6])}, ...) or particle lists "
-                f"({', '.join(sorted(_list_suffixes()))}) in this folder, found none"
-            )
-        return found
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder of {what} particles. Check the path.")
-    if path.name == "dataset.json":
-        return _from_datalist(path)
-    name, kind, _ = _classify(path)
-    if kind == "volume":
-        beside = _from_files(p for p in path.parent.iterdir() if _classify(p)[:2] == (name, "list"))
-        return {name: replace(beside.get(name, SideFiles(name)), volume=path)}
-    if kind == "list":
-        return _by_name(_members(SideFiles(name, particles=path)))
-    raise ValueError(
-        f"{path}: expected {what} particles as a label volume ({', '.join(VOLUME_SUFFIXES)}) or a list "
-        f"({', '.join(sorted(_list_suffixes()))}), got {path.suffix or 'a name without an ending'}"
-    )
+    if is_copick(named):
+        return _from_copick(str(named))
+    if NAME in str(named):
+        return _from_template(str(named), what, format)
+    paths = named_paths(named, f"{what} {WHAT}".strip())
+    files = [path for path in paths if not path.is_dir() or is_zarr(path)]
+    if len(paths) == len(files) == 1:
+        return _from_datalist(files[0]) if is_datalist(files[0]) else _from_file(files[0], what, format)
+    sides = list(_from_chosen(files, format).values())
+    for folder in (path for path in paths if path not in files):
+        found = _from_datalist(folder) if is_datalist(folder) else _from_chosen(_files_below(folder), format)
+        sides += found.values()
+    if not sides:
+        raise ValueError(
+            f"{named}: expected {what} label volumes ({', '.join(VOLUME_SUFFIXES[:6])}, ...) or particle lists "
+            f"({', '.join(list_suffixes(format))}), found none in it."
+        )
+    return _by_name(sides, join=True)
 
 
-def pair_sides(
-    predicted: str | Path, true: str | Path
-) -> tuple[list[tuple[str, SideFiles, SideFiles]], dict[str, list[str]]]:
-    """Match two sides by tomogram.
+def is_one_file(named: str | Path) -> bool:
+    """Tell whether a name stands for a single file, which is compared whatever the tomogram is called."""
+    if is_copick(named) or NAME in str(named):
+        return False
+    paths = named_paths(named, WHAT)
+    return len(paths) == 1 and (is_zarr(paths[0]) or paths[0].is_file())
 
-    One tomogram on each side is one pair whatever the names, if each was given as a file; else names decide.
+
+def files_by_tomogram(
+    named: str, names: Sequence[str], kind: Literal["volume", "particles"], format: str | None = None
+) -> dict[str, TomogramFile]:
+    """The label volume or particle list of every tomogram.
+
+    Parameters
+    ----------
+    named : str
+        As in `find_sides`. One file, or picks of a copick project, are of all tomograms: ``shared``.
+    names : sequence of str
+        Of the tomograms, as `tomogram_base_name` gives them.
+    kind : {"volume", "particles"}
+        What is looked for.
+    format : str, optional
+        Of the lists.
 
     Returns
     -------
-    pairs : list of (name, predicted, true), sorted by name
-    unmatched : dict
-        Names found on one side only: ``only_predicted`` and ``only_true``.
+    dict of str to TomogramFile
+        For every name.
 
     Raises
     ------
-    ValueError
-        If no name is on both sides; lists what was found.
+    FileNotFoundError, ValueError
+        If a tomogram has none.
     """
-    left, right = find_sides(predicted, "predicted"), find_sides(true, "true")
-    if len(left) == len(right) == 1 and _is_one_file(predicted) and _is_one_file(true):
-        (name, first), (_, second) = *left.items(), *right.items()
-        return [(name, first, second)], {"only_predicted": [], "only_true": []}
-    common = sorted(left.keys() & right.keys())
-    if not common:
-        raise ValueError(
-            f"evaluate: expected the same tomogram names on both sides; predicted has {_listed(left)}, truth has "
-            f"{_listed(right)}. Rename the files, or give one file on each side."
+    what = "label volume" if kind == "volume" else "particle list"
+    if is_copick(named) and not is_segmentation_uri(named):
+        runs_with_picks(named)  # the project is there
+        return dict.fromkeys(names, TomogramFile(Path(named), shared=True))
+    if NAME in named:
+        return {name: TomogramFile(_only(named.replace(NAME, name), f"the {what} of {name}")) for name in names}
+    if is_one_file(named) and not is_datalist(path := named_paths(named, what)[0]):
+        return dict.fromkeys(names, TomogramFile(path, shared=True))
+    sides = find_sides(named, format=format)
+    found = {name: TomogramFile(path, side.member) for name, side in sides.items() if (path := getattr(side, kind))}
+    if lacking := [name for name in names if name not in found]:
+        raise FileNotFoundError(
+            f"{named}: expected a {what} of every tomogram, found none of {listed(lacking)}; there are some of "
+            f"{listed(sorted(found)) or 'none'}."
         )
-    unmatched = {"only_predicted": sorted(left.keys() - right.keys()), "only_true": sorted(right.keys() - left.keys())}
-    return [(name, left[name], right[name]) for name in common], unmatched
+    return {name: found[name] for name in names}
 
 
-def _is_one_file(path: str | Path) -> bool:
-    return is_zarr(path) or Path(path).expanduser().is_file()
+def _only(named: str, what: str) -> Path:
+    paths = named_paths(named, what)
+    if len(paths) > 1:
+        raise ValueError(f"{named}: expected {what}, got {len(paths)} files: {listed(map(str, paths), most=5)}.")
+    return paths[0]
 
 
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def _from_file(path: Path, what: str, format: str | None) -> dict[str, SideFiles]:
+    name, kind, _ = kind_of(path, format)
+    if kind == "volume":
+        lists = (one for one in path.parent.iterdir() if kind_of(one, format)[:2] == (name, "particles"))
+        return {name: replace(_grouped(lists, format).get(name, SideFiles(name)), volume=path)}
+    if kind == "particles" or format is not None:
+        return _by_name(_members(SideFiles(name or tomogram_base_name(path.with_suffix("")), particles=path), format))
+    raise ValueError(
+        f"{path}: expected {what} particles as a label volume ({', '.join(VOLUME_SUFFIXES)}) or a list "
+        f"({', '.join(list_suffixes(None))}), got {path.suffix or 'a name without an ending'}. Rename it, or give the "
+        "format of a list."
+    )
 
 
-def _list_suffixes() -> set[str]:
-    return {suffix for item in FORMATS.values() if item.read is not None for suffix in item.suffixes}
-
-
-def _classify(path: Path) -> tuple[str, str, bool]:
-    """Name of the tomogram; "volume", "list" or ""; whether the file name says that it holds particles."""
-    path = next((one for one in (path, *path.parents) if one.name.lower().endswith(".zarr")), path)  # of a level
-    lower = path.name.lower()
-    volume_suffix = max((s for s in VOLUME_SUFFIXES if lower.endswith(s)), key=len, default="")
-    list_suffix = max((s for s in _list_suffixes() if lower.endswith(s)), key=len, default="")
-    if lower.startswith(".") or not (volume_suffix or list_suffix):
-        return "", "", False
-    kind, words = ("volume", VOLUME_WORDS) if volume_suffix else ("list", LIST_WORDS)
-    folder = os.path.dirname(os.path.abspath(path))
-    stem = tomogram_stem(path.name) if volume_suffix else path.name[: -len(list_suffix)]
-    for word in words:
-        if stem.lower() == word:
-            return tomogram_base_name(os.path.basename(folder)), kind, True
-        if stem.lower().endswith(f"_{word}"):
-            return tomogram_base_name(os.path.join(folder, stem[: -len(word) - 1])), kind, True
-    return tomogram_base_name(os.path.join(folder, stem)), kind, False
-
-
-def _from_folder(folder: Path) -> dict[str, SideFiles]:
-    """Files that say they hold particles; where none does, every volume and list that may."""
-    files = sorted(_files_below(folder))
-    named = [p for p in files if _classify(p)[2]]
-    others = [
-        p for p in files if _classify(p)[1] and tomogram_stem(p.name).lower() not in PLAIN_NAMES and not _is_ours(p)
-    ]
-    found = _from_files(named or others)
-    sides = [side if side.volume else member for side in found.values() for member in _members(side)]
+def _from_chosen(files: Iterable[Path], format: str | None) -> dict[str, SideFiles]:
+    """Of several files those that say they hold particles; where none does, every volume and list that may."""
+    files = sorted(files)
+    certain = [path for path in files if kind_of(path, format).certain]
+    found = _grouped(certain or [path for path in files if may_hold_particles(path, format)], format)
+    sides = [side if side.volume else member for side in found.values() for member in _members(side, format)]
     return _by_name(sides, join=True)
 
 
@@ -172,16 +189,34 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in [*names, *zarrs])
 
 
+def _from_template(named: str, what: str, format: str | None) -> dict[str, SideFiles]:
+    """Every file that fits a path with ``{name}``, which stands for the same text wherever it is."""
+    first, *others = (re.escape(part) for part in os.path.expanduser(named).split(NAME))
+    pattern = f"{first}(?P<name>[^/]+)" + "(?P=name)".join(others)
+    names = {}
+    for path in named_paths(named.replace(NAME, "*"), f"{what} {WHAT}".strip()):
+        if match := re.fullmatch(pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]"), str(path)):
+            names[path] = tomogram_base_name(match["name"])
+    sides = []
+    for path, name in names.items():
+        kind = kind_of(path, format).kind
+        sides.append(SideFiles(name, volume=path) if kind == "volume" else SideFiles(name, particles=path))
+    if not sides:
+        raise FileNotFoundError(f"{named}: expected {what} {WHAT}, found no file with one name for {NAME}.")
+    return _by_name(sides)
+
+
 def _by_name(sides: Iterable[SideFiles], join: bool = False) -> dict[str, SideFiles]:
     """One entry for every name; the same entry may come twice. ``join`` puts a volume and a list of one name together.
 
     Raises
     ------
     ValueError
-        If two tomograms have one name.
+        If two tomograms have one name, or it is one that no file may have.
     """
     found: dict[str, SideFiles] = {}
     for side in sides:
+        check_name(side.name, f"{_described(side)}: the tomogram")
         other = found.setdefault(side.name, side)
         if join and other.particles is None and side.volume is None:
             found[side.name] = replace(side, volume=other.volume)
@@ -189,8 +224,8 @@ def _by_name(sides: Iterable[SideFiles], join: bool = False) -> dict[str, SideFi
             found[side.name] = replace(other, volume=side.volume)
         elif other != side:
             raise ValueError(
-                f"evaluate: {_described(other)} and {_described(side)} are both of the tomogram {side.name!r}; "
-                "rename one, or evaluate them apart"
+                f"{_described(other)} and {_described(side)} are both of the tomogram {side.name!r}; rename one, or "
+                "give them to separate runs."
             )
     return found
 
@@ -199,51 +234,30 @@ def _described(side: SideFiles) -> str:
     return f"{side.volume or side.particles}" + (f" ({side.member})" if side.member else "")
 
 
-def _is_ours(path: Path) -> bool:
-    return path.name in ("metrics.csv", "matches.csv") or "_evaluation" in path.name
-
-
-def _from_files(files: Iterable[Path]) -> dict[str, SideFiles]:
-    preference = [suffix for item in FORMATS.values() for suffix in item.suffixes]  # our own table first
+def _grouped(files: Iterable[Path], format: str | None) -> dict[str, SideFiles]:
+    """Volume and list of each name; of several lists the one whose format comes first, our own table."""
     found: dict[str, SideFiles] = {}
     for path in files:
-        name, kind, _ = _classify(path)
+        name, kind, _ = kind_of(path, format)
         side = found.setdefault(name, SideFiles(name))
         if kind == "volume":
             if side.volume is not None:
                 raise ValueError(
-                    f"evaluate: {side.volume} and {path} are both volumes of {name!r}; keep one of them in the folder"
+                    f"{side.volume} and {path} are both volumes of {name!r}: expected one of each tomogram. Keep one."
                 )
             found[name] = replace(side, volume=path)
-        elif side.particles is None or _rank(path, preference) < _rank(side.particles, preference):
+        elif side.particles is None or rank(path) < rank(side.particles):
             found[name] = replace(side, particles=path)
     return found
 
 
-def _rank(path: Path, preference: list[str]) -> int:
-    return min(
-        (i for i, suffix in enumerate(preference) if path.name.lower().endswith(suffix)), default=len(preference)
-    )
-
-
-def _members(side: SideFiles) -> list[SideFiles]:
+def _members(side: SideFiles, format: str | None) -> list[SideFiles]:
     """One entry for every tomogram that a list names."""
-    if (
-        side.volume is not None
-        or side.particles is None
-        or side.particles.suffix.lower() not in (".csv", ".tsv", ".star")
-    ):
+    path = side.particles
+    if side.volume is not None or path is None or (format is None and path.suffix.lower() not in SEVERAL):
         return [side]
-    names = _named_tomograms(side.particles)
-    if len(names) < 2:
-        return [side]
-    return [replace(side, name=tomogram_base_name(name), member=name) for name in names]
-
-
-def _named_tomograms(path: Path) -> list[str]:
-    if is_copick(path):
-        return sorted({str(name) for name in read_particles(path).tomogram if name})
-    return listed_tomograms(path)
+    names = listed_tomograms(path, format)
+    return [side] if len(names) < 2 else [replace(side, name=tomogram_base_name(one), member=one) for one in names]
 
 
 def _from_copick(uri: str) -> dict[str, SideFiles]:
@@ -263,14 +277,11 @@ def _from_copick(uri: str) -> dict[str, SideFiles]:
 
 
 def _from_datalist(path: Path) -> dict[str, SideFiles]:
-    content = read_object(path, "a datalist")
     sides = []
-    for section in ("training", "validation", "test"):
-        for item in content.get(section, []):
-            name = tomogram_base_name(os.path.abspath(path.parent / item["image"]))
-            volume, particles = (path.parent / item[key] if item.get(key) else None for key in ("label", "particles"))
-            if volume is not None or particles is not None:
-                sides.append(SideFiles(name, volume, particles))
+    for item in read_datalist(path).every_item(existing=("label", "particles")):
+        volume, particles = (Path(item[key]) if item.get(key) else None for key in ("label", "particles"))
+        if volume is not None or particles is not None:
+            sides.append(SideFiles(tomogram_base_name(item["image"]), volume, particles))
     if not sides:
-        raise ValueError(f"{path}: expected items with a label or particles, found none")
+        raise ValueError(f"{path}: expected items with a label or particles, found none.")
     return _by_name(sides)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.particles import registry
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
@@ -14,7 +16,11 @@ __all__ = ["read_particles"]
 
 
 def read_particles(
-    path: Path | str, format: str | None = None, context: TomogramContext | None = None, **options: Any
+    path: Path | str,
+    format: str | None = None,
+    context: TomogramContext | None = None,
+    member: str | None = None,
+    **options: Any,
 ) -> ParticleList:
     """Read a particle list.
 
@@ -24,6 +30,8 @@ def read_particles(
         A file, or the picks ``copick:CONFIG.json/OBJECT:USER/SESSION`` of all runs of a project.
     format, context, **options
         As in `scripts.particles.registry.read_particles`.
+    member : str, optional
+        Only the particles of this tomogram, as the list calls it.
 
     Returns
     -------
@@ -38,5 +46,6 @@ def read_particles(
     if is_copick(path):
         if format not in (None, "copick"):
             raise ValueError(f"{path}: these are copick picks, but the format {format} was asked for. Leave it out.")
-        return read_picks_by_uri(path)
-    return registry.read_particles(path, format, context, **options)
+        return read_picks_by_uri(path, None if member is None else [member])
+    particles = registry.read_particles(path, format, context, **options)
+    return particles if member is None else particles.select(np.asarray(particles.tomogram) == member)

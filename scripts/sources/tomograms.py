@@ -17,11 +17,11 @@ from scripts.sources import copick_project
 from scripts.sources.copick_project import is_copick
 from scripts.sources.datalists import Datalist, read_datalist
 from scripts.sources.detections import is_detection
+from scripts.sources.file_kinds import LABEL_WORDS, is_called
 from scripts.sources.named import absolute_path, each_once, listed, named_paths
 
-__all__ = ["LABEL_WORDS", "find_tomograms", "is_tomogram", "pick_section", "tomograms_in"]
+__all__ = ["find_tomograms", "is_tomogram", "pick_section", "tomograms_in"]
 
-LABEL_WORDS = ("instances", "labels", "label", "classes", "truth", "gt")  # ends of names of volumes that hold particles
 OVERVIEW = ("overview.html", "overview.csv")  # of earlier detections
 WHAT = "tomograms (files, folders, patterns, a dataset.json, or copick:CONFIG.json/TYPE@SPACING)"
 
@@ -133,15 +133,7 @@ def is_tomogram(path: str | Path) -> bool:
 def tomograms_in(folder: Path) -> list[Path]:
     """List the tomograms of a folder by their endings (`VOLUME_SUFFIXES`), sorted; other folders are left out.
 
-    Volumes that are called labels (`LABEL_WORDS`: ``TS_01_labels.mrc``, ``labels.mrc``) are left out, too.
+    Volumes that are called labels or classes (``TS_01_labels.mrc``, ``classes.mrc``) are left out, too.
     """
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(VOLUME_SUFFIXES) and is_tomogram(path) and not _holds_labels(path)
-    )
-
-
-def _holds_labels(path: Path) -> bool:
-    stem = tomogram_stem(path.name).lower()
-    return any(stem == word or stem.endswith(f"_{word}") for word in LABEL_WORDS)
+    volumes = [path for path in folder.iterdir() if path.name.lower().endswith(VOLUME_SUFFIXES) and is_tomogram(path)]
+    return sorted(path for path in volumes if not is_called(tomogram_stem(path.name), (*LABEL_WORDS, "classes")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.format import write_text
 from scripts.particles.shared.plausible import check_positions
 from scripts.report.inputs import RunData, load_run, recorded_input
+from scripts.sources.detections import one_detection
 from scripts.view.files import particle_diameters, write_view_files
 
 __all__ = ["add_layers", "curated_table", "save_picks", "toggle_particle", "view"]
@@ -47,8 +49,8 @@ def view(
     restart : bool
         Begin with the detected centers, although corrected ones were saved before.
     """
-    run = load_run(run_dir, tomogram=tomogram)
-    target = Path(output) if output else run.prefix.with_name(f"{run.name}_curated.csv")
+    run = load_run(one_detection(run_dir), tomogram=tomogram)
+    target = Path(os.path.expanduser(output)) if output else run.prefix.with_name(f"{run.name}_curated.csv")
     if files:
         if run.shape_zyx is None:
             raise ValueError(f"{run_dir}: expected the label volume that detect wrote, found none. Detect it again.")

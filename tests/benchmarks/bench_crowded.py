@@ -19,9 +19,9 @@ import numpy as np
 from custom_transforms.io import read_tomogram
 from custom_transforms.units import ParticleSizes
 from scripts.detection.detect import Detector
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.simulate import simulate
+from tests.evaluation.in_memory import evaluate_sides
 
 SEED, TOMOGRAMS = 777, 3
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules, compare_sides
 from scripts.evaluation.picture import color_volume
 from scripts.evaluation.sides import Side
 from scripts.matching.overlap import overlap_table
+from tests.evaluation.in_memory import evaluate_sides
 
 VOXEL = np.array([10.0, 10.0, 10.0])
 

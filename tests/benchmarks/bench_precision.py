@@ -25,11 +25,11 @@ from scipy.fft import dctn, idctn
 
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.detection.detect import Detector
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.inferer import reduced_precision
 from scripts.simulate.simulate import simulate
+from tests.evaluation.in_memory import evaluate_sides
 
 SEED = 778
 ROOT = Path(__file__).parents[2]

@@ -51,6 +51,15 @@ def test_a_folder_of_detections_becomes_one_list(tmp_path, format_name):
     assert all(np.allclose(read[name], expected[name], atol=1e-3) for name in expected)
 
 
+def test_some_of_the_detections_are_named_by_a_pattern_or_one_by_its_folder(tmp_path):
+    folder = detections(tmp_path / "detections")
+    for named, count in ((folder / "*TS_0*", 6), (folder / "TS_01", 3)):
+        export(str(named), str(tmp_path / "all.csv"), overwrite=True)
+        assert len(read_particles(tmp_path / "all.csv", voxel_size=10.0)) == count
+    with pytest.raises(ValueError, match="expected one particle list, got 2: .*TS_01_particles.csv, .*Apx_part"):
+        export(f"{folder}/*TS_0[12]*/*.csv", str(tmp_path / "other.csv"))
+
+
 def test_an_unbinned_size_that_is_given_holds_for_all_and_a_guessed_one_is_told(tmp_path):
     folder, given = detections(tmp_path / "detections"), (170, 250, 330)
     export(str(folder), str(tmp_path / "given.star"), to_format="relion5", binning=4, unbinned_size=given)
@@ -64,7 +73,7 @@ def test_an_unbinned_size_that_is_given_holds_for_all_and_a_guessed_one_is_told(
 def test_folders_that_make_no_list_are_refused(tmp_path):
     target = str(tmp_path / "all.star")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: expected a particle list, or the output folder of detect; no detect"):
+    with pytest.raises(ValueError, match="empty: expected a folder that detect wrote .* no detection is in it"):
         export(str(tmp_path / "empty"), target)
     mixed = detections(tmp_path / "mixed", voxel_sizes=(10.0, 8.0))
     told = "one voxel size, got TS_01 10 Å, rec_TS_02_10.00Apx 8 Å. Export them apart"

@@ -17,7 +17,7 @@ from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.volumes.zarr_write import write_labels_zarr
 from scripts.command_line.verbs import evaluate as run_evaluate
-from scripts.evaluation.evaluate import EvaluationWarning, evaluate, evaluate_sides
+from scripts.evaluation.evaluate import EvaluationWarning, evaluate
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.picture import recorded_slice
 from scripts.evaluation.sides import Side, points_of, read_side
@@ -27,6 +27,7 @@ from scripts.matching.points import match_points
 from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 from scripts.particles.particle_list import ParticleList
 from scripts.sources.labels_and_lists import find_sides
+from tests.evaluation.in_memory import evaluate_sides
 
 SHAPE = (12, 20, 28)
 VOXEL = np.array([10.0, 10.0, 10.0])
@@ -448,7 +449,7 @@ def test_errors_say_what_was_expected_and_what_came(tmp_path):
         evaluate(tmp_path / "a_instances.mrc", tmp_path / "c_labels.mrc")
     with pytest.raises(ValueError, match="1 of 1 true particles have no radius .* --particle_diameter"):
         evaluate(tmp_path / "a_instances.mrc", tmp_path / "points.csv")
-    with pytest.raises(FileNotFoundError, match="no such file or folder of true particles"):
+    with pytest.raises(FileNotFoundError, match="nowhere: expected true particles: .* found nothing there"):
         evaluate(tmp_path / "a_instances.mrc", tmp_path / "nowhere")
     for name in ("left", "right"):
         (tmp_path / name).mkdir()

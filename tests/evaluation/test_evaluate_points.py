@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.matching import points as points_module
 from scripts.matching.points import candidate_pairs, hits_by_threshold, match_points
 from scripts.matching.scores import f_beta
 from scripts.particles.particle_list import ParticleList
+from tests.evaluation.in_memory import evaluate_sides
 from tests.evaluation.test_evaluate import SHAPE, VOXEL, four_particles
 
 

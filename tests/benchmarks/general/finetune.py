@@ -27,13 +27,13 @@ import pandas as pd
 
 from custom_transforms.io import read_tomogram, write_instances, write_mrc
 from scripts.detection.detector import Detector
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.particles.particle_list import ParticleList
 from scripts.simulate.simulate import simulate
 from scripts.simulate.write import write_json
 from scripts.weights.join import join
+from tests.evaluation.in_memory import evaluate_sides
 
 ROOT = Path(__file__).parents[3]
 SCENE = Path(__file__).with_name("scenes") / "test_unseen.json"

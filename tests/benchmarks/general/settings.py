@@ -23,12 +23,12 @@ from custom_transforms.labelling.in_memory import detect_instances
 from custom_transforms.units import ParticleSizes, following
 from scripts.datalist import load_datalist
 from scripts.detection.detector import Detector
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
 from scripts.weights.calibrate import CalibrationSample
 from scripts.weights.calibrate_detector import samples
 from tests.benchmarks.peers.methods import found_in
+from tests.evaluation.in_memory import evaluate_sides
 
 MASK_GRID = (0.2, 0.3, 0.4, 0.5)
 SIZE_GRID = (8_000, 16_000, 25_000, 40_000)  # cubic Å

@@ -35,7 +35,6 @@ from custom_transforms.io import LoadTomogramd
 from custom_transforms.normalize import NormalizeTomogramd
 from scripts.datalist import load_datalist
 from scripts.detection.detector import Detector
-from scripts.evaluation.evaluate import evaluate_sides
 from scripts.evaluation.sides import Side, points_of, read_side
 from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.simulate.write import write_json
@@ -49,6 +48,7 @@ from tests.benchmarks.peers.methods import (
     all_methods,
     voxel_zyx_to_angstrom_xyz,
 )
+from tests.evaluation.in_memory import evaluate_sides
 
 NAMES = ("ours", "components", "mean_shift", "blobs", "templates", "stardist")
 TRAINED = ("ours", "components", "mean_shift")
