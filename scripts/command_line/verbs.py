@@ -16,7 +16,7 @@ from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 from scripts.sources.detections import detections_below, find_detections
-from scripts.weights.calibrate_detector import calibrate_detector
+from scripts.weights.calibrate import calibrate_detector
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
 

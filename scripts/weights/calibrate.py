@@ -1,245 +1,75 @@
-"""calibrate: choose the thresholds of detection on validation data and keep them as a config overlay.
-
-`choose_thresholds` takes the network's maps beside the true labels; whoever runs the network calls it.
-"""
+"""calibrate: choose the thresholds of a detector on labelled tomograms, and keep them as a config overlay."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from custom_transforms.files.json_object import to_json
 from custom_transforms.files.whole_files import atomic_path
-from custom_transforms.labelling.assign import assign_instances
-from custom_transforms.labelling.components import mask_from_probability
-from custom_transforms.labelling.refine import refine_seeds
-from custom_transforms.labelling.seeds import find_seeds
-from custom_transforms.measuring.instance_centers import instance_centers
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, following, voxel_zyx_to_angstrom_xyz
-from scripts.matching.overlap import overlap_table
-from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
-from scripts.matching.scores import f_beta, ratio
-from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
+from custom_transforms.units import following
+from custom_transforms.volumes.read import read_tomogram
+from scripts.datalist import load_datalist
+from scripts.weights.thresholds import CalibrationSample, choose_thresholds
 
-__all__ = ["CalibrationSample", "calibrate", "choose_center_threshold", "choose_thresholds", "write_overlay"]
-
-CENTER_GRID = tuple(round(0.05 + 0.01 * i, 2) for i in range(91))  # 0.05 ... 0.95
-MASK_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SIZE_GRID = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the volume of a full sphere
-_TIE = 0.002  # scores this close are equal: validation data never tell them apart
-
-Curve = list[dict[str, float]]
+__all__ = ["calibrate", "calibrate_detector", "samples", "write_overlay"]
 
 
-class CalibrationSample(NamedTuple):
-    """One validation tomogram: maps (Z, Y, X) in 0..1, true labels (-1 ignored), Å per voxel (Z, Y, X)."""
+class Detects(Protocol):
+    """What is used of `scripts.detection.detector.Detector`."""
 
-    probability: np.ndarray
-    center_map: np.ndarray
-    labels: np.ndarray
-    voxel_size_zyx: np.ndarray
+    parser: Any
+
+    def predict(self, item: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def split(self, data: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
-def choose_thresholds(
-    samples: Iterable[Sequence[Any]],
-    particle_diameter: float,
-    beta: float = 1.0,
-    match_fraction: float = 0.5,
-    method: str = "watershed",
-    min_distance: float | None = None,
-    radius_max: float | None = None,
-    require_seed: bool = False,
-    center_grid: Sequence[float] = CENTER_GRID,
-    mask_grid: Sequence[float] = MASK_GRID,
-    size_grid: Sequence[float] = SIZE_GRID,
+def samples(detector: Detects, items: list[dict]) -> Iterator[CalibrationSample]:
+    """Run the networks over labelled tomograms, one after the other."""
+    for item in items:
+        data = detector.split(detector.predict(item))
+        voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
+        labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
+        probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
+        yield CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx)
+
+
+def calibrate_detector(
+    detector: Detects, dataset_dir: str, output: str, section: str = "validation", beta: float = 1.0
 ) -> dict[str, Any]:
-    """Choose center_threshold, then mask_threshold, then min_size, on tomograms with known particles.
-
-    1. *center_threshold*: F-beta of center matching. Seeds are found once, at the lowest threshold, and the sweep is
-       read off one matching: a higher threshold keeps exactly the higher seeds.
-    2. *mask_threshold*: panoptic quality of the instances with that center threshold and the default size, which falls
-       with every merged particle and every wrong voxel.
-    3. *min_size*: F-beta of the instances (`judge_volumes`).
-    Among thresholds within 0.002 of the best score the middle one wins (min_size: the one nearest the default).
+    """Choose the thresholds of a detector on a section of a dataset, with its other settings as they are.
 
     Parameters
     ----------
-    samples : iterable of CalibrationSample or (probability, center_map, labels, voxel_size_zyx)
-        Validation tomograms; kept in memory.
-    particle_diameter : float
-        Å.
+    detector : Detector
+    dataset_dir, section : str
+        As `load_datalist` takes them.
+    output : str
+        The JSON overlay to write.
     beta : float
         Recall's weight against precision.
-    match_fraction : float
-        As in `scripts.evaluation.evaluate.evaluate`.
-    method, min_distance, radius_max, require_seed
-        As detection will use them: `find_seeds` and `assign_instances`, Å.
-    center_grid, mask_grid : sequence of float
-        Thresholds to try, above 0.
-    size_grid : sequence of float
-        Sizes to try, as fractions of the volume of a sphere of the particle's diameter.
 
     Returns
     -------
     dict
-        ``particle_diameter``, ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3), ``scores``
-        at the chosen values, ``curves``
-        (``center``, ``mask``, ``size``: a row for each value tried), ``n_tomograms``, ``n_particles``, ``beta``.
-
-    Raises
-    ------
-    ValueError
-        If there are no samples, no particles in them, shapes differ, or no seed reaches any threshold.
+        As `calibrate` gives it.
     """
-    known = [_checked(sample, i) for i, sample in enumerate(samples)]
-    if not known:
-        raise ValueError("calibrate: expected validation tomograms, got none; add them to the datalist's validation")
-    sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance, radius_max=radius_max)
-    center_threshold, center_curve = choose_center_threshold(known, sizes, beta, match_fraction, center_grid)
-    seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
-
-    def score(mask_threshold: float, min_size: float) -> dict[str, float]:
-        trial = dataclasses.replace(sizes, min_size=min_size)
-        counts = [_judge(s, p, mask_threshold, trial, method, require_seed) for s, p in zip(known, seeds, strict=True)]
-        return _instance_scores({key: sum(c[key] for c in counts) for key in counts[0]}, beta)
-
-    mask_curve = [{"mask_threshold": float(t), **score(t, sizes.min_size)} for t in sorted(mask_grid)]
-    mask_threshold = _middle_of_best(mask_curve, "mask_threshold", "panoptic_quality")
-    sphere = np.pi / 6 * particle_diameter**3
-    size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)} for f in sorted(size_grid)]
-    best = max(row["f_beta"] for row in size_curve)
-    tied = [row for row in size_curve if row["f_beta"] >= best - _TIE]
-    chosen = min(tied, key=lambda row: abs(row["min_size"] - sizes.min_size))
-    return {
-        "particle_diameter": float(particle_diameter),
-        "center_threshold": center_threshold,
-        "mask_threshold": mask_threshold,
-        "min_size": chosen["min_size"],
-        "scores": {
-            "centers": next(row for row in center_curve if row["center_threshold"] == center_threshold),
-            "instances": chosen,
-        },
-        "curves": {"center": center_curve, "mask": mask_curve, "size": size_curve},
-        "n_tomograms": len(known),
-        "n_particles": int(sum(len(np.unique(s.labels[s.labels > 0])) for s in known)),
-        "beta": float(beta),
-    }
-
-
-def _checked(sample: Sequence[Any], index: int) -> CalibrationSample:
-    probability, center_map, labels, voxel_size = sample
-    maps = [np.asarray(a, np.float32) for a in (probability, center_map)]
-    labels = np.asarray(labels)
-    if labels.ndim != 3 or any(a.shape != labels.shape for a in maps):
-        raise ValueError(
-            f"calibrate: sample {index}: expected three volumes of one shape (Z, Y, X), got {maps[0].shape}, "
-            f"{maps[1].shape} and {labels.shape}"
-        )
-    return CalibrationSample(maps[0], maps[1], labels.astype(np.int32, copy=False), as_voxel_size_zyx(voxel_size))
-
-
-def choose_center_threshold(
-    samples: Sequence[CalibrationSample],
-    sizes: ParticleSizes,
-    beta: float = 1.0,
-    match_fraction: float = 0.5,
-    grid: Sequence[float] = CENTER_GRID,
-) -> tuple[float, Curve]:
-    """The threshold with the best F-beta of center matching, and its curve; see `choose_thresholds`.
-
-    A seed on an ignored voxel that is near no true center counts at no threshold.
-    """
-    predicted_index, true_index, heights, n_seeds, n_true = [], [], [], 0, 0
-    for sample in samples:
-        size = sample.voxel_size_zyx
-        peaks, height = find_seeds(sample.center_map, min(grid), sizes.min_distance, size)
-        found, _ = refine_seeds(sample.center_map, peaks, sizes.refine_radius, size)
-        _, true, diameters = instance_centers(sample.labels, size)
-        reach = match_radius(diameters / 2, size, match_fraction)
-        pairs = candidate_pairs(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(true, size), reach)
-        counted = sample.labels[tuple(peaks.T)] >= 0
-        counted[pairs[0]] = True
-        predicted_index.append((np.cumsum(counted) - 1)[pairs[0]] + n_seeds)
-        true_index.append(pairs[1] + n_true)
-        heights.append(height[counted])
-        n_seeds, n_true = n_seeds + int(counted.sum()), n_true + len(true)
-    if n_true == 0:
-        raise ValueError("calibrate: expected particles in the validation labels, got none; label some first")
-    if n_seeds == 0:
-        raise ValueError(
-            f"calibrate: no peak of the center maps reaches {min(grid):g}; train longer, or check that weights and "
-            "contrast belong to these tomograms"
-        )
-    steps = hits_by_threshold(np.concatenate(predicted_index), np.concatenate(true_index), np.concatenate(heights))
-    curve = [_center_row(threshold, *steps, n_true, beta) for threshold in sorted(float(t) for t in grid)]
-    return _middle_of_best(curve, "center_threshold", "f_beta"), curve
-
-
-def _center_row(
-    threshold: float, thresholds: np.ndarray, hits: np.ndarray, kept: np.ndarray, n_true: int, beta: float
-) -> dict[str, float]:
-    # find_seeds compares in float32
-    reached = int(np.count_nonzero(thresholds.astype(np.float32) >= np.float32(threshold)))
-    tp, n = (int(hits[reached - 1]), int(kept[reached - 1])) if reached else (0, 0)
-    return {
-        "center_threshold": threshold,
-        "f_beta": float(f_beta(tp, n - tp, n_true - tp, beta)),
-        "precision": float(ratio(tp, n)),
-        "recall": float(ratio(tp, n_true)),
-    }
-
-
-def _middle_of_best(curve: Curve, threshold: str, score: str) -> float:
-    """The middle of the run of thresholds around the best one whose scores cannot be told apart."""
-    values = np.array([row[score] for row in curve])
-    values = np.where(np.isnan(values), -np.inf, values)
-    best = int(np.argmax(values))
-    tied = values >= values[best] - _TIE
-    first = last = best
-    while first > 0 and tied[first - 1]:
-        first -= 1
-    while last < len(curve) - 1 and tied[last + 1]:
-        last += 1
-    return float(curve[(first + last) // 2][threshold])
-
-
-def _judge(
-    sample: CalibrationSample,
-    peaks: np.ndarray,
-    threshold: float,
-    sizes: ParticleSizes,
-    method: str,
-    require_seed: bool,
-) -> dict[str, float]:
-    """Instances as detection makes them, against the truth."""
-    smallest = sizes.min_size / float(sample.voxel_size_zyx.prod())
-    mask = mask_from_probability(sample.probability, threshold, smallest)
-    labels, _ = assign_instances(
-        mask,
-        sample.center_map,
-        peaks,
-        method=method,
-        radius_max=sizes.radius_max,
-        voxel_size_zyx=sample.voxel_size_zyx,
-        require_seed=require_seed,
-        min_size_voxels=smallest,
+    items = load_datalist(dataset_dir, section)
+    return calibrate(
+        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram")),
+        output,
+        detector.parser["particle_diameter"],
+        beta,
+        source=f"the {section} tomograms of {Path(dataset_dir).name}",
+        **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
+        voxel_size_model=detector.parser["voxel_size_model"],
     )
-    kept = np.bincount(labels.ravel()) >= smallest
-    found = judge_volumes(overlap_table(sample.labels, np.where(kept[labels], labels, 0)))
-    return volume_counts(found.true_status, found.predicted_status, found.matched_iou)
-
-
-def _instance_scores(counts: Mapping[str, float], beta: float) -> dict[str, float]:
-    scores = volume_scores(dict(counts))
-    tp = counts["tp"]
-    names = ("panoptic_quality", "precision", "recall", "merged_rate", "split_rate")
-    value = float(f_beta(tp, counts["n_predicted"] - tp, counts["n_true"] - tp, beta))
-    return {"f_beta": value, **{name: scores[name] for name in names}}
 
 
 def write_overlay(
