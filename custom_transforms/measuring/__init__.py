@@ -1,0 +1,1 @@
+"""From labels to the table: centers, volumes, neighbours, gold; what the filters share."""

@@ -1,0 +1,1 @@
+"""The two demos: a simulated tomogram, and a real one."""

@@ -1,0 +1,1 @@
+"""Particle lists: one file a format, and the registry of them."""

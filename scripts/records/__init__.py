@@ -1,0 +1,1 @@
+"""What is written about detections, weights and bundles, as types."""

@@ -1,0 +1,1 @@
+"""Tomograms with known particles: scene, specimen, microscope, reconstruction."""

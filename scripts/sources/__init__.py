@@ -1,0 +1,1 @@
+"""What the user named becomes items: files, folders, patterns, datalists, copick projects, lists."""

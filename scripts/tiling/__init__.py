@@ -1,0 +1,1 @@
+"""Tiles: how a volume is covered by them."""

@@ -1,0 +1,1 @@
+"""A detection in napari, and scripts for other viewers."""

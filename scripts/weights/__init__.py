@@ -1,0 +1,1 @@
+"""Weights after training: joined, calibrated, exported to ONNX."""
