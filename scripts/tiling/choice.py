@@ -63,7 +63,8 @@ def choose_tile(
 ) -> tuple[int, int, int]:
     """The tile that computes the fewest voxels of a volume; among nearly equal ones the most compact.
 
-    Sides are multiples of `GRANULE`, at most `LARGEST_SIDE`, and may be longer than the volume's, which is then extended by reflection.
+    Sides are multiples of `GRANULE`, at most `LARGEST_SIDE`, and may be longer than the volume's, which is then
+    extended by reflection.
 
     Parameters
     ----------
