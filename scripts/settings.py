@@ -189,7 +189,10 @@ def checked_settings(**values: Any) -> dict[str, Any]:
         As `check_setting`; of a run of ``monai.bundle`` it names the file or option that the value came from.
     """
     for name, value in values.items():
-        check_setting(name, value, _source_in_command(name))
+        try:
+            check_setting(name, value)
+        except ValueError:
+            check_setting(name, value, _source_in_command(name))  # the same error, and where the value is from
     return values
 
 
@@ -205,7 +208,7 @@ def _source_in_command(name: str) -> str:
     if f"--{name}" in (option for option, _, _ in words):
         return "options"
     files = ""
-    for (option, equals, value), (following, _, _) in zip(words, [*words[1:], ("", "", "")], strict=True):
+    for (option, equals, value), (following, _, _) in zip(words, [*words[1:], ("", "", "")], strict=False):
         if option == "--config_file":
             files = value if equals else following
     paths = ast.literal_eval(files) if files.startswith("[") else [files]

@@ -18,7 +18,7 @@ from scripts.command_line import parser as cli
 from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.inferer import FLIPS
-from scripts.settings import RECORDED, SETTINGS, check_setting, described_settings
+from scripts.settings import RECORDED, SETTINGS, check_setting, checked_settings, described_settings
 from tests.conftest import ROOT, run_config
 from tests.detection.detect_scene import setting  # noqa: F401
 
@@ -102,6 +102,12 @@ def test_monais_run_refuses_before_the_networks_and_names_the_option_or_file(mon
         with pytest.raises(Exception) as error:
             run_config("inference.json", "inference", **options, center_threshold=5)
         assert user_message(error.value).startswith(f"{source}center_threshold: expected a number above 0 and at")
+
+
+def test_a_wrong_value_is_refused_in_a_program_without_a_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["notebook"])
+    with pytest.raises(ValueError, match="^method: expected .* got .soft"):
+        checked_settings(method="soft")
 
 
 def test_the_command_line_refuses_what_a_setting_cannot_be_and_nothing_is_imported_for_it(capsys):
