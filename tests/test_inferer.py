@@ -68,7 +68,7 @@ def test_one_tile_equals_many_tiles_away_from_their_borders(image):
         ((464, 928, 928), 1.9),
         ((128, 256, 256), 1.6),
         ((300, 960, 928), 1.95),
-        ((200, 400, 500), 1.75),
+        ((200, 400, 500), 1.85),
         ((50, 700, 700), 2.0),  # 50 planes take 64
     ],
 )
@@ -296,9 +296,9 @@ def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
 def test_a_plan_without_a_tile_takes_one_that_fits_and_keeps_volumes_in_memory_if_it_can():
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 90, 3, padding=1), torch.nn.Conv3d(90, 2, 3, padding=1))
     shape = (128, 256, 256)
-    plans = [make_plan(shape, network, memory=memory) for memory in (16, 4, 1.4)]
+    plans = [make_plan(shape, network, memory=memory) for memory in (16, 1.2, 1.1)]
     assert [plan.path for plan in plans] == ["memory"] * 3
-    assert plans[0].tile == shape and plans[0].tiles == 1
+    assert plans[0].tile == choose_tile(shape) == (80, 96, 96) and plans[0].tiles == 18
     sizes = [np.prod(plan.tile) for plan in plans]
     assert sizes[0] > sizes[1] > sizes[2] and all(plan.memory <= plan.limit for plan in plans)
     assert make_plan(shape, network, memory=0.8).path == "streamed"
