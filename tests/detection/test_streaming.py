@@ -211,8 +211,9 @@ def test_the_report_of_a_streamed_tomogram_shows_the_same_volumes(scene, tmp_pat
 
 def test_nothing_found_and_failures_leave_no_scratch_behind(scene, tmp_path):
     folder, options = scene
-    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "center_threshold": 1.0, "mask_threshold": 0.9999},
-                                   tmp_path)  # fmt: skip
+    nowhere = tmp_path / "nowhere.mrc"
+    write_mrc(nowhere, np.zeros((24, 70, 56), np.int8), VOXEL_SIZE)
+    (_, _, table), _ = detect_both(folder / "scene.mrc", {**options, "region": str(nowhere)}, tmp_path)
     assert len(table) == 0
 
     class Broken(Blobs):
