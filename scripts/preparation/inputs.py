@@ -88,7 +88,9 @@ def tomogram_inputs(
     tomogram_voxel_size: float | None,
     voxel_size: float | None,
     particles: str | None,
-    binning: float | None,
+    from_format: str | None = None,
+    binning: float | None = None,
+    tomograms_star: str | None = None,
 ) -> list[TomogramInput]:
     """The tomograms of a call, or what stands for them where labels alone are made; ValueError if there are none."""
     if tomograms:
@@ -107,8 +109,8 @@ def tomogram_inputs(
         )
     if len(np.atleast_1d(shape)) != 3 or min(shape) < 2:
         raise ValueError(f"--shape: expected three whole numbers Z,Y,X of at least 2, got {shape!r}.")
-    context = context_of(voxel_size=size, size_zyx=shape, binning=binning)
-    listed = sorted({str(name) or "tomogram" for name in read_list(Path(particles), None, context).tomogram})
+    context = context_of(voxel_size=size, size_zyx=shape, binning=binning, tomograms_star=tomograms_star)
+    listed = sorted({str(name) or "tomogram" for name in read_list(Path(particles), from_format, context).tomogram})
     listed = listed or ["tomogram"]
     names = [check_name(tomogram_base_name(name), f"{particles}: a tomogram's name") for name in listed]
     return [TomogramInput(name, None, context.size_zyx, size) for name in names]

@@ -177,7 +177,9 @@ def prepare(
     elif particles is not None:
         specs = read_shape_specs(shapes, radius, template, template_voxel_size, threshold, invert)
     job = _Job(
-        inputs=tomogram_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, binning),
+        inputs=tomogram_inputs(
+            tomograms, shape, tomogram_voxel_size, voxel_size, particles, from_format, binning, tomograms_star
+        ),
         particles=particles,
         labels=labels,
         specs=specs,
@@ -285,6 +287,8 @@ class _Job:
             return None
         context = context_of(voxel_size=voxel, size_zyx=size_zyx)
         detections = read_list(path, None, context)
+        if "{name}" not in str(self.recenter_on):  # picks of a project are of all its runs
+            detections = detections.select(match_particles(detections, self.inputs)[0][one.name])
         check_positions(detections, f"{path}: {one.name}", voxel, size_zyx)
         return detections.centers_xyz_angstrom
 

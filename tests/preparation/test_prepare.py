@@ -449,11 +449,11 @@ def test_existing_label_volumes_pass_through(dataset):
     assert table[["z_vox", "y_vox", "x_vox"]].to_numpy()[1].tolist() == [5.0, 5.0, 5.0]
 
 
-def test_labels_can_be_made_without_tomograms(dataset):
+def test_labels_can_be_made_without_tomograms_from_a_list_of_the_format_that_is_named(dataset):
     out = dataset / "out"
-    prepare(
-        particles=str(dataset / "picks.csv"), radius=60.0, shape=SIZE, voxel_size=10.0, output_dir=str(out), quiet=True
-    )
+    (dataset / "picks.csv").rename(dataset / "picks.unknown")
+    options = {"radius": 60.0, "shape": SIZE, "voxel_size": 10.0, "output_dir": str(out), "quiet": True}
+    prepare(particles=str(dataset / "picks.unknown"), from_format="csv", **options)
     entries = json.loads((out / "dataset.json").read_text())
     assert [entry["label"] for entry in entries["labels"]] == [f"TS_{i}_labels.mrc" for i in range(3)]
 

@@ -240,6 +240,21 @@ def test_prepare_takes_tomograms_picks_and_radii_from_a_project(project, tmp_pat
     assert load_datalist(tmp_path / "data", "training")[0]["voxel_size"] == pytest.approx(10.012)
 
 
+def test_prepare_moves_particles_to_the_detections_of_their_own_run(project, tmp_path):
+    uri = f"copick:{project}"
+    picks = read_picks(project, "ribosome", "alice", "1")
+    for run in ("TS_001", "TS_002"):
+        nearby = picks.centers_xyz_angstrom + (8.0 if run == "TS_002" else -16.0)
+        write_picks(ParticleList(nearby, run, "ribosome", np.ones(len(picks))), project, user="detection")
+    tomograms = [str(one.path) for one in find_tomograms(f"{uri}/wbp@10.012")]
+    prepare(
+        *tomograms, particles=f"{uri}/ribosome:alice/1", radius=25.0, recenter=40.0, validation_fraction=0.0,
+        recenter_on=f"{uri}/ribosome:detection/1", output_dir=str(tmp_path / "data"), quiet=True,
+    )  # fmt: skip
+    moved = json.loads((tmp_path / "data" / "prepare.json").read_text())["tomograms"]["TS_001"]["recentered"]
+    assert moved["mean_angstrom"] == pytest.approx(16.0 * 3**0.5, abs=0.05)
+
+
 def test_prepare_takes_labels_from_a_project_and_training_takes_them_without_it(project, tmp_path):
     known = {run: segment(project, run)[0] for run in ("TS_001", "TS_002")}
     uri = f"copick:{project}"

@@ -76,7 +76,7 @@ def test_the_same_named_twice_is_taken_once_with_a_note_and_two_of_one_name_are_
     (tmp_path / "link").symlink_to(tmp_path / "d")
     assert images(*both, tmp_path / "link" / "TS_01.mrc") == both
     assert images("~/f[1].mrc") == [str(tmp_path / "f[1].mrc")]  # what is there is no pattern
-    for find in (find_tomograms, lambda named: tomogram_inputs(named, None, None, None, None, 1.0)):
+    for find in (find_tomograms, lambda named: tomogram_inputs(named, None, None, None, None)):
         with pytest.raises(
             ValueError, match="d/TS_01.mrc and .*e/TS_01.mrc would both be written as TS_01: expected tom"
         ):
@@ -91,7 +91,7 @@ def test_two_files_that_detect_keeps_apart_are_one_tilt_series_to_prepare(tmp_pa
     write_files(tmp_path, ["TS_01_10.00Apx.mrc", "TS_01_5.00Apx.mrc"])
     assert len(images(tmp_path)) == 2
     with pytest.raises(ValueError, match="would both be written as TS_01"):
-        tomogram_inputs((str(tmp_path),), None, None, None, None, 1.0)
+        tomogram_inputs((str(tmp_path),), None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_tomogram_whose_name_no_output_may_have_is_refused(name, reason, tmp_p
     with pytest.raises(ValueError, match=reason):
         find_tomograms(tmp_path / name)
     with pytest.raises(ValueError, match=reason.replace("._", "..")):
-        tomogram_inputs((str(tmp_path / name),), None, None, None, None, 1.0)
+        tomogram_inputs((str(tmp_path / name),), None, None, None, None)
 
 
 def test_the_folder_above_a_link_is_that_of_its_target(tmp_path):
