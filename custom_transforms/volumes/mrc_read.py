@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import warnings
-import zlib
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +14,13 @@ from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode, pretty_machine_stamp
 
 from custom_transforms.volumes.checks import Notes, RawVolume, check_shape
+from custom_transforms.volumes.compressed import (
+    check_damage,
+    check_end,
+    naming_damage,
+    open_compressed,
+    read_compressed,
+)
 from custom_transforms.volumes.slabs import slabs
 
 __all__ = ["IMOD_STAMP", "MRC_SUFFIXES", "mrc_geometry", "read_mrc", "read_mrc_geometry"]
@@ -53,7 +58,12 @@ def read_mrc(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
         If the file is truncated, no MRC, complex, of an unknown mode, or no volume.
     """
     with _open(path) as stream:
-        header, order = _read_header(path, stream, notes)
+        try:
+            header, order = _read_header(path, stream, notes)
+        except ValueError:
+            if not isinstance(stream, BufferedReader):
+                check_damage(path, stream)  # of bzip2 one bit spoils the header, too
+            raise
         dtype = _data_dtype(path, header, order)
         shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
         check_shape(path, shape)
@@ -91,19 +101,13 @@ def read_mrc_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
 
 def _open(path: Path) -> BinaryIO:
     with open(path, "rb") as stream:
-        magic = stream.read(212)
-    if magic[208:] != MAP_ID and magic[:2] == b"\x1f\x8b":
-        return gzip.open(path)  # type: ignore[return-value]
-    if magic[208:] != MAP_ID and magic[:3] == b"BZh":
-        return bz2.open(path)  # type: ignore[return-value]
-    return open(path, "rb")
+        is_plain = stream.read(212)[208:] == MAP_ID
+    return (None if is_plain else open_compressed(path)) or open(path, "rb")
 
 
 def _read_header(path: Path, stream: BinaryIO, notes: Notes) -> tuple[np.ndarray, str]:
-    try:
+    with naming_damage(path):
         raw = stream.read(HEADER_DTYPE.itemsize)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be decompressed ({error}). Copy it again from its source.") from error
     text = _as_text(raw)
     if text:
         raise ValueError(
@@ -188,8 +192,8 @@ def _read_data(
     path: Path, stream: BinaryIO, dtype: np.dtype, shape: tuple[int, int, int], offset: int, notes: Notes
 ) -> np.ndarray:
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if isinstance(stream, (gzip.GzipFile, bz2.BZ2File)):
-        return _decompress(path, stream, dtype, shape, offset)
+    if not isinstance(stream, BufferedReader):
+        return _decompress(path, stream, dtype, shape, offset, notes)
     present = path.stat().st_size - offset
     extended = offset - HEADER_DTYPE.itemsize
     if present < expected and extended and present + extended == expected:
@@ -210,20 +214,16 @@ def _read_data(
     return np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape)
 
 
-def _decompress(path: Path, stream: BinaryIO, dtype: np.dtype, shape: tuple[int, int, int], offset: int) -> np.ndarray:
-    volume = np.empty(shape, dtype=dtype)
-    read = 0
+def _decompress(
+    path: Path, stream: BinaryIO, dtype: np.dtype, shape: tuple[int, int, int], offset: int, notes: Notes
+) -> np.ndarray:
     try:
-        stream.read(offset - HEADER_DTYPE.itemsize)
-        for slab in slabs(volume):
-            target = memoryview(slab.reshape(-1).view(np.uint8).data)
-            while len(target):
-                count = stream.readinto(target)  # type: ignore[attr-defined]
-                if not count:
-                    raise EOFError("end of file")
-                read, target = read + count, target[count:]
-    except (EOFError, OSError, zlib.error) as error:
-        raise _truncated(path, shape, dtype, volume.nbytes, read) from error
+        volume = read_compressed(path, stream, dtype, shape, offset - HEADER_DTYPE.itemsize)
+    except EOFError as error:
+        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        raise _truncated(path, shape, dtype, expected, error.args[0]) from error
+    if rest := check_end(path, stream):
+        notes.warn(f"{path}: it holds {rest:,} bytes more than its header says; they were ignored.")
     return volume
 
 

@@ -14,6 +14,8 @@ import tifffile
 from defusedxml.ElementTree import fromstring
 
 from custom_transforms.volumes.checks import RawVolume, check_shape
+from custom_transforms.volumes.compressed import check_end, open_compressed
+from custom_transforms.volumes.limits import check_memory
 
 __all__ = ["read_em", "read_nifti", "read_tiff"]
 
@@ -102,6 +104,7 @@ def _tiff_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffP
 def _tiff_array(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> np.ndarray:
     dtype = np.dtype(tiff.byteorder + series.dtype.char)
     if series.dataoffset is None:
+        check_memory(path, series.shape, dtype)
         try:
             return series.asarray()
         except Exception as error:  # every codec raises its own kinds
@@ -128,7 +131,7 @@ def read_nifti(path: Path) -> RawVolume:
     try:
         image: Any = nib.load(path)
         check_shape(path, image.shape)
-        array = np.asanyarray(image.dataobj).T  # nibabel's default map is copy-on-write
+        array = _nifti_array(path, image).T
     except (nib.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
@@ -145,6 +148,18 @@ def read_nifti(path: Path) -> RawVolume:
     elif unit in ANGSTROM_PER_UNIT:
         raw.size_missing = f"its NIfTI header says {told} {unit}, which cannot be a tomogram's"
     return raw
+
+
+def _nifti_array(path: Path, image: Any) -> np.ndarray:
+    """The voxels (X, Y, Z): nibabel's map, which is copy-on-write, or of a compressed file what is read to its end."""
+    stream = open_compressed(path)
+    if stream is None:
+        return np.asanyarray(image.dataobj)
+    with stream:
+        check_memory(path, image.shape, image.get_data_dtype())
+        array = np.asanyarray(type(image).from_stream(stream).dataobj)
+        check_end(path, stream)
+    return array
 
 
 def read_em(path: Path) -> RawVolume:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -18,10 +17,11 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from custom_transforms.volumes.limits import available_memory
 from scripts.tiling.choice import LARGEST_TILE, OVERLAP, choose_tile
 from scripts.tiling.tiles import TileGrid
 
-__all__ = ["Plan", "available_memory", "check_disk", "forward_bytes", "make_plan"]
+__all__ = ["Plan", "check_disk", "forward_bytes", "make_plan"]
 
 GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
@@ -244,19 +244,6 @@ def block_side(plan: Plan, reach: int) -> int:
     """Side of a post-processing block: as large as half of the memory allows, with its halo around it."""
     fits = int(max(0.5 * (plan.limit - BASE) / BLOCK, 1) ** (1 / 3))
     return int(np.clip(fits - 2 * halo_of(reach), _smallest_block(reach), LARGEST_BLOCK))
-
-
-def available_memory() -> int:
-    """Bytes that may be used now: what the machine has free, within the limit of a container."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(values.get("MemAvailable", values["MemTotal"]).split()[0]) * 1024
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
 
 
 def _cuda_batch(network: torch.nn.Module, tile: tuple[int, int, int], device: torch.device | str) -> int:

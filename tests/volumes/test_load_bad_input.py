@@ -68,7 +68,7 @@ def test_what_cannot_be_decompressed_is_left_to_the_reader_by_the_plan(tmp_path,
     path = tmp_path / f"b.mrc.{'gz' if module is gzip else 'bz2'}"
     path.write_bytes(content[:60] if damage == "cut" else content[:30] + b"\x55" * 300)
     assert mrc_geometry(path) is None
-    assert refusal(path).startswith("cannot be decompressed (") and refusal(path).endswith("again from its source.")
+    assert any(word in refusal(path) for word in ("is truncated: its end", "cannot be decompressed, it is damaged ("))
 
 
 def test_text_file_named_mrc_is_refused(tmp_path):
