@@ -4,7 +4,9 @@
     python -m tests.benchmarks.general.data --maps DIR --folder DIR test
 
 ``--maps`` holds the density maps of PolNet (https://github.com/anmartinezs/polnet, Apache-2.0, 10 Å per voxel) as
-``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. Finished tomograms are kept, so an
+``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. The complexes of the scene "odd" lie in
+its folder ``models``, as ``models/3lue.mrc`` and so on: PDB entries (CC0), blurred to 20 Å, 10 Å per voxel
+(`scripts.simulate.density.model_density` makes such a map of an entry's file). Finished tomograms are kept, so an
 interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (two tomograms of each scene are for
 validation); each test scene keeps its own.
 """
@@ -20,7 +22,7 @@ from scripts.simulate.write import write_json
 
 SCENES = Path(__file__).parent / "scenes"
 TRAIN = {"train_middle": 22, "train_small": 14, "train_clear": 14, "train_membranes": 20, "train_faint": 20}
-TEST = ("easy", "hard", "faint", "dense", "small", "mixed", "unseen", "membranes", "membranes_unseen")
+TEST = ("easy", "hard", "faint", "dense", "small", "mixed", "unseen", "membranes", "membranes_unseen", "odd")
 TRAIN_SEED, TEST_SEED = 1, 1001
 TEST_TOMOGRAMS = 2
 PATH_KEYS = ("image", "label", "classes", "particles")
