@@ -75,9 +75,7 @@ def read_tomogram(
     if check not in CHECKS:
         raise ValueError(f"check: expected one of {', '.join(CHECKS)}, got {check!r}.")
     path, notes = Path(path), Notes()
-    raw = (
-        read_zarr(path, voxel_size, notes, check == "tomogram") if is_zarr(path) else _open_volume(path, signed, notes)
-    )
+    raw = read_zarr(path, voxel_size, notes, check == "labels") if is_zarr(path) else _open_volume(path, signed, notes)
     check_shape(path, raw.array.shape)
     size_zyx = decide_voxel_size(path, raw, voxel_size, check, notes)
     if check == "tomogram":

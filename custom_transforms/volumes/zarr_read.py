@@ -12,6 +12,8 @@ import numpy as np
 
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.checks import Notes, RawVolume, check_shape
+from custom_transforms.volumes.limits import check_memory
+from custom_transforms.volumes.zarr_chunks import check_chunks, first_damaged, stores_empty_chunks
 
 __all__ = ["ZarrLevel", "import_zarr", "is_zarr", "open_zarr", "read_zarr"]
 
@@ -104,7 +106,7 @@ def is_zarr(path: str | os.PathLike) -> bool:
     return any(part.lower().endswith(".zarr") for part in Path(path).parts)
 
 
-def read_zarr(path: Path, voxel_size: Any, notes: Notes, expect_chunks: bool = True) -> RawVolume:
+def read_zarr(path: Path, voxel_size: Any, notes: Notes, empty_parts: bool = False) -> RawVolume:
     """Read one level of an OME-Zarr whole; see `open_zarr` for the choice of the level.
 
     Parameters
@@ -114,33 +116,49 @@ def read_zarr(path: Path, voxel_size: Any, notes: Notes, expect_chunks: bool = T
         Å; chooses the level.
     notes : Notes
         Takes the warnings.
-    expect_chunks : bool
-        Warn about chunks that are not stored: right for empty parts of labels, a sign of a broken copy otherwise.
+    empty_parts : bool
+        Whether a chunk that is not stored may be an empty part, as of labels, rather than a hole of a broken copy.
 
     Raises
     ------
     ImportError, ValueError
-        As `open_zarr`; also if a chunk is damaged.
+        As `open_zarr`; also if a chunk is damaged, memory does not suffice, or labels lack a chunk although empty ones
+        are stored.
     """
     level = open_zarr(path, voxel_size)
     check_shape(path, level.shape)
     if level.dtype.kind not in "iufb":
         raise ValueError(f"{path}: expected real values, got {level.dtype.name}. Give the tomogram in real space.")
-    if expect_chunks and level.array.nchunks_initialized < level.array.nchunks:
-        notes.warn(
-            f"{path}: {level.array.nchunks - level.array.nchunks_initialized} of {level.array.nchunks} chunks are not "
-            f"stored and read as {level.array.fill_value}. Copy it again if the copy was interrupted."
-        )
+    check_memory(path, level.shape, level.dtype)
+    missing, count = check_chunks(path, level.array)
     try:
         array = level[:]
     except Exception as error:  # every codec raises its own kinds
+        key, reason = first_damaged(level.array)
         raise ValueError(
-            f"{path}: the Zarr array cannot be read to its end ({' '.join(str(error).split())}). Copy it again."
+            f"{path}: its chunk {key} cannot be read ({reason or ' '.join(str(error).split())}). Copy it again."
         ) from error
+    if missing:
+        _tell_missing(path, level, missing, count, array if empty_parts else None, notes)
     if array.dtype.kind == "b":
         array = array.astype(np.int8)
     header = {"format": "zarr", "labels": f"level {level.name}" if level.name else ""}
     return RawVolume(array, level.voxel_size_zyx, level.size_missing, level.origin_xyz, header)
+
+
+def _tell_missing(
+    path: Path, level: ZarrLevel, missing: int, count: int, labels: np.ndarray | None, notes: Notes
+) -> None:
+    """Warn of chunks that are not stored; of labels they may be empty, unless empty ones are stored elsewhere."""
+    said = f"{path}: {missing} of {count} chunks are not stored"
+    if labels is None:
+        notes.warn(f"{said} and read as {level.array.fill_value}. Copy it again if the copy was interrupted.")
+        return
+    order = np.argsort([axis for axis in range(level.array.ndim) if axis not in level.zyx] + list(level.zyx))
+    others = [1] * (level.array.ndim - 3)
+    if stores_empty_chunks(level.array, labels.reshape([*others, *labels.shape]).transpose(order)):
+        raise ValueError(f"{said}, and empty ones are: these were lost, with their labels. Copy it again.")
+    notes.warn(f"{said}: taken as background. Programs leave out empty ones; copy it again if the copy broke off.")
 
 
 def open_zarr(path: str | os.PathLike, voxel_size: float | Sequence[float] | np.ndarray | None = None) -> ZarrLevel:

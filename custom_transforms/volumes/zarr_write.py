@@ -208,6 +208,7 @@ def _store(group: Any, name: str, level: np.ndarray, version: str) -> None:
         codec = zarr.codecs.BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
         options = {"compressors": codec, "dimension_names": ("z", "y", "x")}
     chunks = tuple(min(CHUNK, side) for side in level.shape)
+    options["config"] = {"write_empty_chunks": True}  # so that a lost one shows
     array = group.create_array(name, shape=level.shape, dtype=level.dtype, chunks=chunks, fill_value=0, **options)
     array[:] = level
 

@@ -111,7 +111,7 @@ def test_only_the_chunks_behind_a_window_are_read(tmp_path):
     level = open_zarr(path)
     assert level.shape == SHAPE and len(level) == 12
     assert np.array_equal(level[4:9, :, 20:], volume[4:9, :, 20:]) and np.array_equal(level[-2:], volume[-2:])
-    assert "cannot be read to its end" in refusal(path, voxel_size=10)
+    assert refusal(path, voxel_size=10).startswith("its chunk c/0/0/0 cannot be read (Zstd decompression error")
 
 
 def test_what_cannot_be_true_is_refused_with_a_way_out(tmp_path):
@@ -136,17 +136,62 @@ def test_what_cannot_be_true_is_refused_with_a_way_out(tmp_path):
     assert "name the level '9', which is not there" in refusal(broken)
 
 
-def test_a_broken_copy_is_told_but_empty_parts_of_labels_are_not(tmp_path):
-    volume = phantom()
+def test_a_hole_in_a_tomogram_is_told(tmp_path):
     path = tmp_path / "a.zarr"
-    zarr.create_array(str(path), data=volume, chunks=(6, 10, 14))
+    zarr.create_array(str(path), data=phantom(), chunks=(6, 10, 14))
     (path / "c" / "1" / "1" / "1").unlink()
     _, _, told = warned(path, voxel_size=10)
     assert told == ["1 of 8 chunks are not stored and read as 0.0. Copy it again if the copy was interrupted."]
+
+
+def test_chunks_that_labels_lack_are_refused_where_empty_ones_are_stored_and_told_otherwise(tmp_path):
     labels = np.zeros((130, 20, 28), np.int32)
     labels[:3, :3, :3] = 1
     write_labels_zarr(tmp_path / "l.zarr", labels, 10.0)
-    assert warned(tmp_path / "l.zarr", check="labels")[2] == []
+    assert warned(tmp_path / "l.zarr", check="labels")[2] == []  # ours store all chunks
+    (tmp_path / "l.zarr" / "0" / "0" / "0" / "0").unlink()
+    assert refusal(tmp_path / "l.zarr", check="labels") == (
+        "1 of 3 chunks are not stored, and empty ones are: these were lost, with their labels. Copy it again."
+    )
+    for name, volume in (("a", labels), ("b", labels[None, None])):  # other programs leave out what is empty
+        zarr.create_array(str(tmp_path / f"{name}.zarr"), data=volume, chunks=(*volume.shape[:-3], 64, 20, 28))
+        _, _, told = warned(tmp_path / f"{name}.zarr", check="labels", voxel_size=10)
+        assert told == [
+            "2 of 3 chunks are not stored: taken as background. Programs leave out empty ones; copy it again if the "
+            "copy broke off."
+        ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("codec", ["none", "crc32c", "zstd", "gzip", "blosc", "zarr 2"])
+def test_a_damaged_chunk_is_refused_by_name(tmp_path, codec, damage):
+    codecs = {
+        "none": None,
+        "crc32c": zarr.codecs.Crc32cCodec(),
+        "zstd": zarr.codecs.ZstdCodec(checksum=True),
+        "gzip": zarr.codecs.GzipCodec(),
+        "blosc": zarr.codecs.BloscCodec(cname="lz4"),
+        "zarr 2": __import__("numcodecs").Blosc(),
+    }
+    path, two = tmp_path / "a.zarr", codec == "zarr 2"
+    options = {"zarr_format": 2} if two else {}
+    zarr.create_array(str(path), data=phantom(), chunks=(6, 10, 14), compressors=codecs[codec], **options)
+    name = "1.0.1" if two else "c/1/0/1"
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 16
+    (path / name).write_bytes(content[:-16] if damage == "cut" else content)
+    if damage == "flipped" and codec not in ("crc32c", "zstd", "gzip"):
+        return  # without a checksum nobody can know
+    assert refusal(path, voxel_size=10).startswith(f"its chunk {name} ")
+
+
+def test_what_metadata_declare_is_refused_before_memory_and_time_are_spent(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(10**6,) * 3, chunks=(64,) * 3, dtype="f4")
+    assert "it declares 1000000 x 1000000 x 1000000 voxels of float32, 3,725,290,298.5 GiB" in refusal(
+        tmp_path / "a.zarr", voxel_size=10
+    )
+    zarr.create_array(str(tmp_path / "b.zarr"), shape=(300,) * 3, chunks=(1,) * 3, dtype="i1")
+    assert "declare 27,000,000 chunks, which is no file that can be read" in refusal(tmp_path / "b.zarr", voxel_size=10)
 
 
 def test_monai_and_the_transform_of_the_configs_read_it_with_labels_from_mrc(tmp_path):
