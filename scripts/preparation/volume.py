@@ -11,7 +11,7 @@ import numpy as np
 
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.slabs import chunks
-from scripts.preparation.inputs import per_tomogram
+from scripts.preparation.lists import per_tomogram
 from scripts.preparation.painting import IGNORE
 
 __all__ = ["apply_numbers", "label_dtype", "measure_labels", "number_components", "number_ids", "read_region"]

@@ -15,8 +15,9 @@ from custom_transforms.io import write_mrc
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import read_particles, write_particles
 from scripts.preparation.dataset import Item, draw_slices, split_names
-from scripts.preparation.inputs import TomogramInput, match_particles
+from scripts.preparation.inputs import TomogramInput
 from scripts.preparation.labels import Prepared
+from scripts.preparation.lists import match_particles
 from scripts.preparation.painting import find_duplicates, ignore_shells, merge_duplicates, paint_instances
 from scripts.preparation.prepare import prepare
 from scripts.preparation.recenter import doubtful_moves, recenter
