@@ -128,6 +128,8 @@ class TrainingRun:
             logger.info("%s: all %d epochs are done, nothing to train; give more with --epochs", self.folder, epochs)
             return
         self.trainer.run()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # nobody goes on before the first process has written the last state
         logger.info(
             "%s: best %s %s in epoch %s", self.folder, self.best["metric"], self.best["score"], self.best["epoch"]
         )
@@ -137,6 +139,7 @@ class TrainingRun:
             self.evaluator.add_event_handler(Events.COMPLETED, self._stop_early)
         self.trainer.add_event_handler(Events.EPOCH_STARTED, self._reseed)
         self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._judge_last_epoch)
         Average(output_transform=lambda output: output["loss"]).attach(self.trainer, "train_loss")
         if self.resume:
             self._load()
@@ -189,10 +192,13 @@ class TrainingRun:
         self.lr_scheduler.step()
         self.average.update_parameters(self.network)
 
+    def _judge_last_epoch(self, engine: Engine) -> None:
+        """Validate after the last epoch, whatever the interval; in every process, because metrics are gathered."""
+        if engine.state.epoch == engine.state.max_epochs and self.evaluator.state.epoch != engine.state.epoch:
+            self.evaluator.run(engine.state.epoch)
+
     def _after_epoch(self, engine: Engine) -> None:
         state = self.evaluator.state
-        if engine.state.epoch == engine.state.max_epochs and state.epoch != engine.state.epoch:
-            self.evaluator.run(engine.state.epoch)  # the last epoch is judged at any interval
         validated = bool(state.metrics) and state.epoch == engine.state.epoch
         if validated:
             self._keep(engine.state.epoch, self._score(self.evaluator), state.key_metric_name)

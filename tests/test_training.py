@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -224,22 +225,20 @@ def test_a_killed_run_resumes_to_the_weights_of_one_that_was_not_killed(tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
+def test_two_processes_train_together_to_the_end(tmp_path):
+    """Every combination of epochs, val_interval and patience that ends differently, each resumed for two epochs."""
     write_dataset(tmp_path / "data", training=2)
-    configs = "['configs/train_mask.json','configs/multi_gpu_train.json']"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        *COMMAND[1:],
-        configs,
-    ]
-    options = small_options(tmp_path, epochs=2)
-    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*launcher, "-m", "tests.two_processes", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+    for run in sorted(tmp_path.glob("epochs*")):
+        rows = list(csv.DictReader((run / "metrics.csv").open()))
+        last = int(re.match(r"epochs(\d)", run.name)[1]) + 2
+        assert [int(row["epoch"]) for row in rows][: len(rows)] == list(range(1, len(rows) + 1)), run.name
+        assert len(rows) == last or "patience1" in run.name, run.name
+        assert rows[-1]["val_mask_dice"] != "", run.name
 
 
 def test_training_runs_straight_on_what_prepare_wrote_and_sees_its_ignored_voxels(tmp_path):
