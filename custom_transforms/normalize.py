@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from monai.transforms import MapTransform
 
 from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import LazyVolume
-from custom_transforms.volumes.slabs import chunks, mean_and_deviation
+from custom_transforms.volumes.slabs import chunks, moments
 
 __all__ = [
     "CONTRASTS",
@@ -30,10 +31,16 @@ SAMPLED_SLABS = 24  # so the look at the contrast costs the same for every size
 TAIL = 0.005
 FEWEST_BLOCKS = 2000  # with fewer, noise alone reaches the limit below
 INVERTED_SKEWNESS = -0.1  # a real tomogram of virus-like particles has 0.16 by size, pure noise 0.02 at most
+EXTREME = 20.0  # deviations: gold reaches 10 to 20, X-rays and dead pixels thousands
+RARE = 0.001  # of the values, at each end; what is more frequent belongs to the tomogram
+RARE_DEVIATIONS = 3.0902  # of noise, where its rare values begin
+SAMPLED_VOXELS = 2**20
 
 
 def normalize_tomogram(volume: np.ndarray, contrast: str = "dark") -> np.ndarray:
     """Give a tomogram mean 0 and deviation 1, with protein bright.
+
+    Extreme voxels (`extreme_bounds`) are clipped, and do not count for mean and deviation.
 
     Parameters
     ----------
@@ -57,16 +64,80 @@ def normalize_tomogram(volume: np.ndarray, contrast: str = "dark") -> np.ndarray
     >>> normalize_tomogram(np.array([1.0, 3.0]), "dark")
     array([ 1., -1.], dtype=float32)
     """
-    _check_contrast(contrast)
-    mean, deviation = mean_and_deviation(volume)
-    if not np.isfinite(deviation) or deviation == 0:
-        what = "every voxel is the same" if deviation == 0 else "it has NaN or Inf"
-        raise ValueError(f"tomogram: expected finite values that differ, got a volume where {what}. Load it anew.")
-    factor = (-1.0 if contrast == "dark" else 1.0) / deviation
+    return _normalized(volume, Intensities.of(volume, contrast))
+
+
+def _normalized(volume: np.ndarray, scale: Intensities) -> np.ndarray:
     result = np.empty(volume.shape, dtype=np.float32)
     for source, target in zip(chunks(volume), chunks(result), strict=True):
-        target[...] = (source.astype(np.float64) - mean) * factor
+        target[...] = scale.normalized(source)
     return result
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """What normalises a tomogram: the statistics of its voxels without extreme ones, which are clipped.
+
+    Attributes
+    ----------
+    mean, factor : float
+        Normalised is ``(value - mean) * factor``.
+    lowest, highest : float
+        Where values are clipped.
+    extreme : int
+        Voxels beyond.
+    """
+
+    mean: float
+    factor: float
+    lowest: float
+    highest: float
+    extreme: int
+
+    @classmethod
+    def of(cls, volume: Any, contrast: str) -> Intensities:
+        """Of a volume, array or only sliced; `normalize_tomogram` says what is refused."""
+        _check_contrast(contrast)
+        lowest, highest = extreme_bounds(volume)
+        mean, deviation, extreme = moments(volume, lowest, highest)
+        if not np.isfinite(deviation) or deviation == 0:
+            what = "every voxel is the same" if deviation == 0 else "it has NaN or Inf"
+            raise ValueError(f"tomogram: expected finite values that differ, got a volume where {what}. Load it anew.")
+        return cls(mean, (-1.0 if contrast == "dark" else 1.0) / deviation, lowest, highest, extreme)
+
+    def normalized(self, values: np.ndarray) -> np.ndarray:
+        """A part of the volume with mean 0 and deviation 1 of the whole, float32."""
+        part = values.astype(np.float64)
+        if self.extreme:
+            part = part.clip(self.lowest, self.highest)
+        return ((part - self.mean) * self.factor).astype(np.float32)
+
+    def tell(self, meta: MutableMapping[str, Any]) -> None:
+        """Add a warning to the metadata if there are extreme voxels."""
+        if self.extreme:
+            add_warning(
+                meta,
+                f"{meta.get('filename_or_obj', 'tomogram')}: {self.extreme:,} voxels lie more than {EXTREME:g} "
+                "deviations away (gold, X-rays, dead pixels?); they were clipped, and left out of mean and deviation.",
+            )
+
+
+def extreme_bounds(volume: Any) -> tuple[float, float]:
+    """Say beyond which values a voxel is extreme: rare, and far from all others; infinite where that cannot be said.
+
+    The rarest values at both ends are left aside; what remains is as wide as noise of a certain deviation, and the
+    bounds are 20 of these from its middle. So a few extreme voxels cannot move them, and what is not rare, as the
+    particles of a denoised tomogram, is never extreme. Evenly spaced voxels are looked at, the same however the
+    volume is read.
+    """
+    step = int(np.ceil(np.cbrt(volume.size / SAMPLED_VOXELS)))
+    sample = np.asarray(volume[(slice(None, None, step),) * volume.ndim]).ravel()
+    low = float(np.quantile(sample, RARE, method="higher"))
+    high = float(np.quantile(sample, 1 - RARE, method="lower"))
+    reach = (high - low) / 2 * EXTREME / RARE_DEVIATIONS
+    if not (np.isfinite(reach) and reach > 0):
+        return -np.inf, np.inf
+    return (high + low) / 2 - reach, (high + low) / 2 + reach
 
 
 def contrast_skewness(volume: np.ndarray) -> float:
@@ -136,7 +207,9 @@ class NormalizeTomogramd(MapTransform):
             image = item[key]
             meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
             volume = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-            result = MetaTensor(torch.from_numpy(normalize_tomogram(volume, contrast)), meta=meta)
+            scale = Intensities.of(volume, contrast)
+            result = MetaTensor(torch.from_numpy(_normalized(volume, scale)), meta=meta)
+            scale.tell(result.meta)
             warn_if_inverted(result.numpy()[0], str(contrast), result.meta)
             item[key] = result
         return item
@@ -156,14 +229,13 @@ def warn_if_inverted(normalized: Any, contrast: str, meta: dict[str, Any]) -> No
 
 
 class NormalizedVolume(LazyVolume):
-    """`normalize_tomogram` of a volume, slice by slice: mean 0, deviation 1, protein bright."""
+    """`normalize_tomogram` of a volume, slice by slice; metadata take the warning of extreme voxels."""
 
-    def __init__(self, volume: LazyVolume, contrast: str) -> None:
+    def __init__(self, volume: LazyVolume, contrast: str, meta: MutableMapping[str, Any] | None = None) -> None:
         super().__init__(volume.shape, np.float32)
-        _check_contrast(contrast)
-        self.volume = volume
-        self.mean, deviation = mean_and_deviation(volume)  # type: ignore[arg-type]
-        self.factor = (-1.0 if contrast == "dark" else 1.0) / deviation
+        self.volume, self.scale = volume, Intensities.of(volume, contrast)
+        if meta is not None:
+            self.scale.tell(meta)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return ((self.volume[index].astype(np.float64) - self.mean) * self.factor).astype(np.float32)
+        return self.scale.normalized(self.volume[index])

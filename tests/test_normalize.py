@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom_transforms.io import LoadTomogramd, metadata_warnings, write_mrc
-from custom_transforms.normalize import NormalizeTomogramd, contrast_skewness, normalize_tomogram
+from custom_transforms.normalize import (
+    Intensities,
+    NormalizedVolume,
+    NormalizeTomogramd,
+    contrast_skewness,
+    normalize_tomogram,
+)
+from custom_transforms.volumes.lazy import open_tomogram
 from custom_transforms.volumes.slabs import mean_and_deviation
 
 SHAPE = (12, 20, 28)
@@ -76,6 +83,62 @@ def test_dark_protein_becomes_bright(contrast, sign):
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    extremes=st.lists(st.tuples(st.integers(0, 6719), st.floats(25, 1e6) | st.floats(-1e6, -25)), max_size=4),
+    contrast=st.sampled_from(["dark", "bright"]),
+)
+def test_a_few_extreme_voxels_change_no_other_voxel_and_are_clipped(extremes, contrast):
+    clean, volume = noise(), noise()
+    for at, value in extremes:
+        volume.flat[at] = value
+    extreme = np.abs(volume) >= 25
+    rest = volume[~extreme].astype("f8")
+    sign = -1 if contrast == "dark" else 1
+    result = normalize_tomogram(volume, contrast)
+    np.testing.assert_allclose(result[~extreme], sign * (rest - rest.mean()) / rest.std(), atol=1e-5)
+    np.testing.assert_allclose(result[~extreme], normalize_tomogram(clean, contrast)[~extreme], atol=0.01)
+    assert np.array_equal(np.sign(result[extreme]), sign * np.sign(volume[extreme]))
+    assert ((abs(result[extreme]) > 15) & (abs(result[extreme]) < 25)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize("share", [0, 1e-5, 5e-4, 0.01, 0.3])
+def test_without_rare_extremes_the_result_is_that_of_all_voxels_to_the_last_bit(dtype, share):
+    """What is not rare is the tomogram's own, as particles of 40 deviations after denoising."""
+    volume = noise((40, 72, 80)) * 30
+    volume.flat[: int(share * volume.size)] += 18 * 30 if share < 0.001 else 40 * 30
+    volume = volume.round().astype(dtype)
+    mean, deviation = mean_and_deviation(volume)
+    expected = ((volume.astype("f8") - mean) * (1 / deviation)).astype("f4")
+    assert np.array_equal(normalize_tomogram(volume, "bright"), expected)
+
+
+def test_binary_volumes_and_padding_have_no_extremes():
+    volume = np.zeros(SHAPE, np.float32)
+    volume[0, 0, 0] = 1
+    assert Intensities.of(volume, "dark").extreme == 0
+    padded = np.pad(noise(), ((20, 20), (0, 0), (30, 30)))
+    assert Intensities.of(padded, "dark").extreme == 0
+
+
+@pytest.mark.parametrize("extreme", [0, 3])
+def test_by_slices_the_result_is_that_in_memory_with_the_same_warning(tmp_path, extreme):
+    path, volume = tmp_path / "a.mrc", noise((60, 140, 150))  # larger than the sample
+    volume.flat[1000 : 1000 + extreme] = 9000
+    write_mrc(path, volume, 10)
+    opened, meta = open_tomogram(path)
+    streamed = NormalizedVolume(opened, "dark", meta)
+    item = NormalizeTomogramd("image")(LoadTomogramd("image")({"image": path}))
+    assert np.array_equal(item["image"][0].numpy(), np.concatenate([streamed[z : z + 7] for z in range(0, 60, 7)]))
+    told = metadata_warnings(item["image"].meta)
+    assert told == metadata_warnings(meta)
+    assert told == [
+        f"{path}: 3 voxels lie more than 20 deviations away (gold, X-rays, dead pixels?); they were clipped, and left "
+        "out of mean and deviation."
+    ] * bool(extreme)
+
+
 def test_unknown_contrast_and_constant_or_nan_volumes_are_refused():
     text = (
         "contrast: expected one of dark, bright (how protein looks in the tomogram), got 'white'. "
@@ -86,8 +149,11 @@ def test_unknown_contrast_and_constant_or_nan_volumes_are_refused():
     assert str(caught.value) == text
     with pytest.raises(ValueError, match="got a volume where every voxel is the same"):
         normalize_tomogram(np.full(SHAPE, 3.0))
-    with pytest.raises(ValueError, match="got a volume where it has NaN or Inf"):
-        normalize_tomogram(np.full(SHAPE, np.nan))
+    for value in (np.nan, np.inf):
+        volume = noise()
+        volume[1, 2, 3] = value
+        with pytest.raises(ValueError, match="got a volume where it has NaN or Inf"):
+            normalize_tomogram(volume)
 
 
 def test_memory_mapped_tomogram_is_normalized_and_its_file_stays(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["chunks", "mean_and_deviation", "slabs", "value_range"]
+__all__ = ["chunks", "mean_and_deviation", "moments", "slabs", "value_range"]
 
 SLAB_BYTES = 16 * 2**20
 CHUNK_VOXELS = 2**18  # in double precision this stays in the processor's cache
@@ -41,10 +41,24 @@ def mean_and_deviation(volume: np.ndarray) -> tuple[float, float]:
     tuple of float
         Mean, deviation; NaN where the values are not finite.
     """
-    count, mean, squares = 0, 0.0, 0.0
+    return moments(volume, -np.inf, np.inf)[:2]
+
+
+def moments(volume: np.ndarray, lowest: float, highest: float) -> tuple[float, float, int]:
+    """`mean_and_deviation` of the values from ``lowest`` to ``highest``, and how many finite ones lie outside.
+
+    Where none does, mean and deviation are, to the last bit, those of all.
+    """
+    count, outside, mean, squares = 0, 0, 0.0, 0.0
     with np.errstate(invalid="ignore"):
         for chunk in chunks(volume):
             part = chunk.astype(np.float64).reshape(-1)
+            if part.min() < lowest or part.max() > highest:
+                extreme = ((part < lowest) | (part > highest)) & np.isfinite(part)
+                outside += int(extreme.sum())
+                part = part[~extreme]
+            if part.size == 0:
+                continue
             part_mean = float(part.mean())
             part -= part_mean
             # Chan's rule: joins the sums of squares of two samples without the cancellation of E[x^2] - E[x]^2
@@ -52,7 +66,7 @@ def mean_and_deviation(volume: np.ndarray) -> tuple[float, float]:
             # not `part @ part`, whose last bits depend on the number of threads
             squares += float(np.square(part, out=part).sum()) + shift * shift * count * part.size / total
             mean, count = mean + shift * part.size / total, total
-    return mean, float(np.sqrt(squares / count))
+    return mean, float(np.sqrt(squares / count)) if count else np.nan, outside
 
 
 def chunks(volume: np.ndarray) -> Iterator[np.ndarray]:

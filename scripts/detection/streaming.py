@@ -122,7 +122,7 @@ def detect_streamed(
     """
     start, path = time.perf_counter(), item["image"]
     volume, meta = open_tomogram(path, **reading)
-    image = NormalizedVolume(volume, contrast)
+    image = NormalizedVolume(volume, contrast, meta)
     warn_if_inverted(image, contrast, meta)
     if save.copick is not None:
         text = (
