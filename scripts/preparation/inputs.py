@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.files.json_object import read_object
 from custom_transforms.files.names import check_name, tomogram_base_name
 from custom_transforms.volumes.read import read_tomogram
 from scripts.particles.shared.options import context_of
@@ -24,7 +24,6 @@ __all__ = [
     "TomogramInput",
     "check_fractions",
     "check_length",
-    "existing",
     "read_shape_specs",
     "tomogram_inputs",
 ]
@@ -161,18 +160,9 @@ def read_shape_specs(
     if radius is not None:
         return ShapeSpecs({"*": {"radius": float(radius)}}, {})
     if template is not None:
-        return ShapeSpecs({"*": {"mask": str(existing(Path(template))), **common}}, {})
-    path = Path(str(shapes))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such shapes file. Check --shapes.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}).") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(
-            f'{path}: expected classes and shapes, {{"ribosome": {{"radius": 120}}}}, got {str(content)[:60]}.'
-        )
+        return ShapeSpecs({"*": {"mask": str(_existing(Path(template))), **common}}, {})
+    path = Path(str(shapes)).expanduser()
+    content = read_object(path, 'classes and shapes, {"ribosome": {"radius": 120}}')
     specs: dict[str, dict[str, Any]] = {}
     names: dict[str, str] = {}
     for key, value in content.items():
@@ -221,7 +211,7 @@ def _checked_spec(path: Path, key: str, value: Any) -> dict[str, Any]:
     for word in ("mask", "density"):
         if word in spec:
             file = Path(str(spec.pop(word)))
-            spec["mask"] = str(existing(file if file.is_absolute() else path.parent / file))
+            spec["mask"] = str(_existing(file if file.is_absolute() else path.parent / file))
     for word in ("radius", "voxel_size", "threshold"):
         if spec.get(word) is not None and not isinstance(spec[word], (int, float)):
             raise ValueError(f"{path}: class {key!r}: {word} must be a number, got {spec[word]!r}.")
@@ -240,8 +230,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def existing(path: Path) -> Path:
-    """The path; FileNotFoundError if nothing is there."""
+def _existing(path: Path) -> Path:
     if not is_tomogram(path):
         raise FileNotFoundError(f"{path}: no such file. Check the path (files in a shapes file are relative to it).")
     return path

@@ -104,9 +104,8 @@ def label_particles(
         keep = merge_duplicates(particles, pairs)
         particles, moves = particles.select(keep), moves[keep]
         summary["duplicates"]["removed"] = int((~keep).sum())
-    order = position_order(particles)
     painted = paint_instances(particles, shapes, size_zyx, voxel_size_zyx, progress)
-    moves = moves[order]
+    moves = moves[position_order(particles)]
     if region is not None:
         summary["outside_region"] = _apply_region(painted, region, voxel_size_zyx)
     ignore_shells(painted.labels, options.ignore_shell, voxel_size_zyx)

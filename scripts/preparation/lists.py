@@ -17,14 +17,12 @@ from scripts.particles.registry import find_format, guess_format, settled_contex
 from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.options import context_of
 from scripts.particles.shared.plausible import check_positions
-from scripts.preparation.copick import source_of_run
-from scripts.preparation.inputs import TomogramInput, existing
+from scripts.preparation.inputs import TomogramInput
 from scripts.sources.copick_project import is_copick
+from scripts.sources.labels_and_lists import TomogramFile, files_by_tomogram
 from scripts.sources.particle_lists import read_particles
 
-__all__ = ["Lists", "match_particles", "per_tomogram"]
-
-NAME = "{name}"
+__all__ = ["Lists", "match_particles"]
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Lists:
     ----------
     inputs : list of TomogramInput
     particles, recenter_on : str
-        A list, with ``{name}`` for one per tomogram, or picks of a copick project.
+        Lists as `files_by_tomogram` finds them.
     class_names : dict of str to str
         Names of the shapes file for the list's class numbers.
     format, binning, tomograms_star
@@ -58,34 +56,44 @@ class Lists:
     recenter_on: str | None = None
     notes: list[str] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
+    _files: dict[str, TomogramFile] = field(init=False)
+    _detections: dict[str, TomogramFile] = field(init=False, default_factory=dict)
     _read: dict[tuple, tuple[ParticleList, float | None]] = field(default_factory=dict)  # the last list alone
     _rows: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lists = self.recenter_on
-        if lists is not None and len(self.inputs) > 1 and NAME not in lists and not is_copick(lists):
+        names = [one.name for one in self.inputs]
+        self._files = files_by_tomogram(self.particles, names, "particles", self.format)
+        if self.recenter_on is None:
+            return
+        self._detections = files_by_tomogram(self.recenter_on, names, "particles")
+        if len(names) > 1 and self._detections[names[0]].shared and not is_copick(self.recenter_on):
             raise ValueError(
-                f"--recenter_on {lists}: expected {{name}} in the path, as there are {len(self.inputs)} tomograms. "
-                "Detections are a list for each: 'detections/{name}/{name}_particles.csv'."
+                f"--recenter_on {self.recenter_on}: expected a list for each of the {len(names)} tomograms, "
+                "got one file. Give the folder that detect wrote, or 'detections/{name}/{name}_particles.csv'."
             )
+
+    def files(self) -> list[Path]:
+        """Every list that is read."""
+        return [file.path for file in (*self._files.values(), *self._detections.values())]
 
     def particles_of(
         self, tomogram: TomogramInput, size_zyx: tuple[int, int, int], voxel_size_zyx: np.ndarray
     ) -> ParticleList:
         """The particles of a tomogram, Å of that tomogram."""
-        path = per_tomogram(self.particles, tomogram.name)
-        key = (path, size_zyx, tuple(voxel_size_zyx), tomogram.name if NAME in self.particles else "")
+        file = self._files[tomogram.name]
+        key = (file, size_zyx, tuple(voxel_size_zyx))
         if key not in self._read:
-            self._read = {key: self._first_read(path, size_zyx, voxel_size_zyx)}
+            self._read = {key: self._first_read(file, size_zyx, voxel_size_zyx)}
         particles, binning = self._read[key]
-        if NAME in self.particles:
-            particles = particles.with_tomogram(tomogram.name)
-        else:
+        if file.shared:
             if not self._rows:
                 self._rows, notes = match_particles(particles, self.inputs)
                 self.notes += notes
             particles = particles.select(self._rows[tomogram.name])
-        check_positions(particles, f"{path}: {tomogram.name}", voxel_size_zyx, size_zyx, binning)
+        else:
+            particles = particles.with_tomogram(tomogram.name)
+        check_positions(particles, f"{file.path}: {tomogram.name}", voxel_size_zyx, size_zyx, binning)
         return particles
 
     def detections_of(
@@ -94,15 +102,15 @@ class Lists:
         """Centers (x, y, z) to recenter on, Å of that tomogram; None where the density decides."""
         if self.recenter_on is None:
             return None
-        path = per_tomogram(self.recenter_on, tomogram.name)
-        detections = _read_list(path, None, context_of(voxel_size=voxel_size_zyx, size_zyx=size_zyx))
-        if NAME not in self.recenter_on:  # picks of a project are of all its runs
+        file = self._detections[tomogram.name]
+        detections = _read_list(file, None, context_of(voxel_size=voxel_size_zyx, size_zyx=size_zyx))
+        if file.shared:  # picks of a project are of all its runs
             detections = detections.select(match_particles(detections, self.inputs)[0][tomogram.name])
-        check_positions(detections, f"{path}: {tomogram.name}", voxel_size_zyx, size_zyx)
+        check_positions(detections, f"{file.path}: {tomogram.name}", voxel_size_zyx, size_zyx)
         return detections.centers_xyz_angstrom
 
     def _first_read(
-        self, path: Path, size_zyx: tuple[int, int, int], voxel_size_zyx: np.ndarray
+        self, file: TomogramFile, size_zyx: tuple[int, int, int], voxel_size_zyx: np.ndarray
     ) -> tuple[ParticleList, float | None]:
         context = context_of(
             voxel_size=voxel_size_zyx,
@@ -111,13 +119,13 @@ class Lists:
             tomograms_star=self.tomograms_star,
             class_names=self.class_names,
         )
-        if not is_copick(path):
-            context = settled_context(path, self.format, context)
-        particles = _read_list(path, self.format, context)
+        if not is_copick(file.path):
+            context = settled_context(file.path, self.format, context)
+        particles = _read_list(file, self.format, context)
         numbered = all(key.isdecimal() for key in self.class_names)
         wanted = {name: int(key) for key, name in self.class_names.items()} if numbered else {}
         self.classes.update(number_classes(set(map(str, particles.class_name)), self.classes, wanted))
-        note = _position_note(path, self.format)
+        note = _position_note(file.path, self.format)
         self.notes += [note] if note and note not in self.notes else []
         return particles, context.binning
 
@@ -236,15 +244,10 @@ def _by_number(
     )
 
 
-def per_tomogram(pattern: str, name: str) -> Path:
-    """A path for one tomogram: ``{name}`` is replaced, or it is `source_of_run`; an error if the file is not there."""
-    return source_of_run(pattern, name) if is_copick(pattern) else existing(Path(pattern.replace(NAME, name)))
-
-
-def _read_list(path: Path, format_name: str | None, context: TomogramContext) -> ParticleList:
-    particles = read_particles(path, format_name, context)
+def _read_list(file: TomogramFile, format_name: str | None, context: TomogramContext) -> ParticleList:
+    particles = read_particles(file.path, format_name, context, file.member)
     if len(particles) == 0:
-        warnings.warn(f"{path}: the particle list is empty.", UserWarning, stacklevel=2)
+        warnings.warn(f"{file.path}: the particle list is empty.", UserWarning, stacklevel=2)
     return particles
 
 

@@ -26,10 +26,11 @@ from scripts.preparation.inputs import (
     tomogram_inputs,
 )
 from scripts.preparation.labels import LabelOptions, Prepared, label_particles, labels_as_given
-from scripts.preparation.lists import Lists, per_tomogram
+from scripts.preparation.lists import Lists
 from scripts.preparation.resample import Grid, resample_grid
-from scripts.preparation.volume import read_region
+from scripts.preparation.volume import is_box, read_region
 from scripts.sources.copick_project import is_copick
+from scripts.sources.labels_and_lists import TomogramFile, files_by_tomogram
 
 __all__ = ["prepare"]
 
@@ -73,8 +74,8 @@ def prepare(
         Tomogram files, folders of them, patterns ('data/TS_*.mrc'), or those of a copick project:
         copick:CONFIG.json/TYPE@SPACING. Without any, give the labels' size with --shape.
     particles : str
-        Particle list of all tomograms, one list per tomogram with {name} in its path: 'lists/{name}.csv', or picks of a
-        copick project: copick:CONFIG.json/OBJECT:USER/SESSION.
+        Particle list of all tomograms, one list per tomogram ('lists/{name}.csv', or a folder or pattern), or picks of
+        a copick project: copick:CONFIG.json/OBJECT:USER/SESSION.
     output_dir : str
         Folder for labels, tables, pictures, prepare.json and dataset.json.
     radius : float
@@ -90,8 +91,8 @@ def prepare(
     shapes : str
         JSON file with a shape per class: {"ribosome": {"mask": "ribo.mrc", "voxel_size": 10}, "*": {"radius": 80}}.
     labels : str
-        Existing label volumes to take as they are, instead of a list: 'labels/{name}.mrc', or instance segmentations of
-        a copick project: copick:CONFIG.json/OBJECT:USER/SESSION@SPACING.
+        Existing label volumes to take as they are, instead of a list: 'labels/{name}.mrc', a folder or pattern, or
+        instance segmentations of a copick project: copick:CONFIG.json/OBJECT:USER/SESSION@SPACING.
     voxel_size : float
         Voxel size in Å that the model works at: tomograms and labels are stored at it.
     tomogram_voxel_size : float
@@ -116,7 +117,7 @@ def prepare(
         of particle per class, and errors well below the limit: among different or touching particles it can make
         centers worse.
     recenter_on : str
-        Lists of detections, with {name} in their path: --recenter moves each particle to the nearest of these instead.
+        Lists of detections, or the folder of detect: --recenter moves each particle to the nearest of these instead.
     contrast : str
         'dark' (raw tomograms: protein dark) or 'bright'.
     validation : str
@@ -158,11 +159,14 @@ def prepare(
     if particles is not None and specs is not None:
         lists = Lists(inputs, particles, specs.class_names, *about_list, recenter_on)
     options = LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter))
-    job = _Job(inputs, lists, specs, labels, options, region, voxel_size, contrast, bool(quiet))
+    names = [one.name for one in inputs]
+    volumes = None if labels is None else files_by_tomogram(labels, names, "volume")
+    regions = {} if region is None or is_box(region) else files_by_tomogram(region, names, "volume")
+    job = _Job(inputs, lists, specs, labels, volumes, options, region, regions, voxel_size, contrast, bool(quiet))
     folder = Path(output_dir)
     files = job.files() + [Path(file) for file in (shapes, template, tomograms_star) if file and Path(file).exists()]
     with staged_folder(folder, files, overwrite) as stage:
-        split = dataset.split_names([one.name for one in inputs], validation, test, validation_fraction, test_fraction)
+        split = dataset.split_names(names, validation, test, validation_fraction, test_fraction)
         part_apart = validation_fraction if len(inputs) == 1 and not validation and not test else 0.0
         summary = _write_dataset(job, stage, split, part_apart, bool(allow_empty))
     if not quiet:
@@ -180,8 +184,10 @@ class _Job:
     lists: Lists | None
     specs: ShapeSpecs | None
     labels: str | None
+    volumes: dict[str, TomogramFile] | None
     options: LabelOptions
     region: str | None
+    regions: dict[str, TomogramFile]
     voxel_size: float | None
     contrast: str
     quiet: bool
@@ -209,11 +215,9 @@ class _Job:
         }
 
     def files(self) -> list[Path]:
-        """Every file that is read; FileNotFoundError if a list, labels, region or template is missing."""
-        region = self.region if self.region and ":" not in self.region else None
-        patterns = (self.source, region, self.lists and self.lists.recenter_on)
-        found = [one.path for one in self.inputs if one.path]
-        found += [per_tomogram(pattern, one.name) for pattern in patterns if pattern for one in self.inputs]
+        """Every file that is read."""
+        found = [one.path for one in self.inputs if one.path] + (self.lists.files() if self.lists else [])
+        found += [file.path for file in (*(self.volumes or {}).values(), *self.regions.values())]
         found += [Path(spec["mask"]) for spec in (self.specs.specs.values() if self.specs else ()) if "mask" in spec]
         return [config_of(path) if is_copick(path) else path for path in found]
 
@@ -266,10 +270,13 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
     volume, size, voxel, metadata = one.read()
     grid = resample_grid(size, voxel, job.voxel_size)
     image = None if volume is None else grid.resample(volume)
-    region = None if job.region is None else grid.pick(read_region(job.region, one.name, size))
-    if job.lists is None or job.specs is None:
-        prepared = _existing_labels(job, one, grid, region)
-    else:
+    region = None
+    if job.region is not None:
+        where = str(job.regions[one.name].path) if job.regions else job.region
+        region = grid.pick(read_region(where, one.name, size))
+    if job.volumes is not None:
+        prepared = _existing_labels(job, job.volumes[one.name].path, grid, region)
+    elif job.lists is not None and job.specs is not None:
         particles = job.lists.particles_of(one, size, voxel)
         detections = job.lists.detections_of(one, size, voxel)
         look: dict[str, Any] = {"unit": "particle", "file": sys.stderr, "leave": False, "disable": job.quiet or None}
@@ -291,8 +298,7 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
     return item, image
 
 
-def _existing_labels(job: _Job, one: TomogramInput, grid: Grid, region: np.ndarray | None) -> Prepared:
-    path = per_tomogram(job.source, one.name)
+def _existing_labels(job: _Job, path: Path, grid: Grid, region: np.ndarray | None) -> Prepared:
     volume, _ = read_tomogram(str(path), check="labels")
     if volume.shape != grid.old_size_zyx:
         raise ValueError(f"{path}: expected labels of the tomogram's shape {grid.old_size_zyx}, got {volume.shape}.")

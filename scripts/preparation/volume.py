@@ -11,10 +11,9 @@ import numpy as np
 
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.slabs import chunks
-from scripts.preparation.lists import per_tomogram
 from scripts.preparation.painting import IGNORE
 
-__all__ = ["apply_numbers", "label_dtype", "measure_labels", "number_components", "number_ids", "read_region"]
+__all__ = ["apply_numbers", "is_box", "label_dtype", "measure_labels", "number_components", "number_ids", "read_region"]
 
 
 def label_dtype(count: int) -> np.dtype:
@@ -113,10 +112,15 @@ def _native(chunk: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(chunk, dtype=np.int64 if kind in "fb" else chunk.dtype.newbyteorder("="))
 
 
+def is_box(region: str) -> bool:
+    """Tell whether a region is a box, not a file."""
+    return re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region) is not None
+
+
 def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
     """A bool mask, shape (Z, Y, X), of the annotated part of a tomogram.
 
-    ``region`` is a mask file (``{name}`` stands for the tomogram) or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
+    ``region`` is a mask file, or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
     empty numbers reach to the border.
 
     Examples
@@ -124,12 +128,12 @@ def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
     >>> int(read_region("1:3,:,0:2", "t", (4, 5, 6)).sum())
     20
     """
-    if re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region):
+    if is_box(region):
         mask = np.zeros(tuple(size_zyx), dtype=bool)
         limits = [[int(n) if n.strip() else None for n in part.split(":")] for part in region.split(",")]
         mask[tuple(slice(*pair) for pair in limits)] = True
     else:
-        mask = read_region_mask(str(per_tomogram(region, name)), size_zyx)
+        mask = read_region_mask(region, size_zyx)
     if not mask.any():
         raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
     return mask

@@ -503,10 +503,13 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(dataset):
     fails("--tomogram_voxel_size", tomograms=[str(dataset / "TS_9.mrc")], radius=60.0)
 
 
-def test_a_folder_or_a_pattern_stands_for_its_tomograms(dataset):
-    for index, tomograms in enumerate((dataset, dataset / "TS_?.mrc")):
+def test_a_folder_or_a_pattern_stands_for_its_tomograms_and_lists(dataset):
+    (dataset / "lists").mkdir()
+    for name in ("TS_0", "TS_1", "TS_2"):
+        write_particles(random_particles(6, margin=4), dataset / "lists" / f"{name}_particles.csv", voxel_size=10.0)
+    for index, (tomograms, lists) in enumerate(((dataset, "lists"), (dataset / "TS_?.mrc", "picks.csv"))):
         out = dataset / f"out_{index}"
-        prepare(str(tomograms), particles=str(dataset / "picks.csv"), radius=60.0, output_dir=str(out), quiet=True)
+        prepare(str(tomograms), particles=str(dataset / lists), radius=60.0, output_dir=str(out), quiet=True)
         assert (out / "TS_0_labels.mrc").is_file() and (out / "TS_2_labels.mrc").is_file()
 
 

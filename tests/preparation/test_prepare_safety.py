@@ -12,6 +12,9 @@ from scripts.datalist import load_datalist
 from scripts.preparation.labels import labels_as_given
 from scripts.preparation.prepare import prepare
 from scripts.preparation.volume import measure_labels, number_components, number_ids
+from tests.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "lists"
 
 SIZE = (12, 20, 28)
 
@@ -257,7 +260,7 @@ def test_the_table_of_a_part_is_of_what_is_in_the_part(data):
         ({"ignore_shell": -5.0}, "--ignore_shell: expected a length in Å, at least 0, got -5.0"),
         ({"recenter": float("inf")}, "--recenter: expected a length in Å, at least 0, got inf"),
         ({"recenter_on": "{name}.csv"}, "--recenter_on: expected --particles, which move, and --recenter"),
-        ({"recenter_on": "all.csv", "recenter": 30}, r"--recenter_on all.csv: expected \{name\} in the path"),
+        ({"recenter_on": str(GOLDEN / "csv_plain.csv"), "recenter": 30}, "expected a list for each of the 2 tomograms"),
         ({"ignore_shell": "thick"}, "--ignore_shell: expected a length in Å, at least 0, got 'thick'"),
         ({"radius": 0.0}, "--radius: expected a length in Å, above 0, got 0.0"),
         ({"radius": -30.0}, "--radius: expected a length in Å, above 0, got -30.0"),
