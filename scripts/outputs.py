@@ -16,6 +16,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from monai.transforms import Transform
 
+from custom_transforms.files.claim import claimed
 from custom_transforms.files.names import tomogram_base_name, tomogram_name
 from custom_transforms.files.whole_files import atomic_path, check_folder
 from custom_transforms.measuring.particle_filter import mask_path
@@ -152,7 +153,10 @@ class SaveDetectiond(Transform):
         }
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        d = dict(data)
+        with claimed(self.folder(data["image"].meta["filename_or_obj"])):
+            return self._written(dict(data))
+
+    def _written(self, d: dict[str, Any]) -> dict[str, Any]:
         meta = d["image"].meta
         path = meta["filename_or_obj"]
         folder, name = self.begin(path), tomogram_name(path)

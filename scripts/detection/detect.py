@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from custom_transforms.files.claim import claimed
 from custom_transforms.volumes.checks import metadata_warnings
 from scripts.console import tell, user_message
 from scripts.detection.detector import Detector, check_device
@@ -19,6 +20,8 @@ from scripts.report.overview import overview
 from scripts.sources.tomograms import find_tomograms
 
 __all__ = ["Detector", "check_device", "detect"]
+
+DONE = "{path}: done before, skipped (--overwrite repeats it)"
 
 
 def detect(
@@ -101,8 +104,15 @@ def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:
     """Detect one tomogram, an item of a datalist, unless that is done; return the line for the user."""
     path = item["image"]
     if finished_record(detector.save, item):
-        return f"{path}: done before, skipped (--overwrite repeats it)"
-    plan = detector.plan(item)
+        return DONE.format(path=path)
+    with claimed(detector.save.folder(path)):
+        if finished_record(detector.save, item):  # by the process that had it until now
+            return DONE.format(path=path)
+        return _detected(detector, item)
+
+
+def _detected(detector: Detector, item: Mapping[str, Any]) -> str:
+    path, plan = item["image"], detector.plan(item)
     if plan is not None:
         print(plan.text(), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:

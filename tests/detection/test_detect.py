@@ -1,5 +1,6 @@
 """Detect: tomogram in, whole set of files out; repeatable, resumable, and the same by either way in."""
 
+import fcntl
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from custom_transforms.files.claim import CLAIM
 from custom_transforms.io import read_tomogram, write_mrc
 from scripts.command_line.parser import main
 from scripts.console import user_message
@@ -258,3 +260,14 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path,
     for words, given in (([], "[]"), (["--overwrite"], "['overwrite']"), (["--overwrite", "false"], "['overwrite']")):
         assert main(["detect", *words, "a.mrc"]) == 1
         assert f"Stop: {given} " in capsys.readouterr().err
+
+
+def test_a_tomogram_that_another_process_detects_is_told_and_the_others_go_on(setting, command, tmp_path):
+    folder, _ = setting
+    taken = tmp_path / "2024_01" / "tomogram_0"
+    taken.mkdir(parents=True)
+    with open(taken / CLAIM, "w") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        code, out, err = command(folder / "tomogram_0.mrc", folder / "tomogram_1.mrc", "--report", "false")
+    assert code == 1 and f"error: {taken}: another process writes here now" in err
+    assert [path.name for path in taken.iterdir()] == [CLAIM] and "tomogram_1" in out
