@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 from monai.transforms import MapTransform
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from custom_transforms.measuring.gold import GOLD_DEVIATIONS, GOLD_DIAMETERS, gold_beads
 from custom_transforms.measuring.particle_filter import ParticleFilter, check_action, flag
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.lazy import PlaneCache, Streams
 from custom_transforms.volumes.metatensors import volume_of, voxel_size_of
 from custom_transforms.volumes.slabs import slabs
 
 __all__ = [
     "ExcludeParticlesd",
-    "FilterByDensityd",
     "FilterByDistanced",
     "FlagGoldd",
     "distances_to_segmentation",
@@ -91,6 +90,8 @@ class FilterByDistanced(ParticleFilter):
         segmentation or the other way round, or the smallest distance is above the largest.
     """
 
+    streams = ParticleFilter.streams
+
     def __init__(
         self, keys: str = "instances", *, particle_diameter: float, segmentation: str | None = None,
         min_distance: float | None = None, max_distance: float | None = None, action: str = "keep",
@@ -123,48 +124,6 @@ class FilterByDistanced(ParticleFilter):
         return table, {self.name: (distances >= self.limits[0]) & (distances <= self.limits[1])}
 
 
-class FilterByDensityd(ParticleFilter):
-    """Keep, drop or flag the particles that have a number of neighbours within a range: crowds, or loners.
-
-    Parameters
-    ----------
-    keys : str
-        The instances.
-    particle_diameter : float
-        Å; gives ``radius`` and neighbor_distance.
-    radius : float, optional
-        Å within which kept particles are counted, by their centers; by default neighbor_distance.
-    min_neighbors, max_neighbors : int, optional
-        Both included. Without either nothing is done.
-    action, name, neighbor_distance
-        As in `FilterByDistanced`.
-    """
-
-    def __init__(
-        self, keys: str = "instances", *, particle_diameter: float, radius: float | None = None,
-        min_neighbors: int | None = None, max_neighbors: int | None = None, action: str = "keep",
-        name: str = "density", neighbor_distance: float | None = None, allow_missing_keys: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(keys, particle_diameter, neighbor_distance, allow_missing_keys)
-        check_action(action)
-        self.radius = self.neighbor_distance if radius is None else radius
-        self.active = min_neighbors is not None or max_neighbors is not None
-        self.limits = (min_neighbors or 0, np.inf if max_neighbors is None else max_neighbors)
-        self.action, self.name = action, name
-
-    def choose(
-        self, table: pd.DataFrame, labels: np.ndarray, meta: Mapping[str, Any]
-    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        """Choose by the number of kept neighbours."""
-        points = table[["x_angstrom", "y_angstrom", "z_angstrom"]].to_numpy(float)
-        counted = (table["dropped_by"] == "").to_numpy()
-        found = np.zeros(len(table))
-        if counted.any():
-            within = cKDTree(points[counted]).query_ball_point(points, self.radius, return_length=True)
-            found = np.asarray(within) - counted
-        return table, {self.name: (found >= self.limits[0]) & (found <= self.limits[1])}
-
-
 class ExcludeParticlesd(ParticleFilter):
     """Drop particles in excluded places ("exclude") and near the faces of the tomogram ("edge").
 
@@ -182,6 +141,8 @@ class ExcludeParticlesd(ParticleFilter):
     neighbor_distance : float, optional
         Å.
     """
+
+    streams = ParticleFilter.streams
 
     def __init__(
         self, keys: str = "instances", *, particle_diameter: float, mask: str | None = None, edge_margin: float = 0.0,
@@ -225,6 +186,8 @@ class FlagGoldd(MapTransform):
         How far a bead stands out, in robust standard deviations of the tomogram.
     """
 
+    streams = Streams("particles", "particles", {"keys": ("instances",), "image_key": "image"})
+
     def __init__(
         self, keys: str = "instances", image_key: str = "image", active: bool = True,
         diameters: tuple[float, float] = GOLD_DIAMETERS, deviations: float = GOLD_DEVIATIONS,
@@ -241,6 +204,10 @@ class FlagGoldd(MapTransform):
             sizes = voxel_size_of(d, self.image_key)
             d["particles"] = self.flagged(d["particles"], image, volume_of(d, key), sizes)
         return d
+
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same, with the labels read by planes."""
+        return {**self({**data, "instances": PlaneCache(data["instances"])}), "instances": data["instances"]}
 
     def flagged(self, table: pd.DataFrame, image: Any, labels: Any, voxel_size_zyx: np.ndarray) -> pd.DataFrame:
         """The table with the flags; the volumes are only sliced, so they may be larger than memory."""

@@ -30,6 +30,12 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom_transforms.labelling.assign import METHODS, assign_instances
+from custom_transforms.labelling.blockwise import (
+    assign_in_blocks,
+    components_in_blocks,
+    seeds_in_blocks,
+    sums_in_blocks,
+)
 from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.in_memory import check_finite, detect_instances, split_prediction
 from custom_transforms.labelling.refine import refine_seeds
@@ -40,8 +46,10 @@ from custom_transforms.measuring.particle_table import (
     empty_particle_table,
     filter_particles,
     measure_particles,
+    table_from_sums,
 )
 from custom_transforms.units import ParticleSizes
+from custom_transforms.volumes.lazy import ProbabilityVolume, StoredVolume, Streams
 from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
 
 __all__ = [
@@ -104,6 +112,8 @@ class SplitPredictiond(MapTransform):
         Reuse the memory of the prediction, which is lost then: 3.2 GB less for a full-size volume.
     """
 
+    streams = Streams("predicted", "maps", {"keys": ("pred",), "dtype": torch.float32})
+
     def __init__(
         self, keys: str = "pred", dtype: str = "float32", in_place: bool = False, allow_missing_keys: bool = False
     ) -> None:
@@ -125,6 +135,14 @@ class SplitPredictiond(MapTransform):
                 d[name] = MetaTensor(volume, meta=dict(meta))
         return d
 
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same of two volumes on disk, mask logit and center map; the center map is stored clipped to 0..1."""
+        d = dict(data)
+        logits, centers = d.pop("pred")
+        d["probability"] = ProbabilityVolume(logits).with_meta(d["image"].meta)
+        d["center_map"] = StoredVolume(centers).with_meta(d["image"].meta)
+        return d
+
 
 class MaskFromProbabilityd(MapTransform):
     """Write "foreground", the mask without specks; see `mask_from_probability`.
@@ -140,6 +158,8 @@ class MaskFromProbabilityd(MapTransform):
     min_size : float, optional
         Å^3; smaller components go.
     """
+
+    streams = Streams("maps", "foreground", {"keys": ("probability",)})
 
     def __init__(
         self, keys: str = "probability", *, threshold: float, particle_diameter: float, min_size: float | None = None,
@@ -159,6 +179,12 @@ class MaskFromProbabilityd(MapTransform):
             d["foreground"] = volume_like(foreground, d[key])
         return d
 
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same block by block; "foreground" holds numbers of components."""
+        min_size_voxels = self.min_size / voxel_size_of(data, "probability").prod()
+        foreground = components_in_blocks(data["probability"], self.threshold, min_size_voxels, data["blocks"])
+        return {**data, "foreground": foreground}
+
 
 class FindSeedsd(MapTransform):
     """Write "seeds" (`Seeds`): the refined peaks of the center map; see `find_seeds` and `refine_seeds`.
@@ -174,6 +200,8 @@ class FindSeedsd(MapTransform):
     min_distance : float, optional
         Å; seeds are at least this far apart.
     """
+
+    streams = Streams("foreground", "seeds", {"keys": ("center_map",)})
 
     def __init__(
         self, keys: str = "center_map", *, threshold: float, particle_diameter: float,
@@ -194,6 +222,14 @@ class FindSeedsd(MapTransform):
             d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold))
         return d
 
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same block by block."""
+        found = seeds_in_blocks(
+            data["center_map"], self.threshold, self.min_distance, self.radius, voxel_size_of(data, "center_map"),
+            data["blocks"],
+        )  # fmt: skip
+        return {**data, "seeds": Seeds(*found, float(self.threshold))}
+
 
 class AssignInstancesd(MapTransform):
     """Write "instances" (int32) and the labels of the seeds; see `assign_instances`.
@@ -212,6 +248,8 @@ class AssignInstancesd(MapTransform):
     require_seed : bool
         Drop what no seed owns.
     """
+
+    streams = Streams("seeds", "instances", {"keys": ("center_map",)})
 
     def __init__(
         self, keys: str = "center_map", *, method: str = "watershed", particle_diameter: float,
@@ -238,6 +276,16 @@ class AssignInstancesd(MapTransform):
             d["seeds"] = replace(d["seeds"], labels=seed_labels)
         return d
 
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same block by block."""
+        center_map, seeds, voxel = data["center_map"], data["seeds"], voxel_size_of(data, "center_map")
+        labels, seed_labels = assign_in_blocks(
+            data["foreground"], center_map, seeds.peaks_zyx, data["blocks"], method=self.method,
+            radius_max=self.sizes.radius_max, voxel_size_zyx=voxel, require_seed=self.require_seed,
+            min_size_voxels=self.sizes.min_size / voxel.prod(),
+        )  # fmt: skip
+        return {**data, "instances": volume_like(labels, center_map), "seeds": replace(seeds, labels=seed_labels)}
+
 
 class MeasureParticlesd(MapTransform):
     """Write "particles", the table; see `measure_particles`.
@@ -251,6 +299,8 @@ class MeasureParticlesd(MapTransform):
     neighbor_distance : float, optional
         Å; reach of the column "neighbors".
     """
+
+    streams = Streams("instances", "particles", {"keys": ("instances",)})
 
     def __init__(
         self, keys: str = "instances", *, particle_diameter: float, neighbor_distance: float | None = None,
@@ -273,6 +323,16 @@ class MeasureParticlesd(MapTransform):
             )  # fmt: skip
         return d
 
+    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same block by block."""
+        seeds = data["seeds"]
+        sums = sums_in_blocks(data["instances"], data["probability"], data["blocks"])
+        table = table_from_sums(
+            sums, seeds.labels, seeds.centers_zyx_vox, seeds.heights, center_threshold=seeds.threshold,
+            voxel_size_zyx=voxel_size_of(data, "instances"), neighbor_distance=self.neighbor_distance,
+        )  # fmt: skip
+        return {**data, "particles": table}
+
 
 class FilterParticlesd(MapTransform):
     """Drop particles from "instances" that are too small or lonely, and say so in "particles".
@@ -294,6 +354,8 @@ class FilterParticlesd(MapTransform):
     in_place : bool
         Renumber the instance volume itself: 1.6 GB less for a full-size volume.
     """
+
+    streams = Streams("particles", "particles", {"keys": ("instances",)})
 
     def __init__(
         self, keys: str = "instances", *, particle_diameter: float, min_size: float | None = None,

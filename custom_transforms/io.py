@@ -18,6 +18,7 @@ from monai.utils import ensure_tuple
 
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.checks import add_warning, metadata_warnings
+from custom_transforms.volumes.lazy import Streams, open_tomogram
 from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
 from custom_transforms.volumes.mrc_write import MrcWriter, instance_dtype, write_instances, write_mrc
 from custom_transforms.volumes.read import VOLUME_SUFFIXES, read_tomogram
@@ -122,6 +123,8 @@ class LoadTomogramd(MapTransform):
         As `read_tomogram`, and if an item lacks a key, or labels and tomogram differ in shape.
     """
 
+    streams = Streams("file", "loaded", {"keys": ("image",), "label_keys": ()})
+
     def __init__(
         self,
         keys: KeysCollection,
@@ -156,6 +159,14 @@ class LoadTomogramd(MapTransform):
                     "give labels made for it, at the same binning."
                 )
             item[key] = _as_metatensor(_torch_integers(labels), meta)
+        return item
+
+    def streamed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Open the tomogram, to be read by slices."""
+        item = dict(data)
+        voxel_size = self.voxel_size if item.get("voxel_size") is None else item["voxel_size"]
+        volume, meta = open_tomogram(item["image"], voxel_size, **self.options)
+        item["image"] = volume.with_meta(meta)
         return item
 
     def _present(self, item: Mapping[Hashable, Any], keys: Sequence[Hashable]) -> list[Hashable]:

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom_transforms.volumes.checks import add_warning
-from custom_transforms.volumes.lazy import LazyVolume
+from custom_transforms.volumes.lazy import LazyVolume, Streams
 from custom_transforms.volumes.slabs import chunks, moments
 
 __all__ = [
@@ -194,6 +194,8 @@ class NormalizeTomogramd(MapTransform):
         If a contrast is another word, on construction or per item.
     """
 
+    streams = Streams("loaded", "normalized", {"keys": ("image",)})
+
     def __init__(self, keys: KeysCollection, contrast: str = "dark", allow_missing_keys: bool = False):
         super().__init__(keys, allow_missing_keys)
         _check_contrast(contrast)
@@ -213,6 +215,14 @@ class NormalizeTomogramd(MapTransform):
             warn_if_inverted(result.numpy()[0], str(contrast), result.meta)
             item[key] = result
         return item
+
+    def streamed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Normalize the slices of the tomogram as they are read."""
+        contrast = self.contrast if data.get("contrast") is None else data["contrast"]
+        meta = dict(data["image"].meta)
+        image = NormalizedVolume(data["image"], contrast, meta).with_meta(meta)
+        warn_if_inverted(image, contrast, image.meta)
+        return {**data, "image": image}
 
 
 def warn_if_inverted(normalized: Any, contrast: str, meta: dict[str, Any]) -> None:

@@ -21,8 +21,9 @@ from custom_transforms.files.names import tomogram_base_name, tomogram_name
 from custom_transforms.files.whole_files import atomic_path, check_folder
 from custom_transforms.measuring.particle_filter import mask_path
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
-from custom_transforms.volumes.checks import metadata_warnings
-from custom_transforms.volumes.mrc_write import write_instances
+from custom_transforms.volumes.checks import add_warning, metadata_warnings
+from custom_transforms.volumes.lazy import PlaneCache, Streams, map_volume
+from custom_transforms.volumes.mrc_write import instance_dtype, new_header, write_instances, write_volume
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.particles.csv_table import table_text
 from scripts.particles.particle_list import ParticleList
@@ -71,6 +72,8 @@ class SaveDetectiond(Transform):
     (seconds by stage) and ``computed`` (the path, tile and batch that memory allowed, whatever the settings say);
     returns them unchanged, with ``output_files``.
     """
+
+    streams = Streams("particles", "saved")
 
     def __init__(
         self,
@@ -176,6 +179,25 @@ class SaveDetectiond(Transform):
         center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
         d["output_files"] = self.finish(d, labels, path, center_map)
         return d
+
+    def streamed(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with the label volume written by slabs, and no instance segmentation for copick."""
+        image, labels = data["image"], data["instances"]
+        path = image.meta["filename_or_obj"]
+        if self.copick is not None:
+            text = (
+                f"{path}: streamed, so the copick project gets its picks alone, no instance segmentation (an older one "
+                "there is left as it is); the labels are in the MRC file"
+            )
+            add_warning(image.meta, text)
+        instances = self.begin(path) / INSTANCES.format(name=tomogram_name(path))
+        stored = instance_dtype(labels.highest)
+        nstart = image.meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
+        origin = image.meta.get("origin_xyz", (0, 0, 0))
+        header = new_header(labels.shape, stored, np.asarray(image.meta["voxel_size_zyx"]), origin, nstart)
+        write_volume(instances, PlaneCache(labels), stored, header)
+        files = self.finish(data, map_volume(instances)[0], image.volume, data["center_map"])
+        return {**data, "output_files": files}
 
     def check_output(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Refuse, before any work, items of a datalist whose results have no place to go.

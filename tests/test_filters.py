@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter, label
 
 from custom_transforms.filters import (
     ExcludeParticlesd,
-    FilterByDensityd,
     FilterByDistanced,
     FlagGoldd,
     distances_to_segmentation,
@@ -116,21 +115,6 @@ def test_flagging_keeps_every_particle_and_adds_to_earlier_flags(membrane):
     assert after["instances"] is before["instances"]
 
 
-def test_crowds_and_loners_are_told_by_their_neighbours():
-    before = detection()
-    points = CENTERS[:, ::-1] * 10
-    distances = np.linalg.norm(points[:, None] - points, axis=2)
-    counts = ((distances <= 200) & (distances > 0)).sum(axis=1)
-    for options, rule in (
-        ({"min_neighbors": 1}, counts >= 1),
-        ({"max_neighbors": 0, "action": "drop"}, counts > 0),
-        ({"min_neighbors": 1, "max_neighbors": 1}, counts == 1),
-    ):
-        after = FilterByDensityd(particle_diameter=DIAMETER, radius=200, **options)(before)
-        check_agree(before, after)
-        assert ((after["particles"]["label"] > 0) == rule).all()
-
-
 def test_excluded_places_and_edges_lose_their_particles(tmp_path):
     mask = np.zeros(SHAPE, np.int8)
     mask[12, 20, 12] = 1  # the center of the second
@@ -229,7 +213,6 @@ def test_zero_particles_pass_every_filter(membrane):
     chain = Compose(
         [
             FilterByDistanced(particle_diameter=DIAMETER, segmentation=membrane, max_distance=50),
-            FilterByDensityd(particle_diameter=DIAMETER, min_neighbors=1),
             ExcludeParticlesd(particle_diameter=DIAMETER, mask=membrane, edge_margin=30),
             FlagGoldd(),
         ]
@@ -263,6 +246,6 @@ def test_volumes_without_a_voxel_size_are_refused_in_words():
     data = detection()
     plain = {**data, "instances": data["instances"].as_tensor()}
     with pytest.raises(ValueError, match="instances: expected voxel_size_zyx .* found none"):
-        FilterByDensityd(particle_diameter=DIAMETER, min_neighbors=1)(plain)
+        ExcludeParticlesd(particle_diameter=DIAMETER, edge_margin=1.0)(plain)
     with pytest.raises(ValueError, match="image: expected voxel_size_zyx .* found none"):
         FlagGoldd()({**data, "image": data["image"].as_tensor()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -19,11 +20,20 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Blocks:
-    """A volume cut into blocks of at most ``side`` voxels per axis, in raster order."""
+    """A volume cut into blocks of at most ``side`` voxels per axis, in raster order.
+
+    ``progress`` wraps the list of blocks in each round over them, for a progress bar; ``scratch(name, dtype)`` makes a
+    volume of zeros of this shape to write to, by default in memory.
+    """
 
     shape: tuple[int, int, int]
     side: tuple[int, int, int]
     progress: Callable = iter
+    scratch: Callable[[str, Any], Any] | None = None
+
+    def volume(self, name: str, dtype: Any) -> Any:
+        """A new volume of zeros."""
+        return np.zeros(self.shape, dtype) if self.scratch is None else self.scratch(name, dtype)
 
     def __iter__(self) -> Iterator[tuple[tuple[int, ...], Box]]:
         counts = [-(-size // side) for size, side in zip(self.shape, self.side, strict=True)]

@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 from custom_transforms.files.names import tomogram_base_name, tomogram_stem
 from custom_transforms.measuring.particle_table import filter_particles
 from custom_transforms.units import ParticleSizes
+from custom_transforms.volumes.lazy import Streams
 from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
 from custom_transforms.volumes.read import read_tomogram
 
@@ -25,8 +26,11 @@ class ParticleFilter(MapTransform):
     """What the filters share: particles are chosen, and flagged, dropped, or kept while all others are dropped.
 
     A filter says which with `choose`, which volume of the user's it reads in ``mask``, and with ``active`` whether it
-    does anything at all.
+    does anything at all. One that only looks at the table says ``streams = ParticleFilter.streams`` and works on
+    tomograms larger than memory, too.
     """
+
+    streams = Streams("particles", "particles", {"keys": ("instances",), "mask": None})
 
     action: str = "drop"
     active: bool = True

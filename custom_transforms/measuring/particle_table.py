@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from numba import njit
 from scipy.spatial import cKDTree
 
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.volumes.lazy import LabelVolume
 from custom_transforms.volumes.parallel import as_float_volume, run_parallel, slab_bounds
 
 __all__ = [
@@ -147,13 +150,13 @@ def check_neighbor_number(number: int) -> None:
 
 def filter_particles(
     table: pd.DataFrame,
-    labels: np.ndarray,
+    labels: Any,
     *,
     min_size: float = 0.0,
     neighbor_number: int = 0,
     neighbor_distance: float,
     in_place: bool = False,
-) -> tuple[pd.DataFrame, np.ndarray]:
+) -> tuple[pd.DataFrame, Any]:
     """Drop particles that are too small or too lonely; they stay in the table with their reason.
 
     First size: ``volume_angstrom3 < min_size`` gives "size". Then neighbours, counted among what is left:
@@ -164,7 +167,7 @@ def filter_particles(
     ----------
     table : DataFrame
         Particle table of `measure_particles`; not changed.
-    labels : ndarray, shape (Z, Y, X), int32
+    labels : ndarray or LabelVolume, shape (Z, Y, X), int32
         Its instance volume.
     min_size : float
         Å^3.
@@ -180,7 +183,7 @@ def filter_particles(
     table : DataFrame
         The same rows and ``particle_id``; dropped ones have label 0, labels of the others are 1..n without
         gaps in the same order. ``neighbors`` counts what the size filter left.
-    labels : ndarray, shape (Z, Y, X), int32
+    labels : ndarray or LabelVolume, shape (Z, Y, X), int32
         Without the dropped particles. The input itself if nothing was dropped or with ``in_place``.
 
     Raises
@@ -189,7 +192,7 @@ def filter_particles(
         If ``neighbor_number`` is negative, or ``in_place`` is asked of labels that are not C-contiguous.
     """
     check_neighbor_number(neighbor_number)
-    if in_place and not labels.flags.c_contiguous:
+    if in_place and isinstance(labels, np.ndarray) and not labels.flags.c_contiguous:
         raise ValueError(
             f"in_place: expected labels in one block of C order, got strides {labels.strides}. "
             "Give np.ascontiguousarray(labels), or leave in_place out."
@@ -227,7 +230,9 @@ def _count_neighbors(table: pd.DataFrame, counted: np.ndarray, distance: float) 
     return np.asarray(found, dtype=np.int64) - counted
 
 
-def _renumber(labels: np.ndarray, renumbered: np.ndarray, in_place: bool) -> np.ndarray:
+def _renumber(labels: Any, renumbered: np.ndarray, in_place: bool) -> Any:
+    if isinstance(labels, LabelVolume):
+        return labels.renumbered(renumbered)
     if (renumbered == np.arange(len(renumbered))).all():
         return labels
     result = labels if in_place else np.empty(labels.shape, labels.dtype)

@@ -1,10 +1,11 @@
-"""Volumes that are read when they are sliced: tomograms, regions and maps that do not fit into memory."""
+"""Volumes that are read when they are sliced: tomograms, maps and labels that do not fit into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,17 +24,40 @@ from custom_transforms.volumes.read import read_tomogram
 
 __all__ = [
     "FileVolume",
+    "LabelVolume",
     "LazyVolume",
     "PlaneCache",
     "ProbabilityVolume",
     "RegionVolume",
     "StoredVolume",
+    "Streams",
     "map_volume",
     "open_tomogram",
     "read_region_mask",
 ]
 
 CACHED_PLANES = 32
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a transform that also takes volumes larger than memory says of itself, in its attribute ``streams``.
+
+    Its method ``streamed`` does to volumes that are read by slices what calling it does to arrays; without such a
+    method it is called. A subclass inherits none of this, as it may do something else: it says ``streams`` anew.
+
+    Attributes
+    ----------
+    takes, gives : str
+        How far the tomogram is before and after the transform, which is the order of the steps: file, loaded,
+        normalized; predicted, maps, foreground, seeds, instances, particles, saved.
+    only : mapping
+        The values of its attributes with which it streams; with others it needs the whole volume.
+    """
+
+    takes: str
+    gives: str
+    only: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LazyVolume:
@@ -50,6 +74,12 @@ class LazyVolume:
     def __init__(self, shape: Sequence[int], dtype: Any) -> None:
         self.shape: tuple[int, int, int] = (int(shape[0]), int(shape[1]), int(shape[2]))
         self.dtype = np.dtype(dtype)
+        self.meta: dict[str, Any] = {}
+
+    def with_meta(self, meta: Mapping[str, Any]) -> Self:
+        """Take a copy of metadata, as a MetaTensor has them; returns the volume itself."""
+        self.meta = dict(meta)
+        return self
 
     @property
     def size(self) -> int:
@@ -88,6 +118,35 @@ class FileVolume(LazyVolume):
         if self.fill is not None:
             part[~np.isfinite(part)] = self.fill
         return part
+
+
+class LabelVolume(LazyVolume):
+    """Labels, int32, looked up in a table by the numbers in an array on disk, as they are read.
+
+    Parameters
+    ----------
+    numbers : array-like, shape (Z, Y, X), int32
+    table : ndarray, int32
+        Label of every number.
+    offset : int
+        Where number 0 is in the table; numbers may be negative.
+    """
+
+    def __init__(self, numbers: Any, table: np.ndarray, offset: int = 0) -> None:
+        super().__init__(numbers.shape, np.int32)
+        self.numbers, self.table, self.offset = numbers, table, offset
+
+    @property
+    def highest(self) -> int:
+        """The highest label."""
+        return int(self.table.max(initial=0))
+
+    def renumbered(self, table: np.ndarray) -> LabelVolume:
+        """The same volume with another label for every label."""
+        return LabelVolume(self.numbers, table[self.table], self.offset)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.table[np.asarray(self.numbers[index]) + np.int32(self.offset)]
 
 
 class ProbabilityVolume(LazyVolume):

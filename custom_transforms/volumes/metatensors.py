@@ -10,13 +10,16 @@ import torch
 from monai.data import MetaTensor
 
 from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.lazy import LazyVolume
 
 __all__ = ["volume_like", "volume_of", "voxel_size_of"]
 
 
-def volume_of(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
-    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X); no copy on the CPU."""
+def volume_of(data: Mapping[Hashable, Any], key: Hashable) -> Any:
+    """The array (Z, Y, X) behind an entry (1, Z, Y, X) or (Z, Y, X), no copy on the CPU; a `LazyVolume` as it is."""
     value = data[key]
+    if isinstance(value, LazyVolume):
+        return value
     if isinstance(value, MetaTensor):
         value = value.as_tensor()
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
@@ -38,8 +41,10 @@ def voxel_size_of(data: Mapping[Hashable, Any], key: Hashable) -> np.ndarray:
     return as_voxel_size_zyx(meta["voxel_size_zyx"])
 
 
-def volume_like(array: np.ndarray, source: Any) -> Any:
+def volume_like(array: Any, source: Any) -> Any:
     """Wrap a new volume like ``source``: its channel axis, and its metadata if it has any."""
+    if isinstance(array, LazyVolume):
+        return array.with_meta(source.meta)
     shaped = array[None] if np.ndim(source) == 4 else array
     if isinstance(source, MetaTensor):
         return MetaTensor(torch.from_numpy(shaped), meta=dict(source.meta))

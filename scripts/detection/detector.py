@@ -15,44 +15,26 @@ from monai.bundle import ConfigParser
 
 from custom_transforms.files.json_object import read_object
 from custom_transforms.files.whole_files import check_folder
-from custom_transforms.filters import FlagGoldd
-from custom_transforms.instances import (
-    AssignInstancesd,
-    FilterParticlesd,
-    FindSeedsd,
-    MaskFromProbabilityd,
-    MeasureParticlesd,
-    SplitPredictiond,
-)
+from custom_transforms.instances import AssignInstancesd
+from custom_transforms.io import LoadTomogramd
 from custom_transforms.measuring.particle_filter import ParticleFilter
-from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, as_voxel_size_zyx, first_lengths, following
+from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, first_lengths, following
 from custom_transforms.volumes.mrc_read import MRC_SUFFIXES, mrc_geometry
 from custom_transforms.volumes.rescale import model_shape
-from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.detection.plan import Plan, check_disk, make_plan
-from scripts.detection.streaming import SETTINGS, computed, detect_streamed
+from scripts.detection.streaming import check_streams, computed, detect_streamed
+from scripts.inferer import TomogramInferer
 from scripts.outputs import SaveDetectiond
 from scripts.records.bundle_zip import ROOT, unpacked
 from scripts.records.weights import read_record
 from scripts.settings import SETTINGS as KINDS
 from scripts.settings import check_setting, is_code
+from scripts.sources.tomogram import Tomogram
 from scripts.tiling.tiles import tile_of
 
 __all__ = ["Detector", "check_device"]
 
-# the steps of post-processing that have a form for volumes larger than memory
-STREAMABLE = {
-    SplitPredictiond,
-    MaskFromProbabilityd,
-    FindSeedsd,
-    AssignInstancesd,
-    MeasureParticlesd,
-    FilterParticlesd,
-    FlagGoldd,
-    SaveDetectiond,
-}
-OPTIONS = {"ExcludeParticlesd": " (--exclude)", "FilterByDistanced": " (--membrane)"}
-Tomogram = str | Path | Mapping[str, Any]
+Source = str | Path | Mapping[str, Any] | Tomogram
 
 
 class Detector:
@@ -118,7 +100,14 @@ class Detector:
         self.preprocessing = self.parser.get_parsed_content("preprocessing")
         self.postprocessing = self.parser.get_parsed_content("postprocessing")
         self.inferer = self.parser.get_parsed_content("inferer")
-        self.save = self.parser.get_parsed_content("write")
+        if not isinstance(self.inferer, TomogramInferer):
+            raise ValueError(
+                f"inferer: expected a TomogramInferer, whose tiles and memory can be planned, got "
+                f"{type(self.inferer).__name__}. Leave it out; `monai.bundle run` takes any inferer."
+            )
+        self.asked = self.inferer.roi_size, self.inferer.batch
+        saves = self._steps(SaveDetectiond)
+        self.save = saves[0] if saves else self.parser.get_parsed_content("write")
         self.network = self.parser.get_parsed_content("network").eval()
         self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
 
@@ -167,44 +156,53 @@ class Detector:
     def _weights(self) -> Path:
         return Path(self.parser.get_parsed_content("weights")).expanduser()
 
-    def plan(self, tomogram: Tomogram) -> Plan | None:
+    def _steps(self, kind: type) -> list[Any]:
+        """The steps of pre- and postprocessing that are of a class, or of one made of it."""
+        chains = (self.preprocessing, self.postprocessing)
+        return [step for chain in chains for step in getattr(chain, "transforms", (chain,)) if isinstance(step, kind)]
+
+    def resolve(self, source: Source) -> Tomogram:
+        """A file or an item of a datalist, with the voxel size of the config where it does not say its own."""
+        if isinstance(source, Tomogram):
+            return source
+        return Tomogram.resolve(source).with_settings(*[step.voxel_size for step in self._steps(LoadTomogramd)[:1]])
+
+    def plan(self, source: Source) -> Plan | None:
         """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
 
-        ``tomogram`` is a path, or an item of a datalist with its own voxel size or contrast.
+        ``source`` is a path, an item of a datalist with its own voxel size or contrast, or a resolved tomogram.
 
         Raises
         ------
         ValueError
-            If memory or disk do not suffice, or a file of another format than MRC should be streamed.
+            If memory or disk do not suffice, or the file or a step of the config cannot be streamed and should be.
         """
-        item = self._item(tomogram)
-        geometry = mrc_geometry(item["image"])
-        if geometry is None:
-            self._check_limits(item["image"])
-            tile = self.parser["tile"]  # the plan of the tomogram before must not stay
-            self.inferer.roi_size, self.inferer.batch = tile and tuple(tile), self.parser["batch_size"]
+        tomogram, inferer = self.resolve(source), self.inferer
+        inferer.roi_size, inferer.batch = self.asked  # the plan of the tomogram before must not stay
+        if tomogram.shape_zyx is None:
+            self._check_limits(tomogram.path)
             return None
-        shape, _ = geometry
-        voxel_size_zyx = self._voxel_size(item)
-        seen = shape
-        if voxel_size_zyx is not None and not self.parser["keep_voxel_size"]:
-            seen = model_shape(shape, voxel_size_zyx, self.parser["voxel_size_model"])
+        seen, reach = tomogram.shape_zyx, 0
+        if tomogram.voxel_size_zyx is not None:
+            radius = max((step.sizes.radius_max for step in self._steps(AssignInstancesd)), default=0.0)
+            reach = int(np.ceil(radius / tomogram.voxel_size_zyx.min()))
+            if not inferer.keep_voxel_size:
+                seen = model_shape(tomogram.shape_zyx, tomogram.voxel_size_zyx, inferer.voxel_size_model)
         plan = make_plan(
-            shape,
+            tomogram.shape_zyx,
             self.network,
             seen_zyx=seen,
-            tile=self.parser["tile"],
-            overlap=self.parser["overlap"],
+            tile=inferer.roi_size,
+            overlap=inferer.overlap,
             device=self.parser.get_parsed_content("device"),
             memory=self.memory,
             stream=self.stream,
-            reach=self._reach(voxel_size_zyx),
+            reach=reach,
         )
         if plan.path == "streamed":
-            self._check_streamable()
-        check_disk(plan, self.save.folder(item["image"]), self.scratch_dir)
-        self.inferer.roi_size = plan.tile
-        self.inferer.batch = max(plan.batch, self.parser["batch_size"])
+            check_streams(self.preprocessing, inferer, self.postprocessing)
+        check_disk(plan, self.save.folder(tomogram.path), self.scratch_dir)
+        inferer.roi_size, inferer.batch = plan.tile, max(plan.batch, inferer.batch)
         return plan
 
     def _check_limits(self, path: str | Path) -> None:
@@ -224,51 +222,16 @@ class Detector:
                 stacklevel=3,
             )
 
-    def _item(self, tomogram: Tomogram) -> dict[str, Any]:
-        """The item of a tomogram; where it does not say its voxel size or contrast, the config does."""
-        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
-        own = {name: value for name, value in given.items() if value is not None}
-        return {**{name: self.parser[name] for name in ("voxel_size", "contrast")}, **own}
-
-    def _voxel_size(self, item: Mapping[str, Any]) -> np.ndarray | None:
-        """Å along Z, Y, X, given or in an MRC file's header; None if that takes reading the file, or nobody knows."""
-        if item["voxel_size"] is not None:
-            return as_voxel_size_zyx(item["voxel_size"])
-        geometry = mrc_geometry(item["image"])
-        return None if geometry is None or not (geometry[1] > 0).all() else geometry[1]
-
-    def _check_files(self, item: Mapping[str, Any], streamed: bool) -> None:
+    def _check_files(self, tomogram: Tomogram, streamed: bool) -> None:
         """Refuse, before any work, what would be found wrong only after it: masks, and places for the results."""
-        filters = [one for one in self.postprocessing.transforms if isinstance(one, ParticleFilter)]
-        for path in [self.inferer.region, *(one.mask_file(item["image"]) for one in filters)]:
+        masks = [step.mask_file(tomogram.path) for step in self._steps(ParticleFilter)]
+        for path in [self.inferer.region, *masks]:
             if path is not None:
-                check_mask(path, item["image"])
-        self.save.check(item["image"], None if streamed else self._voxel_size(item))
-        self.save.check_output([item])
+                check_mask(path, tomogram.shape_zyx)
+        self.save.check(tomogram.path, None if streamed else tomogram.voxel_size_zyx)
+        self.save.check_output([tomogram.item])
         if streamed and self.scratch_dir is not None:
             check_folder(self.scratch_dir, "--scratch_dir")
-
-    def _reach(self, voxel_size_zyx: np.ndarray | None) -> int:
-        """R_max in voxels; 0 if the voxel size is not known."""
-        return 0 if voxel_size_zyx is None else int(np.ceil(self.sizes.radius_max / voxel_size_zyx.min()))
-
-    def _check_streamable(self) -> None:
-        """Refuse steps of post-processing that need the whole volume, and a missing package, before any work."""
-        try:
-            import_zarr()
-        except ImportError as error:
-            raise ImportError(
-                "a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'."
-            ) from error
-        active = [step for step in self.postprocessing.transforms if getattr(step, "active", True)]
-        whole = [one for one in active if getattr(one, "mask", None) is not None or not isinstance(one, ParticleFilter)]
-        unknown = [type(step).__name__ for step in whole if type(step) not in STREAMABLE]
-        if unknown:
-            told = ", ".join(name + OPTIONS.get(name, "") for name in unknown)
-            raise ValueError(
-                f"postprocessing: this tomogram is larger than memory, and {told} needs all of it. "
-                "Leave it out, or use a machine with more memory."
-            )
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
@@ -289,41 +252,27 @@ class Detector:
         """Turn ``pred`` into ``probability`` and ``center_map``: the first step of post-processing, by itself."""
         return self.postprocessing.transforms[0](data)
 
-    def __call__(self, tomogram: Tomogram, plan: Plan | None = None) -> dict[str, Any]:
+    def __call__(self, source: Source, plan: Plan | None = None) -> dict[str, Any]:
         """Detect one tomogram and write its files; returns all data of the chain, or without volumes if streamed.
 
         Parameters
         ----------
-        tomogram : path or mapping
-            A file, or an item of a datalist: ``image``, and its own ``voxel_size`` (Å) and ``contrast`` if it has them.
+        source : path, mapping or Tomogram
+            A file; an item of a datalist: ``image``, and its own ``voxel_size`` (Å) and ``contrast`` if it has them.
         plan : Plan, optional
             As `plan` gives it; None detects in memory.
         """
-        given = dict(tomogram) if isinstance(tomogram, Mapping) else {"image": tomogram}
-        given["image"] = str(given["image"])
-        item, streamed = self._item(given), plan is not None and plan.path == "streamed"
-        self._check_files(item, streamed)
+        tomogram, streamed = self.resolve(source), plan is not None and plan.path == "streamed"
+        self._check_files(tomogram, streamed)
         if plan is None or not streamed:
-            return self.postprocessing(self.predict(given))
-        filters = [one for one in self.postprocessing.transforms if isinstance(one, (FlagGoldd, ParticleFilter))]
-        return detect_streamed(
-            given,
-            plan,
-            self.network,
-            self.inferer,
-            self.save,
-            reading={name: self.parser[name] for name in ("fill_nonfinite", "signed")}
-            | {"voxel_size": item["voxel_size"]},
-            contrast=item["contrast"],
-            settings={name: self.parser[name] for name in SETTINGS},
-            filters=[one for one in filters if one.active],
-            scratch_dir=self.scratch_dir,
-            progress=self.parser["progress"],
-        )
+            return self.postprocessing(self.predict(tomogram.item))
+        scratch_dir = self.scratch_dir or self.save.folder(tomogram.path)
+        chain = self.preprocessing, self.inferer, self.postprocessing
+        return detect_streamed(tomogram, plan, self.network, *chain, scratch_dir)
 
 
-def check_mask(path: str | Path, tomogram: str | Path) -> None:
-    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram.
+def check_mask(path: str | Path, shape_zyx: tuple[int, int, int] | None) -> None:
+    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram (None: any).
 
     Raises
     ------
@@ -332,10 +281,10 @@ def check_mask(path: str | Path, tomogram: str | Path) -> None:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
-    known, own = mrc_geometry(tomogram), mrc_geometry(path)
-    if known is not None and own is not None and known[0] != own[0]:
+    own = mrc_geometry(path)
+    if shape_zyx is not None and own is not None and own[0] != shape_zyx:
         raise ValueError(
-            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {known[0]}, got {own[0]}. "
+            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {shape_zyx}, got {own[0]}. "
             "Give one made on this tomogram, at the same binning."
         )
 

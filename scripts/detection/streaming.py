@@ -7,46 +7,28 @@ every voxel. What is on the way lies in a temporary Zarr folder, which is remove
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from monai.data import MetaTensor
+from monai.transforms import Compose
 from tqdm.auto import tqdm
 
-from custom_transforms.files.names import tomogram_name
-from custom_transforms.filters import FlagGoldd
-from custom_transforms.labelling.blockwise import BlockedLabels, detect_instances_blockwise
+from custom_transforms.labelling.blocks import Blocks
 from custom_transforms.labelling.in_memory import check_finite
-from custom_transforms.measuring.particle_filter import ParticleFilter
-from custom_transforms.normalize import NormalizedVolume, warn_if_inverted
-from custom_transforms.volumes.checks import add_warning
-from custom_transforms.volumes.lazy import (
-    PlaneCache,
-    ProbabilityVolume,
-    RegionVolume,
-    StoredVolume,
-    map_volume,
-    open_tomogram,
-)
-from custom_transforms.volumes.mrc_write import instance_dtype, new_header, write_volume
+from custom_transforms.normalize import NormalizedVolume
+from custom_transforms.volumes.lazy import PlaneCache, RegionVolume
 from custom_transforms.volumes.rescale import rescaled_slabs
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.detection.plan import Plan
 from scripts.detection.scratch import scratch_folder
 from scripts.inferer import TomogramInferer
-from scripts.outputs import INSTANCES, SaveDetectiond
+from scripts.sources.tomogram import Tomogram
 
-__all__ = ["SETTINGS", "computed", "detect_streamed"]
+__all__ = ["check_streams", "computed", "detect_streamed"]
 
-# the ids of configs/inference.json that decide the instances; see `detect_instances`
-SETTINGS = (
-    "particle_diameter", "mask_threshold", "center_threshold", "method", "require_seed", "neighbor_number",
-    "min_distance", "min_size", "radius_max", "neighbor_distance",
-)  # fmt: skip
 CHUNKS = (32, 128, 256)
 
 
@@ -74,84 +56,107 @@ class Scratch:
         )  # fmt: skip
 
 
+def check_streams(preprocessing: Any, inferer: Any, postprocessing: Any) -> None:
+    """Refuse, before any work, what has no form for a tomogram larger than memory; see `Streams`.
+
+    Raises
+    ------
+    ValueError
+        Names the part of the config and its steps.
+    ImportError
+        If zarr is missing.
+    """
+    try:
+        import_zarr()
+    except ImportError as error:
+        raise ImportError("a tomogram larger than memory needs the package zarr: pip install 'zarr>=3.1'.") from error
+    parts = {
+        "preprocessing": _whole(preprocessing, "file", "normalized"),
+        "inferer": [] if type(inferer) is TomogramInferer else [type(inferer).__name__],
+        "postprocessing": _whole(postprocessing, "predicted", "saved"),
+    }
+    for part, steps in parts.items():
+        if steps:
+            raise ValueError(
+                f"{part}: this tomogram is larger than memory, and {', '.join(steps)} needs all of it. "
+                "Leave it out, or use a machine with more memory."
+            )
+
+
+def _whole(chain: Any, state: str, end: str) -> list[str]:
+    """Names of the steps that need the whole volume; the others lead the tomogram from its ``state`` to the ``end``."""
+    if type(chain) is not Compose or not chain.transforms:
+        return [f"{type(chain).__name__} (without steps)" if type(chain) is Compose else type(chain).__name__]
+    whole = []
+    for step in chain.transforms:
+        name, streams = type(step).__name__, vars(type(step)).get("streams")
+        if streams is None:
+            whole.append(name)
+            continue
+        if streams.takes != state:
+            whole.append(f"{name} (in this place)")
+        differing = [key for key, value in streams.only.items() if getattr(step, key) != value]
+        whole += [f"{name} (its {key} is {getattr(step, key)})" for key in differing]
+        state = streams.gives
+    return whole if whole or state == end else [f"{name} (as the last step)"]
+
+
 def detect_streamed(
-    item: Mapping[str, Any],
+    tomogram: Tomogram,
     plan: Plan,
     network: Callable[[torch.Tensor], torch.Tensor],
+    preprocessing: Compose,
     inferer: TomogramInferer,
-    save: SaveDetectiond,
-    *,
-    reading: Mapping[str, Any],
-    contrast: str,
-    settings: Mapping[str, Any],
-    filters: Sequence[FlagGoldd | ParticleFilter] = (),
-    scratch_dir: str | Path | None = None,
-    progress: bool = False,
+    postprocessing: Compose,
+    scratch_dir: str | Path,
 ) -> dict[str, Any]:
     """Detect one tomogram with a few slabs of it in memory, and write its files.
 
     Parameters
     ----------
-    item : mapping
-        ``image`` is an uncompressed MRC file; its own voxel size and contrast, if there, go into the record.
+    tomogram : Tomogram
+        An uncompressed MRC file; its own voxel size and contrast come before those of the transforms.
     plan : Plan
         ``block`` is the side of the blocks in which instances are labelled.
-    network, inferer, save
+    network, preprocessing, inferer, postprocessing
         As the config makes them.
-    reading : mapping
-        voxel_size, fill_nonfinite, signed: as in `read_tomogram`.
-    contrast : {"dark", "bright"}
-    settings : mapping
-        Values of `SETTINGS`.
-    filters : sequence of FlagGoldd and ParticleFilter
-        Laid over the table in this order; none may need a volume of its own.
-    scratch_dir : path, optional
-        Where the temporary folder is made; by default where the results go.
-    progress : bool
-        Show progress bars.
+    scratch_dir : path
+        Where the temporary folder is made.
 
     Returns
     -------
     dict
-        image (metadata only), particles (table), output_files, timings.
+        What the chain gives, without the volumes that were in the temporary folder.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        As the path in memory, and for files that cannot be read by parts.
+        As the path in memory, for files that cannot be read by parts, and as `check_streams`.
     """
-    start, path = time.perf_counter(), item["image"]
-    volume, meta = open_tomogram(path, **reading)
-    image = NormalizedVolume(volume, contrast, meta)
-    warn_if_inverted(image, contrast, meta)
-    if save.copick is not None:
-        text = (
-            f"{path}: streamed, so the copick project gets its picks alone, no instance segmentation (an older one "
-            "there is left as it is); the labels are in the MRC file"
-        )
-        add_warning(meta, text)
-    own = volume.shape
-    seen = inferer.seen_shape(own, meta)
-    region = RegionVolume(inferer.region, own) if inferer.region is not None else None
-    timings = {"load": time.perf_counter() - start}
-    with scratch_folder(scratch_dir or save.folder(path), tomogram_name(path)) as temporary:
-        logits, centers = _predict(temporary, image, network, inferer, region, own, seen)
-        timings["networks"] = time.perf_counter() - start - timings["load"]
-        labels, table = detect_instances_blockwise(
-            ProbabilityVolume(logits), centers, np.asarray(meta["voxel_size_zyx"]), **settings, block=plan.block,
-            scratch=Scratch(temporary, own),
-            progress=lambda blocks: tqdm(blocks, unit="block", disable=not progress),
+    check_streams(preprocessing, inferer, postprocessing)
+    start = time.perf_counter()
+    data = dict(tomogram.item)
+    for step in preprocessing.transforms:
+        data = step.streamed(data)
+    image = data["image"]
+    seen = inferer.seen_shape(image.shape, image.meta)
+    region = RegionVolume(inferer.region, image.shape) if inferer.region is not None else None
+    loaded = time.perf_counter()
+    with scratch_folder(scratch_dir, tomogram.name) as folder:
+        data["pred"] = _predict(folder, image, network, inferer, region, image.shape, seen)
+        predicted = time.perf_counter()
+        data["computed"] = computed("streamed", inferer)
+        data["blocks"] = Blocks(
+            image.shape, (plan.block,) * 3, lambda blocks: tqdm(blocks, unit="block", disable=not inferer.progress),
+            Scratch(folder, image.shape),
         )  # fmt: skip
-        table, labels = _filter(filters, table, labels, image, meta)
-        timings["instances"] = time.perf_counter() - start - timings["load"] - timings["networks"]
-        data = {
-            **item,
-            "image": MetaTensor(torch.zeros(0), meta=meta),
-            "particles": table,
-            "computed": computed("streamed", inferer),
-            "timings": {stage: round(seconds, 2) for stage, seconds in timings.items()},
-        }
-        return _save(save, data, labels, volume, centers)
+        for step in postprocessing.transforms:
+            seconds = {"load": loaded - start, "networks": predicted - loaded}
+            seconds["instances"] = time.perf_counter() - predicted
+            data["timings"] = {stage: round(value, 2) for stage, value in seconds.items()}
+            data = getattr(step, "streamed", step)(data)
+    on_disk = ("probability", "center_map", "foreground", "instances", "blocks")
+    return {key: value for key, value in data.items() if key not in on_disk}
 
 
 def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:
@@ -203,34 +208,3 @@ def _store(
 def _store_planes(array: Any, slabs: Iterable[tuple[int, int, np.ndarray]]) -> None:
     for first, last, planes in slabs:  # slabs divide the chunks, so a chunk is rewritten a few times at most
         array[first:last] = planes
-
-
-def _filter(
-    steps: Sequence[FlagGoldd | ParticleFilter], table: pd.DataFrame, labels: BlockedLabels, image: Any, meta: dict
-) -> tuple[pd.DataFrame, BlockedLabels]:
-    """Lay the filters over the table, one after another; labels follow."""
-    for step in steps:
-        if isinstance(step, FlagGoldd):
-            table = step.flagged(table, image, PlaneCache(labels), meta["voxel_size_zyx"])
-            continue
-        marked = step.marked(table, PlaneCache(labels), meta)
-        if not marked["dropped_by"].equals(table["dropped_by"]):
-            marked, labels = labels.filtered(marked, neighbor_distance=step.neighbor_distance)
-        table = marked
-    return table, labels
-
-
-def _save(
-    save: SaveDetectiond, data: dict[str, Any], labels: BlockedLabels, tomogram: Any, center_map: Any
-) -> dict[str, Any]:
-    """Write what `SaveDetectiond` writes, the label volume slab by slab."""
-    meta = data["image"].meta
-    path = meta["filename_or_obj"]
-    instances = save.begin(path) / INSTANCES.format(name=tomogram_name(path))
-    stored = instance_dtype(labels.highest)
-    nstart = meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
-    origin = meta.get("origin_xyz", (0, 0, 0))
-    header = new_header(labels.shape, stored, np.asarray(meta["voxel_size_zyx"]), origin, nstart)
-    write_volume(instances, PlaneCache(labels), stored, header)
-    files = save.finish(data, map_volume(instances)[0], tomogram, StoredVolume(center_map))
-    return {**data, "output_files": files}

@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
 
-from custom_transforms.instances import METHODS, detect_instances
+from custom_transforms.instances import (
+    METHODS,
+    AssignInstancesd,
+    FilterParticlesd,
+    FindSeedsd,
+    MaskFromProbabilityd,
+    MeasureParticlesd,
+    detect_instances,
+)
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.labelling.blocks import Blocks
-from custom_transforms.labelling.blockwise import Job, detect_instances_blockwise
-from custom_transforms.units import ParticleSizes
-from custom_transforms.volumes.lazy import PlaneCache, RegionVolume, open_tomogram, read_region_mask
+from custom_transforms.labelling.blockwise import peaks_of_block
+from custom_transforms.volumes.lazy import PlaneCache, RegionVolume, StoredVolume, open_tomogram, read_region_mask
 from scripts.detection.detect import Detector
 from scripts.detection.plan import make_plan
 from scripts.detection.scratch import LOCK, scratch_folder
@@ -45,11 +52,27 @@ def maps(seed, foreground, levels=0):
     return probability.astype(np.float32), center.astype(np.float32)
 
 
-def blockwise(probability, center, block, **options):
-    labels, table = detect_instances_blockwise(
-        probability, center, block=block, scratch=lambda name, dtype: np.zeros(probability.shape, dtype), **options
-    )
-    return labels[:, :, :], table
+def blockwise(
+    probability, center, block, voxel_size_zyx, particle_diameter, mask_threshold, center_threshold, method="watershed",
+    require_seed=False, min_size=None, neighbor_number=0, neighbor_distance=None,
+):  # fmt: skip
+    """What the transforms of the config make of two maps in their streamed form."""
+    sizes, distance = {"particle_diameter": particle_diameter}, {"neighbor_distance": neighbor_distance}
+    meta = {"voxel_size_zyx": voxel_size_zyx}
+    data = {
+        "probability": StoredVolume(probability).with_meta(meta),
+        "center_map": StoredVolume(center).with_meta(meta),
+    }
+    data["blocks"] = Blocks(probability.shape, block)
+    for step in (
+        MaskFromProbabilityd(threshold=mask_threshold, min_size=min_size, **sizes),
+        FindSeedsd(threshold=center_threshold, **sizes),
+        AssignInstancesd(method=method, require_seed=require_seed, min_size=min_size, **sizes),
+        MeasureParticlesd(**sizes, **distance),
+        FilterParticlesd(min_size=min_size, neighbor_number=neighbor_number, in_place=True, **sizes, **distance),
+    ):
+        data = getattr(step, "streamed", step)(data)
+    return data["instances"][:, :, :], data["particles"]
 
 
 def assert_same(streamed, whole):
@@ -106,22 +129,10 @@ def test_wide_plateaus_are_carried_along_as_runs_and_only_where_they_cross_a_fac
     blocks = Blocks(SHAPE, (20, 28, 18))
     clipped = np.clip(3 * maps(5, 0.5)[1], 0, 1)
     for center, fewer in ((clipped, 4), (np.ones(SHAPE, np.float32), 18)):
-        job = Job(blocks, center, center, VOXEL, ParticleSizes.from_diameter(60.0), 15.0, lambda name, dtype: None)
-        listed = sum(len(job.peaks_of(box, np.float32(0.5))) for _, box in blocks)
+        listed = sum(len(peaks_of_block(center, box, np.float32(0.5), np.ones(3), blocks)) for _, box in blocks)
         assert (center == 1).sum() >= fewer * listed > 0
         options = {"voxel_size_zyx": VOXEL, "particle_diameter": 60.0, "mask_threshold": 0.5, "center_threshold": 0.2}
         assert_same(blockwise(center, center, (7, 9, 11), **options), detect_instances(center, center, **options))
-
-
-def test_wrong_settings_are_errors():
-    options = {"voxel_size_zyx": VOXEL, "particle_diameter": 80.0, "mask_threshold": 0.5, "center_threshold": 0.2}
-    probability, center = maps(0, 0.2)
-    with pytest.raises(ValueError, match="method: expected one of watershed, nearest, split"):
-        blockwise(probability, center, 8, method="flood", **options)
-    with pytest.raises(ValueError, match="probability and center_map: expected one shape"):
-        blockwise(probability[1:], center, 8, **options)
-    with pytest.raises(ValueError, match="center_threshold: expected a number above 0"):
-        blockwise(probability, center, 8, **{**options, "center_threshold": 0.0})
 
 
 class Blobs(torch.nn.Module):
@@ -323,7 +334,7 @@ def test_what_cannot_be_streamed_is_an_error_before_any_work(scene, tmp_path):
     with pytest.raises(ValueError, match="big.mrc: expected a file that can be read by parts"):
         RegionVolume(tmp_path / "big.mrc", volume.shape)
     filtered = Detector({**options, "output_dir": str(tmp_path), "exclude": "region.mrc"}, stream=True)
-    told = r"larger than memory, and ExcludeParticlesd \(--exclude\) needs all of it. Leave it out"
+    told = r"larger than memory, and ExcludeParticlesd \(its mask is region.mrc\) needs all of it. Leave it out"
     with pytest.raises(ValueError, match=told):
         filtered.plan(folder / "scene.mrc")
     with pytest.raises(ValueError, match="NaN or Inf"):
