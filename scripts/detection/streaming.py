@@ -92,8 +92,9 @@ def _whole(chain: Any, state: str, end: str) -> list[str]:
         name, streams = type(step).__name__, vars(type(step)).get("streams")
         if streams is None:
             whole.append(name)
+            state = ""  # whatever it gives, the step after it is not at fault
             continue
-        if streams.takes != state:
+        if state not in ("", streams.takes):
             whole.append(f"{name} (in this place)")
         differing = [key for key, value in streams.only.items() if getattr(step, key) != value]
         whole += [f"{name} (its {key} is {getattr(step, key)})" for key in differing]
