@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from custom_transforms.files.whole_files import sweep, temporary_tag
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.parallel import run_parallel, slab_bounds
 from custom_transforms.volumes.slabs import value_range
@@ -170,7 +170,8 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = True) -> Iterator[P
     if target.exists() and (not overwrite or not target.is_dir()):
         raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, older = (target.with_name(f".{uuid.uuid4().hex[:12]}.{target.name}") for _ in range(2))
+    sweep(target.parent)
+    temporary, older = (target.with_name(f".{temporary_tag()}.{target.name}") for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary

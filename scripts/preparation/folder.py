@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from custom_transforms.files.whole_files import sweep, temporary_tag
 
 __all__ = ["Stage", "staged_folder"]
 
@@ -83,7 +84,8 @@ def staged_folder(output_dir: Path, inputs: Iterable[Path] = (), overwrite: bool
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     known = frozenset(_identity(path) for path in inputs)
-    path = output_dir / f".prepare_{uuid.uuid4().hex[:8]}"
+    sweep(output_dir)
+    path = output_dir / f".prepare_{temporary_tag()}"
     path.mkdir()
     stage = Stage(path, output_dir, known, _written_earlier(output_dir), overwrite)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from custom_transforms.files.names import tomogram_base_name, tomogram_stem
+from custom_transforms.files.names import check_name, tomogram_base_name, tomogram_stem
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.zarr_write import write_labels_zarr
 from scripts.particles import copick_json
@@ -18,7 +18,8 @@ from scripts.sources.copick_project import CopickProject, open_project
 __all__ = ["check_segmentation", "check_target", "run_of", "write_picks", "write_segmentation"]
 
 SEGMENTATION_FOLDERS = {"instance": "InstanceSegmentations", "binary": "Segmentations"}
-_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s_]')  # copick's own rule: names are parts of file names
+# copick's own rule, as names are parts of file names; and signs that shells and configs take for more than a name
+_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s_$@%]')
 
 
 def write_picks(
@@ -196,3 +197,5 @@ def _check_words(project: CopickProject, run: str, object_name: str, user: str, 
     for what, name in (("user", user), ("session", session)):
         if not name or _ILLEGAL.search(name):
             raise ValueError(f"copick {what}: expected a name without spaces, _ and other signs, got {name!r}.")
+    for what, name in (("object", object_name), ("user", user), ("session", session), ("run", run)):
+        check_name(name, f"copick {what}")

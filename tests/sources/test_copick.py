@@ -175,12 +175,18 @@ def test_nothing_is_overwritten_or_written_in_part(project):
         ({"run": "TS_009"}, "no run 'TS_009'; it has TS_001, TS_002"),
         ({"user": "my_name"}, "copick user: expected a name without spaces, _ and other signs, got 'my_name'"),
         ({"session": ""}, "copick session: expected a name"),
+        ({"user": ".."}, "copick user: expected a name for files, got '..', which begins with a dot"),
+        ({"user": ".me"}, "copick user: expected a name for files, got '.me', which begins with a dot"),
+        ({"session": "../1"}, "copick session: expected a name without spaces, _ and other signs, got '../1'"),
+        ({"session": "$HOME"}, "copick session: expected a name without spaces, _ and other signs, got '.HOME'"),
     ],
 )
 def test_a_target_that_copick_could_not_find_is_refused(project, options, message):
     particles = some_particles(options.pop("run", "TS_001"))
+    before = sorted(project.parent.parent.rglob("*"))
     with pytest.raises(ValueError, match=message):
         write_picks(particles, project, **options)
+    assert sorted(project.parent.parent.rglob("*")) == before
 
 
 def test_a_project_without_tomograms_and_particles_without_a_run_are_told(project, tmp_path):

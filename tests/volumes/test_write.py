@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import SaveImage
 
-from custom_transforms.files.whole_files import check_folder
+from custom_transforms.files.whole_files import check_folder, temporary_tag
 from custom_transforms.io import (
     LoadTomogramd,
     MrcWriter,
@@ -162,6 +164,35 @@ def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from custom_transforms.files.whole_files import atomic_path
+from custom_transforms.volumes.zarr_write import atomic_folder
+from scripts.preparation.folder import staged_folder
+folder = Path(sys.argv[1])
+with staged_folder(folder), atomic_path(folder / "a.csv") as file, atomic_folder(folder / "b.zarr") as zarr:
+    file.write_text("half")
+    (zarr / "c").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_leaves_is_swept_at_the_next_writing_and_nothing_else(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=Path(__file__).parents[2], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    living = tmp_path / f".{temporary_tag()}.d.csv"  # of this process
+    elsewhere, old = tmp_path / ".0123456789ab.d.csv", tmp_path / ".0123456789ac.d.csv"
+    for path in (living, elsewhere, old, tmp_path / ".hidden.csv", tmp_path / ".prepared"):
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    os.utime(tmp_path / ".hidden.csv", (0, 0))
+    with atomic_path(tmp_path / "a.csv") as temporary:
+        temporary.write_text("whole")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {living.name, elsewhere.name, ".hidden.csv", ".prepared", "a.csv"}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
