@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     FileNotFoundError
         If there is no such file; says how weights are made.
     ValueError
-        If the file is not a flat state dict of tensors, or holds NaN or infinite numbers.
+        If the file is damaged (by the record beside it, or its own checksums), is not a flat state dict of tensors, or
+        holds NaN or infinite numbers.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -66,7 +68,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "(configs/train_mask.json, configs/train_center.json) and join them with `python -m scripts join`, "
             "or name another file with --weights."
         )
+    read_record(path)  # which compares its sha256 with the file's
     try:
+        _check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file; all mean the same to the user
         raise ValueError(f"{path}: expected a PyTorch weights file, but it cannot be read ({error}).") from error
@@ -83,6 +87,15 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "became NaN."
         )
     return state
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the checksums in a weights file with its content, which `torch.load` does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} in it is wrong, so bytes have changed. Copy it again")
 
 
 def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Sequence[float] | None = None) -> nn.Module:

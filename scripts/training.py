@@ -22,7 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from custom_transforms.files.whole_files import atomic_path
-from scripts.records.weights import WeightsRecord
+from scripts.records.weights import WeightsRecord, write_record
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
 
@@ -178,7 +178,7 @@ class TrainingRun:
         weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
         _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
         made = WeightsRecord.model_validate({**self.best, "seed": self.seed, "training": self.record})
-        _replace(self.folder / "model.json", lambda path: path.write_text(made.text(), encoding="utf-8"))
+        write_record(self.folder / "model.pt", made)
 
     def _reseed(self, engine: Engine) -> None:
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7919 * _rank()) % 2**31

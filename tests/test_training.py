@@ -15,6 +15,7 @@ import torch
 
 from custom_transforms.io import read_tomogram, write_instances
 from scripts.console import user_message
+from scripts.records.weights import file_digest
 from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
 
 
@@ -44,6 +45,7 @@ def test_a_run_writes_weights_last_state_and_a_row_per_epoch(name, metric, datas
     assert record["metric"] == metric and record["epoch"] == int(best["epoch"])
     assert record["score"] == pytest.approx(float(best[metric]), abs=1e-6)  # the table is rounded
     assert record["training"]["voxel_size"] == VOXEL_SIZE and record["training"]["dataset"]["tomograms"] == 1
+    assert record["sha256"] == file_digest(tmp_path / "run" / "model.pt")
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in weights.values())
 

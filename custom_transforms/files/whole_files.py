@@ -80,7 +80,9 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Pat
     try:
         with naming_the_full_disk(target):
             yield temporary
+            _sync(temporary)
         os.replace(temporary, target)
+        _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -121,6 +123,21 @@ def _is_abandoned(path: Path, tag: str) -> bool:
 
 def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+
+
+def _sync(path: Path) -> None:
+    """Bring a file to the disk before it takes its name, and the name after: a power cut leaves the old or the new."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not listed
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+    finally:
+        os.close(number)
 
 
 def check_folder(folder: str | os.PathLike, option: str) -> None:

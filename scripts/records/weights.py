@@ -124,8 +124,9 @@ def read_record(weights: str | Path, digest: str | None = None) -> WeightsRecord
         found = digest or file_digest(weights)
         if record.sha256 != found:
             raise ValueError(
-                f"{path}: belongs to other weights than {weights} (its sha256 begins {record.sha256[:8]}, "
-                f"the file's {found[:8]}). Join the two runs again with `python -m scripts join`, or remove it."
+                f"{weights}: expected the weights that {path} belongs to (sha256 {record.sha256[:8]}...), got others "
+                f"({found[:8]}...): damaged, exchanged, or of a training that was stopped meanwhile. Copy both files "
+                "again, resume that training, or remove the record."
             )
     return record
 

@@ -16,7 +16,7 @@ from scripts.command_line.parser import main
 from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.networks import join_state_dicts, load_pretrained, load_weights, read_state_dict
-from scripts.records.weights import WeightsRecord, read_record
+from scripts.records.weights import WeightsRecord, file_digest, read_record
 from scripts.settings import RECORDED
 from scripts.training_record import describe_training
 from scripts.weights.join import compact, join
@@ -102,7 +102,9 @@ def test_weights_of_one_run_bring_its_voxel_size(files, tmp_path, monkeypatch):
 def test_a_record_of_other_weights_is_an_error(files, tmp_path):
     torch.save(small_network().state_dict(), tmp_path / "model.pt")
     (tmp_path / "model.json").write_text((files / "model.json").read_text())
-    with pytest.raises(ValueError, match=r"model\.json: belongs to other weights"):
+    with pytest.raises(
+        ValueError, match=r"model\.pt: expected the weights that .*model\.json belongs to .*Copy both files again"
+    ):
         Detector({**OPTIONS, "weights": str(tmp_path / "model.pt")})
 
 
@@ -353,6 +355,25 @@ def test_weights_that_are_not_finite_are_refused_by_all_who_read_them(value, fil
         with pytest.raises(ValueError, match=message):
             read(tmp_path / "model.pt")
     assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_flipped_byte_in_weights_is_found_or_changes_nothing(recorded, files, tmp_path):
+    whole, state = (files / "model.pt").read_bytes(), read_state_dict(files / "model.pt")
+    if recorded:
+        (tmp_path / "model.json").write_text(json.dumps({"sha256": file_digest(files / "model.pt")}))
+    places, found = np.random.default_rng(0).integers(len(whole), size=60), 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        (tmp_path / "model.pt").write_bytes(damaged)
+        try:  # without a hash a byte that pads the file may differ
+            got = read_state_dict(tmp_path / "model.pt")
+            assert got.keys() == state.keys() and all(torch.equal(got[name], state[name]) for name in state)
+        except ValueError as error:
+            assert str(error).startswith(f"{tmp_path}/model.pt: expected ")
+            found += 1
+    assert found == 60 if recorded else found > 10
 
 
 @pytest.mark.parametrize("name", ["mask", "center"])
