@@ -6,14 +6,18 @@ batch-first tensor), keeps a few counts per volume, and adds the counts up over 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 
+from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.measuring.instance_centers import instance_centers
@@ -23,7 +27,7 @@ from scripts.matching.points import match_points, match_radius
 from scripts.matching.scores import f_beta, ratio
 from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 
-__all__ = ["CenterF1", "InstanceMetrics", "MaskDice", "NamedMetricsHandler"]
+__all__ = ["CenterF1", "InstanceMetrics", "MaskDice", "NamedMetricsHandler", "SaveMetrics"]
 
 IGNORE = -1
 
@@ -270,3 +274,24 @@ class NamedMetricsHandler(IgniteMetricHandler):
         engine.state.metrics[name] = float(values[0])
         if self.save_details:
             engine.state.metric_details[name] = self.metric_fn.get_buffer()
+
+
+class SaveMetrics:
+    """Write an engine's metrics to a JSON file when it is done; a MONAI handler.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with ignite."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        with atomic_path(self.path) as temporary:
+            Path(temporary).write_text(json.dumps(metrics, indent=2) + "\n")

@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 __all__ = ["read_json", "read_object", "to_json"]
 
 
@@ -50,6 +48,7 @@ def to_json(value: Any) -> Any:
 
     Examples
     --------
+    >>> import numpy as np
     >>> to_json({"f1": np.float64(0.5), "precision": float("nan"), "n": np.int64(3)})
     {'f1': 0.5, 'precision': None, 'n': 3}
     """
@@ -57,10 +56,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # arrays, tensors, and their numbers
         return to_json(value.tolist())
-    if isinstance(value, np.generic):
-        return to_json(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path", "check_folder", "naming_the_full_disk", "sweep", "temporary_tag"]
+__all__ = ["atomic_path", "check_folder", "check_name", "naming_the_full_disk", "sweep", "temporary_tag"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what is not finished yet: its tag says by which machine and process; those of version 0.1 have shorter ones
@@ -76,7 +76,7 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Pat
         raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent)
-    temporary = target.with_name(f".{temporary_tag()}.{target.name}")
+    temporary = _temporary(target)
     try:
         with naming_the_full_disk(target):
             yield temporary
@@ -138,6 +138,32 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{temporary_tag()}.{target.name}")
+
+
+def check_name(path: str | os.PathLike, advice: str) -> None:
+    """Refuse a file whose name, or the longer one it has while it is written, is longer than the file system takes.
+
+    Its folder must be there.
+
+    Raises
+    ------
+    ValueError
+        Names the file, and gives the ``advice``.
+    """
+    try:
+        _temporary(Path(path)).lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(
+            f"{path}: expected a shorter name, got {len(os.fsencode(Path(path).name))} bytes. {advice}"
+        ) from error
 
 
 def check_folder(folder: str | os.PathLike, option: str) -> None:

@@ -132,8 +132,8 @@ def detect(
 def _read(record: Path, keep: bool) -> Detection:
     """Read the files of a finished detection."""
     made = read_detection(record)
-    labels, meta = read_tomogram(record.parent / made["files"]["instances"], check="labels")
-    table = pd.read_csv(record.parent / made["files"]["csv"], dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    labels, meta = read_tomogram(record.parent / made.files["instances"], check="labels")
+    table = pd.read_csv(record.parent / made.files["csv"], dtype=dict.fromkeys(TEXT_COLUMNS, str))
     text = [column for column in TEXT_COLUMNS if column in table]
     table[text] = table[text].fillna("")
     chosen = table["label"] > 0
@@ -142,6 +142,6 @@ def _read(record: Path, keep: bool) -> Detection:
         table[chosen].reset_index(drop=True),
         table[~chosen].reset_index(drop=True),
         as_voxel_size_zyx(meta["voxel_size_zyx"]),
-        made,
+        made.content(),
         record.parent if keep else None,
     )

@@ -164,11 +164,12 @@ def _detections(source: str, context: TomogramContext) -> tuple[ParticleList, To
         record = run.with_name(f"{run.name}.json")
         if not record.is_file():  # begun, and not finished
             continue
-        known, name = read_detection(record)["tomogram"], tomogram_base_name(run.name)
+        known, name = read_detection(record).tomogram, tomogram_base_name(run.name)
         if name in sizes:
             raise ValueError(f"{run.parent}: another tomogram is called {name}, too. Export the two apart.")
-        sizes[name] = tuple(known["shape_zyx"])
-        voxel_size_zyx = known["voxel_size_zyx_angstrom"]
+        nz, ny, nx = known.shape_zyx
+        sizes[name] = (nz, ny, nx)
+        voxel_size_zyx = known.voxel_size_zyx_angstrom
         voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
         own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
         table = run.with_name(f"{run.name}_particles.csv")

@@ -66,7 +66,7 @@ def read_signature(target: str) -> Signature:
     """Read the signature of ``package.module:function`` without importing it.
 
     Defaults must be literals, as help shows them. An option that the docstring does not explain is the setting of its
-    name, as ``**settings`` are all of them.
+    name, as ``**settings`` are all of them; ``**options : package.module:function`` are the options of that function.
     """
     module, name = target.split(":")
     path = ROOT / f"{module.replace('.', '/')}.py"
@@ -84,13 +84,15 @@ def read_signature(target: str) -> Signature:
 
     spec = function.args
     settings = _settings()
+    others = re.search(r"^\*\*\w+ : (\S+:\w+)$", documentation, re.M)
+    further = read_signature(others[1]).options if others else settings
     plain, defaults = spec.args, spec.defaults
     first = len(plain) - len(defaults)
     optional = [*zip(plain[first:], defaults, strict=True), *zip(spec.kwonlyargs, spec.kw_defaults, strict=True)]
     options = {argument.arg: option(argument, default) for argument, default in optional}
     return Signature(
         required=tuple(option(argument) for argument in plain[:first]),
-        options=options if spec.kwarg is None else {**settings, **options},
+        options=options if spec.kwarg is None else {**further, **options},
         variable=None if spec.vararg is None else option(spec.vararg),
         text=re.split(r"^\S.*\n-{3,}$", documentation, maxsplit=1, flags=re.M)[0].strip(),
         examples=_section(documentation, "Examples"),

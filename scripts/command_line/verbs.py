@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from scripts.console import tell
 from scripts.detection.detect import overlays_of
@@ -113,21 +114,7 @@ def calibrate(
     )
 
 
-def evaluate(
-    predicted: str,
-    truth: str,
-    output_dir: str = "evaluation",
-    particle_diameter: float | None = None,
-    match_fraction: float = 0.5,
-    beta: float = 4.0,
-    rule: str = "main",
-    point_rule: str = "distance",
-    border: str = "count",
-    voxel_size: float | None = None,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    from_format: str | None = None,
-) -> None:
+def evaluate(predicted: str, truth: str, output_dir: str = "evaluation", **options: Any) -> None:
     """Compare detected with true particles: how many were found, merged, split, missed or made up.
 
     Label volumes are compared by overlap, centers (of volumes or lists) by one-to-one matching. Writes metrics.json,
@@ -146,45 +133,11 @@ def evaluate(
         The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
     output_dir : str
         Folder for the results.
-    particle_diameter : float
-        Å; for true particles that come without a size.
-    match_fraction : float
-        A center may lie this fraction of the particle's radius from the true one (at least 2 voxels).
-    beta : float
-        How much more recall weighs than precision in F-beta.
-    rule : str
-        How volumes are judged: main (each particle's main overlap, background competing) or original.
-    point_rule : str
-        How centers are judged: distance, or inside (the center lies in the true particle's volume, as SHREC does).
-    border : str
-        Whether particles that touch a face of the volume count: count or ignore.
-    voxel_size : float
-        Å per voxel; replaces what the files say.
-    bootstrap : int
-        Draws for the 95 % intervals; 0 leaves them out.
-    seed : int
-        Of the draws.
-    from_format : str
-        Format of the particle lists; guessed from their content and names. Two with a comma between are that of the
-        predicted and that of the true ones: csv,relion5.
+    **options : scripts.evaluation.evaluate:evaluate
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", evaluation.EvaluationWarning)  # printed below, without our file and line
-        result = evaluation.evaluate(
-            predicted,
-            truth,
-            output_dir,
-            particle_diameter,
-            match_fraction,
-            beta,
-            rule,
-            point_rule,
-            border,
-            voxel_size,
-            bootstrap,
-            seed,
-            from_format=from_format,
-        )
+        result = evaluation.evaluate(predicted, truth, output_dir, **options)
     for text in result["warnings"]:
         print(f"warning: {text}", file=sys.stderr)
     for kind, scores in result["pooled"].items():

@@ -89,8 +89,8 @@ def detect(
         if len(items) - len(failed) > 1:
             page, table = overview(output_dir)
             tell(str(page), written=[page, table])
-    except OSError as error:  # the detections are whole without it
-        print(f"warning: no overview was written: {error}", file=sys.stderr)
+    except Exception as error:  # the detections are whole without it
+        print(f"warning: no overview was written: {user_message(error)}", file=sys.stderr)
     if failed:
         raise ValueError(f"{len(failed)} of {len(items)} tomograms failed: {', '.join(map(str, failed))}. See above.")
 

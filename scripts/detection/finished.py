@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.outputs import SaveDetectiond
-from scripts.records.detection import files_of, read_detection
+from scripts.records.detection import Inputs, files_of, read_detection
 
 __all__ = ["finished_record", "recorded"]
 
@@ -20,9 +20,9 @@ def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:
     made = read_detection(path)
     return {
         "tomogram": str(tomogram),
-        "particles": made["particles"].get("kept"),
-        "dropped": made["particles"].get("dropped"),
-        "written": [*(path.parent / name for name in made["files"].values()), path],
+        "particles": made.particles.kept,
+        "dropped": made.particles.dropped,
+        "written": [*(path.parent / name for name in made.files.values()), path],
     }
 
 
@@ -41,13 +41,14 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     if save.overwrite or not record.is_file():
         return False
     made = read_detection(record)
-    changed = _changed(made["inputs"], save.inputs(item))
-    changed += [] if save.copick in (None, made.get("copick")) else ["copick"]
+    changed = _changed(made.inputs, save.inputs(item))
+    changed += [] if save.copick in (None, made.copick) else ["copick"]
     advice = "Choose another --output_dir, or --overwrite to replace it."
     if changed:
         raise FileExistsError(f"{record}: detected before with other {', '.join(changed)}. {advice}")
     files = files_of(record, made)
-    lacking = [one for one in save.written if one not in files or not (record.parent / files[one]).is_file()]
+    wanted = [key for key in save.names if key != "center_map"]  # earlier versions kept none
+    lacking = [key for key in wanted if key not in files or not (record.parent / files[key]).is_file()]
     if lacking:  # never repeated unasked: hours, and perhaps lists corrected by hand
         raise FileExistsError(
             f"{record}: detected before, but its files lack {', '.join(lacking)} (not asked for then, or gone since). "
@@ -57,9 +58,10 @@ def finished_record(save: SaveDetectiond, item: Mapping[str, Any]) -> bool:
     return True
 
 
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings and files that differ, also of those that one of both lacks."""
-    old, new = {**LATER, **(then.get("settings") or {})}, now["settings"]
+def _changed(then: Inputs, now: Inputs) -> list[str]:
+    """Names of the settings and files that differ, also of those that either lacks."""
+    old, new = {**LATER, **then.settings}, now.settings
     changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
-    changed += [key for key in {**now, **then} if key != "settings" and then.get(key) != now.get(key)]
+    before, after = then.content(), now.content()
+    changed += [key for key in {**after, **before} if key != "settings" and before.get(key) != after.get(key)]
     return list(dict.fromkeys(changed))

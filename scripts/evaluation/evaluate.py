@@ -37,7 +37,6 @@ def evaluate(
     voxel_size: float | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
-    coloured: bool = True,
     from_format: str | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true particles and say how many were found, merged, split, missed or made up.
@@ -61,23 +60,21 @@ def evaluate(
     beta : float
         How much more recall weighs than precision in F-beta.
     rule : {"main", "original"}
-        How volumes are judged. main: each particle's main overlap, background competing. original: the most common
-        label under each true particle.
+        How volumes are judged: main (each particle's main overlap, background competing) or original (the most common
+        label under each true particle).
     point_rule : {"distance", "inside"}
-        How centers are judged. inside: the predicted center must lie in the true particle's volume (SHREC).
+        How centers are judged: distance, or inside (the center lies in the true particle's volume, as SHREC does).
     border : {"count", "ignore"}
-        Whether particles that touch a face of the volume count.
+        Whether particles that touch a face of the volume count: count or ignore.
     voxel_size : float
         Å per voxel; replaces what the files say.
     bootstrap : int
         Draws for the 95 % intervals; 0 leaves them out.
     seed : int
         Of the draws.
-    coloured : bool
-        Whether to write the coloured volumes and pictures.
     from_format : str, optional
-        Format of the particle lists, which is otherwise told by their content and endings; two with a comma between
-        are that of the predicted and that of the true ones.
+        Format of the particle lists; guessed from their content and names. Two with a comma between are that of the
+        predicted and that of the true ones: csv,relion5.
 
     Returns
     -------
@@ -99,7 +96,7 @@ def evaluate(
     for name, predicted_files, true_files in pairs:
         predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size, formats)
         result = compare_sides(name, predicted_side, true_side, rules)
-        if folder is not None and coloured and predicted_side.volume is not None and true_side.volume is not None:
+        if folder is not None and predicted_side.volume is not None and true_side.volume is not None:
             volumes = (predicted_side.volume, true_side.volume)
             files += write_coloured(folder, result, *volumes, predicted_files.volume)
         results.append(result)

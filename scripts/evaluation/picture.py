@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from custom_transforms.files.json_object import read_object
 from custom_transforms.files.whole_files import atomic_path
 from scripts.evaluation.pair import PairResult
 from scripts.matching.overlap import paint
-from scripts.report.inputs import open_volume, recorded_input
+from scripts.records.detection import read_detection
+from scripts.report.inputs import open_volume
 
 __all__ = ["COLORS", "choose_slice", "color_volume", "recorded_slice", "write_picture"]
 
@@ -71,14 +71,14 @@ def recorded_slice(labels: Path | None, shape_zyx: tuple[int, ...], z: int) -> n
     if record is None or record.suffix != ".json" or not record.is_file():
         return None
     try:
-        tomogram = recorded_input(read_object(record, "the record of a detection"))
+        tomogram = read_detection(record).inputs.tomogram.path
         if tomogram is None or not tomogram.endswith((".mrc", ".rec", ".map")) or not Path(tomogram).is_file():
             return None
-        volume = open_volume(tomogram, "tomogram")
+        volume = open_volume(Path(tomogram))
     except (OSError, ValueError) as error:  # an evaluation does not need it
         warnings.warn(f"the picture is drawn without the tomogram: {error}", UserWarning, stacklevel=2)
         return None
-    return None if volume is None or volume.shape != shape_zyx else np.array(volume[z], dtype=np.float32)
+    return None if volume.shape != shape_zyx else np.array(volume[z], dtype=np.float32)
 
 
 def write_picture(

@@ -2,23 +2,128 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from custom_transforms.files.json_object import read_object
+import numpy as np
+from pydantic import AfterValidator, PositiveFloat
+
+from custom_transforms.files.json_object import to_json
+from custom_transforms.measuring.particle_filter import mask_path
+from scripts.records import model
+from scripts.records.model import Record
 from scripts.records.weights import file_digest
 
 __all__ = [
+    "CONVENTIONS",
+    "Counts",
+    "DetectionRecord",
+    "Evaluation",
+    "Inputs",
+    "Tomogram",
+    "command_line",
     "detections_in",
-    "file_sha256",
-    "file_state",
     "files_of",
+    "inputs_of",
     "read_detection",
+    "read_metadata",
     "records_in",
     "remove_detection",
+    "versions",
 ]
+
+
+VOLUMES = ("region", "exclude", "membrane")  # settings that name a volume of the user's
+CONVENTIONS = {
+    "axis_order": "volumes are (Z, Y, X); columns are named",
+    "units": "vox counts voxel centers from 0; angstrom = vox x voxel size, without the header's origin",
+    "center": "centroid of the center map's peak; without a peak, centroid of the instance",
+    "labels": "0 background; label n of the volume is the row with label n of the table",
+}
+
+
+class Metadata(model.Record):
+    """What a detection's record says of its bundle."""
+
+    name: str
+    version: str
+
+
+def _three(value: list[Any]) -> list[Any]:
+    if len(value) != 3:
+        raise ValueError("three numbers (Z, Y, X)")
+    return value
+
+
+class Source(Record):
+    """The tomogram's file, with the voxel size and contrast that its datalist has for it."""
+
+    path: str | None = None
+    contrast: str | None = None
+
+
+class Inputs(Record):
+    """What a detection depends on; two detections with the same are the same. Volumes that go with it are extra."""
+
+    tomogram: Source = Source()
+    settings: dict[str, Any] = {}
+    weights_sha256: str | None = None
+
+
+class Tomogram(Record):
+    """What is known of the volume: shape, and Å per voxel."""
+
+    shape_zyx: Annotated[list[int], AfterValidator(_three)]
+    voxel_size_zyx_angstrom: Annotated[list[PositiveFloat], AfterValidator(_three)]
+    origin_xyz_angstrom: list[float | None] = []
+    header: dict[str, Any] = {}
+
+
+class Counts(Record):
+    """How many particles were kept, and how many each filter dropped."""
+
+    kept: int | None = None
+    dropped: dict[str, int] = {}
+
+
+class Evaluation(Record):
+    """The evaluation that the report showed last."""
+
+    folder: str
+    matches_sha256: str
+
+
+class DetectionRecord(Record):
+    """How the files of one tomogram were made; the entries stand in the order in which a file has them.
+
+    Only what the first version wrote and later ones read must be there.
+    """
+
+    bundle: str | None = None
+    bundle_version: str | None = None
+    inputs: Inputs
+    tomogram: Tomogram
+    conventions: dict[str, str] = {}
+    weights: str | None = None
+    command: str | None = None
+    particles: Counts
+    files: dict[str, str]
+    copick: str | None = None
+    warnings: list[str] = []
+    computed: dict[str, Any] = {}
+    timings_seconds: dict[str, float] = {}
+    made_with: dict[str, str] = {}
+    evaluation: Evaluation | None = None
+
+    @property
+    def contrast(self) -> str:
+        """What protein looked like in the tomogram: dark or bright."""
+        return self.inputs.tomogram.contrast or self.inputs.settings.get("contrast") or "dark"
 
 
 def detections_in(folder: Path) -> list[Path]:
@@ -33,27 +138,15 @@ def records_in(folder: Path) -> list[Path]:
     return [one for one in records if one.is_file()]
 
 
-def read_detection(record: Path) -> dict[str, Any]:
+def read_detection(record: Path) -> DetectionRecord:
     """Read the record of an earlier detection.
 
     Raises
     ------
-    ValueError
-        If it is damaged, or not what `SaveDetectiond` writes.
+    FileNotFoundError, ValueError
+        If it is missing, damaged, or not what `SaveDetectiond` writes.
     """
-    advice = "Remove it or --overwrite to detect again."
-    try:
-        made = read_object(record, "the record of a detection")
-    except ValueError as error:
-        raise ValueError(f"{error} {advice}") from error
-    wanted = ("inputs", "tomogram", "particles", "files")
-    lacking = [key for key in wanted if not isinstance(made.get(key), dict)]
-    if lacking:
-        raise ValueError(
-            f"{record}: expected the record of a detection with {', '.join(wanted)}, but it lacks "
-            f"{', '.join(lacking)}. {advice}"
-        )
-    return made
+    return model.read(DetectionRecord, record, "the record of a detection", "Remove it or --overwrite to detect again.")
 
 
 def file_state(path: str | Path) -> dict[str, Any]:
@@ -62,9 +155,32 @@ def file_state(path: str | Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
 
 
-def files_of(record: Path, made: Mapping[str, Any]) -> dict[str, str]:
+def inputs_of(item: Mapping[str, Any], settings: Mapping[str, Any], weights: Path) -> Inputs:
+    """What the detection of an item of a datalist depends on; its own voxel size and contrast count, too.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the tomogram, or a volume that goes with it (region, exclude, membrane), is not there.
+    """
+    own: dict[str, Any] = {}
+    if item.get("voxel_size") is not None:
+        own["voxel_size"] = np.asarray(item["voxel_size"], dtype=float).ravel()
+    if item.get("contrast") is not None:
+        own["contrast"] = str(item["contrast"])
+    named = [name for name in VOLUMES if settings.get(name) is not None]
+    content = {
+        "tomogram": {**file_state(item["image"]), **own},
+        **{name: file_state(mask_path(str(settings[name]), item["image"])) for name in named},
+        "settings": settings,
+        "weights_sha256": file_sha256(weights, weights.stat().st_mtime),
+    }
+    return Inputs(**to_json(content))
+
+
+def files_of(record: Path, made: DetectionRecord) -> dict[str, str]:
     """The files of a detection by what they are, also the page that ``report`` made later."""
-    return {"report": f"{record.stem}_report.html", **made["files"]}
+    return {"report": f"{record.stem}_report.html", **made.files}
 
 
 def remove_detection(record: Path) -> None:
@@ -75,7 +191,7 @@ def remove_detection(record: Path) -> None:
         files = ()
     record.unlink(missing_ok=True)
     for name in files:
-        if isinstance(name, str) and name == Path(name).name:
+        if name == Path(name).name:
             (record.parent / name).unlink(missing_ok=True)
 
 
@@ -83,3 +199,23 @@ def remove_detection(record: Path) -> None:
 def file_sha256(path: Path, modified: float) -> str:
     """Hash a file; ``modified`` only renews the cache."""
     return file_digest(path)
+
+
+def read_metadata(*roots: Path) -> Metadata:
+    """Read the metadata of the first bundle that has some."""
+    paths = [root / "configs" / "metadata.json" for root in roots]
+    path = next(filter(Path.is_file, paths), paths[0])
+    return model.read(Metadata, path, "the bundle's metadata", "Get the bundle anew.")
+
+
+def command_line() -> str:
+    """The command that runs, as one types it: of ``python -m scripts`` only ``__main__.py`` is in the arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result may depend on."""
+    packages = ("torch", "monai", "numpy", "scipy", "connected-components-3d")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -34,48 +34,36 @@ class Picture:
     at: str
 
 
-def choose(particles: pd.DataFrame, threshold: float | None, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
-    """Choose the particles to show: best, typical or around the threshold, worst; no particle twice.
+def choose(particles: pd.DataFrame, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
+    """Choose the kept particles to show: best, typical, worst; no particle twice.
 
     Parameters
     ----------
     particles : DataFrame
-        Columns ``score`` and ``dropped_by``; dropped ones are shown around the threshold only.
-    threshold : float or None
-        The score threshold of the run; None if it had none.
+        Columns ``score`` and ``dropped_by``.
 
     Returns
     -------
     dict
         Heading -> rows, best score first.
     """
-    scores = pd.to_numeric(particles.get("score"), errors="coerce") if "score" in particles.columns else None
-    if scores is None or not scores.notna().any():
-        return {"Some particles": particles[particles["dropped_by"] == ""].head(shown)}
-    ranked = (
-        particles.assign(score=scores).dropna(subset=["score"]).sort_values("score", ascending=False, kind="stable")
-    )
-    kept = ranked[ranked["dropped_by"] == ""]
-    if len(kept) == len(ranked) <= shown:
+    kept = particles[particles["dropped_by"] == ""].sort_values("score", ascending=False, kind="stable")
+    if len(kept) <= shown:
         return {"All particles, the highest scores first": kept} if len(kept) else {}
-    groups = {"Best: the highest scores": kept.head(shown)}
     rest = kept.iloc[shown:]
-    worst = rest.tail(shown)
-    rest = rest.iloc[: max(len(rest) - shown, 0)]
-    if threshold is not None:
-        near = pd.concat([rest, ranked[ranked["dropped_by"] != ""]])
-        near = near.loc[(near["score"] - threshold).abs().sort_values(kind="stable").index[:shown]]
-        groups[f"Around the score threshold of {threshold:g}"] = near.sort_values("score", ascending=False)
-    else:
-        start = max((len(rest) - shown) // 2, 0)
-        groups["Typical: around the median score"] = rest.iloc[start : start + shown]
-    groups["Worst: the lowest scores that were kept"] = worst
+    middle = rest.iloc[: max(len(rest) - shown, 0)]
+    start = max((len(middle) - shown) // 2, 0)
+    groups = {
+        "Best: the highest scores": kept.head(shown),
+        "Typical: around the median score": middle.iloc[start : start + shown],
+        "Worst: the lowest scores that were kept": rest.tail(shown),
+    }
     return {title: rows for title, rows in groups.items() if len(rows)}
 
 
 def crop_size(run: RunData, diameter_angstrom: float | None) -> int:
     """Return the side of a crop in voxels: two particle diameters, 24 to 96."""
-    if diameter_angstrom is None or not np.isfinite(diameter_angstrom):
+    if diameter_angstrom is None:
         return 48
     voxels = 2 * diameter_angstrom / float(run.voxel_size_zyx[1:].mean())
     return int(np.clip(2 * round(voxels / 2), 24, 96))
@@ -133,18 +121,16 @@ def _svg_path(mask: np.ndarray) -> str:
     return "".join(paths)
 
 
-def galleries(run: RunData, comparison: Comparison | None, threshold: float | None) -> list[dict[str, Any]]:
+def galleries(run: RunData, comparison: Comparison | None) -> list[dict[str, Any]]:
     """Return the picture groups of a run: ``title`` and ``pictures``; false and missed ones where truth is known."""
     if run.tomogram is None and run.instances is None:
         return []
     side = crop_size(run, _diameter_angstrom(run.particles))
     slab = (2 * (side // 16) + 1, 1, 1)
     limits = grey_range(run.tomogram, slab) if run.tomogram is not None else (0.0, 1.0)
-    chosen = choose(run.particles, threshold)
+    chosen = choose(run.particles)
     if comparison is not None:
-        wrong = run.particles[comparison.outcome == "FP"]
-        if "score" in wrong.columns:
-            wrong = wrong.sort_values("score", ascending=False)
+        wrong = run.particles[comparison.outcome == "FP"].sort_values("score", ascending=False)
         chosen["False: found, but not in the truth"] = wrong.head(_SHOWN)
     found = [
         {"title": title, "pictures": [_row_picture(run, row, side, limits) for row in rows.to_dict("records")]}
@@ -159,17 +145,12 @@ def galleries(run: RunData, comparison: Comparison | None, threshold: float | No
 
 
 def _diameter_angstrom(particles: pd.DataFrame) -> float | None:
-    if "volume_angstrom3" not in particles.columns:
-        return None
-    volumes = pd.to_numeric(particles["volume_angstrom3"], errors="coerce").to_numpy(float)
+    volumes = particles["volume_angstrom3"].to_numpy(float)
     volumes = volumes[volumes > 0]
     return float((6 * np.median(volumes) / np.pi) ** (1 / 3)) if volumes.size else None
 
 
 def _row_picture(run: RunData, row: dict[str, Any], side: int, limits: tuple[float, float]) -> dict[str, Any]:
     center = np.array([row["z_vox"], row["y_vox"], row["x_vox"]], float)
-    score = row.get("score")
-    caption = f"{score:.2f}" if isinstance(score, (int, float)) and np.isfinite(score) else ""
-    if row["dropped_by"]:
-        caption += f" dropped by {row['dropped_by']}"
-    return asdict(crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption.strip(), limits))
+    caption = f"{row['score']:.2f}" + (f" dropped by {row['dropped_by']}" if row["dropped_by"] else "")
+    return asdict(crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption, limits))

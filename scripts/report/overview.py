@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from custom_transforms.files.whole_files import atomic_path
+from scripts.particles.csv_table import table_text
 from scripts.records.detection import read_detection, records_in
 from scripts.report.render import PAGE, page_template
 
@@ -48,7 +49,7 @@ def overview(folder: str | Path) -> tuple[Path, Path]:
         most=max(int(table["particles"].max()), 1),
     )
     with atomic_path(listed) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4g")
+        temporary.write_text(table_text(table, float_format="%.4g"), "utf-8")
     with atomic_path(page) as temporary:
         temporary.write_text(html, "utf-8")
     return page, listed
@@ -83,7 +84,7 @@ def overview_table(folder: Path) -> pd.DataFrame:
                 "median_score": float(kept["score"].median()),
                 "median_diameter_angstrom": float(np.cbrt(6 / np.pi * kept["volume_angstrom3"].median())),
                 "unusual": "",
-                "warnings": " ".join(made.get("warnings", [])),
+                "warnings": " ".join(made.warnings),
                 "report": page.relative_to(folder).as_posix() if page.is_file() else "",
             }
         )

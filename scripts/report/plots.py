@@ -53,7 +53,7 @@ def _edges(values: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
 
 
 def histogram_figure(
-    groups: dict[str, np.ndarray], x_title: str, span: tuple[float, float] | None = None, line: float | None = None
+    groups: dict[str, np.ndarray], x_title: str, span: tuple[float, float] | None = None
 ) -> Figure | None:
     """Stack histograms of several groups; counted here, so that 20,000 values become 40 bars.
 
@@ -64,8 +64,6 @@ def histogram_figure(
     x_title : str
     span : tuple, optional
         First and last edge; by default the range up to the 99.5 percentile, with the rest in the last bar.
-    line : float, optional
-        A threshold, drawn as a dashed line.
 
     Returns
     -------
@@ -93,10 +91,6 @@ def histogram_figure(
             }
         )
     layout = {**_layout(x_title, "particles"), "barmode": "stack", "showlegend": len(data) > 1}
-    if line is not None:
-        layout["shapes"] = [
-            {"type": "line", "x0": line, "x1": line, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dash"}}
-        ]
     return {"data": data, "layout": layout}
 
 
@@ -131,7 +125,7 @@ def precision_recall(hits: np.ndarray, scores: np.ndarray, n_truth: int) -> tupl
     return recall, precision, average
 
 
-def run_figures(particles: pd.DataFrame, distances: np.ndarray, threshold: float | None) -> dict[str, Figure]:
+def run_figures(particles: pd.DataFrame, distances: np.ndarray) -> dict[str, Figure]:
     """Draw the histograms of one run: ``score``, ``volume`` and ``neighbor``, as far as there is something to draw.
 
     Parameters
@@ -140,19 +134,15 @@ def run_figures(particles: pd.DataFrame, distances: np.ndarray, threshold: float
         The particle table.
     distances : ndarray
         Å to the nearest neighbour of each kept particle.
-    threshold : float or None
-        The score threshold, drawn as a line.
     """
     kept = (particles["dropped_by"] == "").to_numpy()
 
     def groups(column: str, unit: float = 1.0) -> dict[str, np.ndarray]:
-        if column not in particles.columns:
-            return {}
-        values = pd.to_numeric(particles[column], errors="coerce").to_numpy(float) * unit
+        values = particles[column].to_numpy(float) * unit
         return {"kept": values[kept], "dropped": values[~kept]}
 
     found = {
-        "score": histogram_figure(groups("score"), "score", (0.0, 1.0), threshold),
+        "score": histogram_figure(groups("score"), "score", (0.0, 1.0)),
         "volume": histogram_figure(groups("volume_angstrom3", 1e-3), "volume (nm³)"),
         "neighbor": histogram_figure({"kept": distances}, "distance (Å)"),
     }

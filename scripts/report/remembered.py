@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
-from custom_transforms.files.whole_files import atomic_path
+from scripts.records import model
+from scripts.records.detection import Evaluation
 from scripts.records.weights import file_digest
 from scripts.report.inputs import RunData
 
 __all__ = ["remember_evaluation", "remembered_evaluation"]
 
-_KEY = "evaluation"
-
 
 def remember_evaluation(run: RunData, folder: Path) -> None:
-    """Note the folder of an evaluation in the record of a run; a run without a record is left alone.
+    """Note the folder of an evaluation in the record of a run.
 
     A new detection writes a new record, so it never shows the evaluation of the one before.
     """
-    record = _record(run)
-    if not record.is_file():
-        return
-    made = json.loads(record.read_text("utf-8"))
-    noted = {"folder": str(folder.resolve()), "matches_sha256": file_digest(folder / "matches.csv")}
-    if made.get(_KEY) != noted:
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps({**made, _KEY: noted}, indent=2) + "\n", "utf-8")
+    noted = Evaluation(folder=str(folder.resolve()), matches_sha256=file_digest(folder / "matches.csv"))
+    if run.record.evaluation != noted:
+        model.write(run.record.changed(evaluation=noted), run.prefix.with_name(run.name + ".json"))
 
 
 def remembered_evaluation(run: RunData) -> Path | None:
     """Return the folder that `remember_evaluation` noted; None, with a warning, if it holds that evaluation no more."""
-    noted = run.info.get(_KEY)
-    if not isinstance(noted, dict):
+    noted = run.record.evaluation
+    if noted is None:
         return None
-    folder = Path(noted["folder"])
+    folder = Path(noted.folder)
     if not all((folder / name).is_file() for name in ("metrics.json", "matches.csv")):
         what = "is not there any more"
-    elif file_digest(folder / "matches.csv") != noted["matches_sha256"]:
+    elif file_digest(folder / "matches.csv") != noted.matches_sha256:
         what = "has been written anew since"
     else:
         return folder
@@ -48,7 +41,3 @@ def remembered_evaluation(run: RunData) -> Path | None:
         stacklevel=2,
     )
     return None
-
-
-def _record(run: RunData) -> Path:
-    return run.prefix.with_name(run.name + ".json")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from scripts.particles.csv_table import table_text
+from scripts.records.detection import DetectionRecord
 from scripts.report import gallery, plots, summary
 from scripts.report.images import LabelCode, SliceStack, fit_labels, fit_slices
-from scripts.report.inputs import RunData, recorded_input
-from scripts.report.lookup import find_key
+from scripts.report.inputs import RunData
 from scripts.report.truth import OUTCOMES, Comparison, flat_metrics
 
 __all__ = ["MAX_ROWS", "render_page"]
@@ -52,12 +54,11 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
     """
     kept, _ = summary.split_kept(run.particles)
     distances = plots.nearest_neighbor_angstrom(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), run.voxel_size_zyx)
-    threshold = _threshold(run)
-    figures = plots.run_figures(run.particles, distances, threshold)
+    figures = plots.run_figures(run.particles, distances)
     if comparison is not None:
         figures |= plots.truth_figures(comparison.scored, comparison.n_truth)
     table = _table(run, comparison)
-    blobs = {"csv": _packed(table.to_csv(index=False, float_format="%.7g", lineterminator="\n"))}
+    blobs = {"csv": _packed(table_text(table, float_format="%.7g"))}
     if len(table) or figures:
         blobs["plotly"] = _plotly()
     context: dict[str, Any] = {
@@ -68,15 +69,15 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "cards": summary.cards(run, distances),
         "checks": summary.checks(run),
         "dropped": summary.dropped_rows(run),
-        "made_by": _made_by(run),
-        "info_json": json.dumps(run.info, indent=2, default=str, ensure_ascii=False),
+        "made_by": _made_by(run.record),
+        "info_json": run.record.text(),
         "comparison": comparison,
         "outcomes": OUTCOMES,
         "metrics": flat_metrics({k: v for k, v in comparison.metrics.items() if k != "classes"})
         if comparison is not None
         else [],
         "figures": figures,
-        "galleries": gallery.galleries(run, comparison, threshold),
+        "galleries": gallery.galleries(run, comparison),
         "notes": run.notes,
         "binning": "",
         "has_volume": False,
@@ -119,19 +120,13 @@ def _plotly() -> str:
     return _packed(get_plotlyjs())
 
 
-def _threshold(run: RunData) -> float | None:
-    value = find_key(run.info, "score_threshold", "min_score")
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 def _table(run: RunData, comparison: Comparison | None) -> pd.DataFrame:
     """Return the table as the page shows it: the best rows if there are too many for a browser."""
     table = run.particles
     if comparison is not None:
         table = table.assign(outcome=comparison.outcome, reason=comparison.reason)
     if len(table) > MAX_ROWS:
-        best = table.sort_values("score", ascending=False) if "score" in table.columns else table
-        table = best.head(MAX_ROWS).sort_index()
+        table = table.sort_values("score", ascending=False).head(MAX_ROWS).sort_index()
         run.notes.append(
             f"The page holds the {MAX_ROWS:,} best of {len(run.particles):,} table rows; "
             f"{run.name}_particles.csv beside it has all of them."
@@ -144,8 +139,11 @@ def _add_volumes(context: dict[str, Any], run: RunData, budget: int) -> None:
     blobs, page = context["blobs"], context["page"]
     image = labels = center = None
     if run.center_map is not None:
-        center = fit_slices(run.center_map, run.voxel_size_zyx, budget // 8, max_voxels=8_000_000, limits=(0.0, 1.0))
+        values, kept = run.center_map.values, run.center_map.binning_zyx
+        center = fit_slices(values, run.voxel_size_zyx * kept, budget // 8, limits=(0.0, 255.0))
     if center is not None:
+        z, y, x = (b * more for b, more in zip(kept, center.binning_zyx, strict=True))
+        center = replace(center, binning_zyx=(z, y, x))
         budget -= center.size
         blobs["center"] = "\n".join(map(_base64, center.jpegs))
     if run.instances is not None:
@@ -190,28 +188,23 @@ def _binning_text(image: SliceStack | None, labels: LabelCode | None) -> str:
     return " ".join(texts)
 
 
-def _made_by(run: RunData) -> list[tuple[str, str]]:
+def _made_by(record: DetectionRecord) -> list[tuple[str, str]]:
     """Return the lines of "How it was made" that most people look for; the rest is in the JSON below them."""
     wanted = {
-        "Command": ("command", "command_line", "argv"),
-        "Bundle": ("bundle",),
-        "Bundle version": ("bundle_version", "version"),
-        "Versions": ("made_with", "versions", "packages"),
-        "Weights": ("weights",),
-        "Weights' SHA-256": ("weights_sha256", "sha256"),
-        "Thresholds": ("thresholds", "postprocessing"),
-        "Settings": ("settings",),
-        "Seconds": ("timings_seconds", "timings"),
-        "Finished": ("finished", "created", "date"),
+        "Input": record.inputs.tomogram.path,
+        "Command": record.command,
+        "Bundle": record.bundle,
+        "Bundle version": record.bundle_version,
+        "Versions": record.made_with,
+        "Weights": record.weights,
+        "Weights' SHA-256": record.inputs.weights_sha256,
+        "Settings": record.inputs.settings,
+        "Seconds": record.timings_seconds,
     }
-    lines = [("Input", path)] if (path := recorded_input(run.info)) else []
-    for title, keys in wanted.items():
-        value = find_key(run.info, *keys)
-        if value is None or (title == "Bundle" and isinstance(value, dict)):
-            continue
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, (list, tuple)):
-            value = " ".join(map(str, value))
-        lines.append((title, str(value)))
-    return lines
+    return [(title, _line(value)) for title, value in wanted.items() if value]
+
+
+def _line(value: str | Mapping[str, Any]) -> str:
+    if isinstance(value, str):
+        return value
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from custom_transforms.files.whole_files import atomic_path
-from scripts.report.inputs import VolumeLike, load_run
+from scripts.records.detection import DetectionRecord
+from scripts.report.inputs import load_run
 from scripts.report.remembered import remember_evaluation, remembered_evaluation
 from scripts.report.render import render_page
 from scripts.report.truth import Evaluation, compare
@@ -49,29 +47,24 @@ def report(
 
 def make_report(
     run_dir_or_prefix: str | Path,
-    tomogram: VolumeLike = None,
-    instances: VolumeLike = None,
-    center_map: VolumeLike = None,
-    particles: pd.DataFrame | None = None,
-    info: dict[str, Any] | None = None,
+    tomogram: str | Path | None = None,
+    record: DetectionRecord | None = None,
     evaluation: Evaluation = None,
     output: str | Path | None = None,
     title: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Make the report of one detection from files, from arrays in memory, or from both.
+    """Make the report of one detection from its files.
 
     Parameters
     ----------
     run_dir_or_prefix : path
         The run's folder ``<output_dir>/<tomogram>``, or the prefix ``<folder>/<tomogram>`` of its files.
-    tomogram, instances, center_map : array (Z, Y, X) or path, optional
-        Read in slabs and never copied as a whole. By default the tomogram recorded in the run's JSON, and the run's
-        ``_instances.mrc`` and ``_center_map.mrc``; each may be absent.
-    particles : DataFrame, optional
-        The particle table; by default ``_particles.csv``. Zero rows are fine.
-    info : dict, optional
-        What made the run; by default ``<tomogram>.json``, or nothing.
+    tomogram : path, optional
+        Read in slabs and never copied as a whole. By default the one in the record; the page goes without where it is
+        gone.
+    record : DetectionRecord, optional
+        By default ``<tomogram>.json``.
     evaluation : dict or path, optional
         See `scripts.report.truth.compare`. A folder is noted in the run's record and used again by the next report.
     output : path, optional
@@ -90,7 +83,7 @@ def make_report(
     FileNotFoundError, ValueError
         If files are missing, or volumes and table do not fit together; the message says what to do.
     """
-    run = load_run(run_dir_or_prefix, tomogram, instances, center_map, particles, info)
+    run = load_run(run_dir_or_prefix, tomogram, record)
     comparison = compare(remembered_evaluation(run) if evaluation is None else evaluation, run)
     path = Path(output) if output is not None else run.prefix.with_name(run.name + "_report.html")
     html = render_page(run, comparison, title or f"Particles in {run.name}", max_bytes)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from scripts.report.inputs import RunData
-from scripts.report.lookup import find_key
 
 __all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
 
@@ -33,22 +32,7 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _scores(particles: pd.DataFrame) -> np.ndarray:
-    if "score" not in particles.columns:
-        return np.zeros(0)
-    scores = pd.to_numeric(particles["score"], errors="coerce").to_numpy(float)
-    return scores[np.isfinite(scores)]
-
-
-def _border_share(kept: pd.DataFrame) -> float:
-    if "touches_border" not in kept.columns or kept.empty:
-        return 0.0
-    return float(kept["touches_border"].astype(str).str.lower().isin(["true", "1", "1.0"]).mean())
-
-
 def _voxel_text(run: RunData) -> str:
-    if not run.voxel_size_known:
-        return "unknown voxel size"
     sizes = run.voxel_size_zyx
     if np.ptp(sizes) <= 0.01 * sizes.min():
         return f"{sizes.mean():.4g} Å per voxel"
@@ -59,11 +43,11 @@ def sentences(run: RunData) -> list[str]:
     """Say how many particles there are, how sure they are and what was dropped; one sentence each."""
     kept, dropped = split_kept(run.particles)
     shape = run.shape_zyx
-    where = f"{shape[2]} × {shape[1]} × {shape[0]} voxels (x × y × z), " if shape else ""
+    where = f"{shape[2]} × {shape[1]} × {shape[0]} voxels (x × y × z), "
     lines = [f"{_count(len(kept), 'particle')} found in {run.name}: {where}{_voxel_text(run)}."]
-    scores = _scores(kept)
-    if scores.size:
-        median = float(np.median(scores))
+    if len(kept):
+        scores = kept["score"]
+        median = scores.median()
         level = "high" if median >= 0.6 else "medium" if median >= 0.35 else "low"
         lines.append(
             f"The scores are {level}: the median is {median:.2f} on a scale from 0 (a guess) to 1 (certain); "
@@ -85,23 +69,20 @@ def sentences(run: RunData) -> list[str]:
 def cards(run: RunData, neighbor_distance_angstrom: np.ndarray) -> list[dict[str, str]]:
     """Return the few big numbers: ``label``, ``value`` and an explaining ``hint`` each."""
     kept, dropped = split_kept(run.particles)
-    scores = _scores(kept)
     found = [{"label": "particles", "value": f"{len(kept):,}", "hint": "kept after all filters"}]
-    if scores.size:
-        found.append({"label": "median score", "value": f"{np.median(scores):.2f}", "hint": "0 a guess, 1 certain"})
-    if "volume_angstrom3" in kept.columns and len(kept):
-        volume = float(np.nanmedian(pd.to_numeric(kept["volume_angstrom3"], errors="coerce")))
-        if np.isfinite(volume) and volume > 0:
-            diameter = (6 * volume / np.pi) ** (1 / 3)
-            hint = "of a ball with the median volume"
-            found.append({"label": "diameter", "value": f"{diameter:.0f} Å", "hint": hint})
+    if len(kept):
+        median = kept["score"].median()
+        found.append({"label": "median score", "value": f"{median:.2f}", "hint": "0 a guess, 1 certain"})
+        diameter = (6 * kept["volume_angstrom3"].median() / np.pi) ** (1 / 3)
+        hint = "of a ball with the median volume"
+        found.append({"label": "diameter", "value": f"{diameter:.0f} Å", "hint": hint})
     finite = neighbor_distance_angstrom[np.isfinite(neighbor_distance_angstrom)]
     if finite.size:
         hint = "median, center to center"
         found.append({"label": "nearest neighbour", "value": f"{np.median(finite):.0f} Å", "hint": hint})
     if len(kept):
         hint = "cut off by the edge of the volume"
-        found.append({"label": "at the border", "value": f"{100 * _border_share(kept):.0f} %", "hint": hint})
+        found.append({"label": "at the border", "value": f"{100 * kept['touches_border'].mean():.0f} %", "hint": hint})
     found.append({"label": "dropped", "value": f"{len(dropped):,}", "hint": "candidates that a filter removed"})
     return found
 
@@ -116,12 +97,9 @@ def checks(run: RunData) -> list[dict[str, str]]:
         *_border(kept),
         *_dropped(run, kept),
         *_gold(kept),
-        *_score_distribution(run, kept),
+        *_low_scores(kept),
     ]
-    recorded = find_key(run.info, "warnings") or []
-    recorded = [recorded] if isinstance(recorded, str) else recorded
-    found += [_check("Noted while it ran", str(text)) for text in recorded]
-    return found
+    return found + [_check("Noted while it ran", text) for text in run.record.warnings]
 
 
 def _check(title: str, text: str) -> dict[str, str]:
@@ -143,9 +121,6 @@ def _nothing_found(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _voxel_size(run: RunData) -> list[dict[str, str]]:
-    if not run.voxel_size_known:
-        text = "No voxel size is recorded, so distances in Å may be wrong. Give --voxel_size and run again."
-        return [_check("Voxel size unknown", text)]
     sizes, found = run.voxel_size_zyx, []
     if np.allclose(sizes, 1.0) or sizes.min() < 1.5 or sizes.max() > 50:
         text = f"{_voxel_text(run)} is unusual for a tomogram (commonly 4 to 20 Å). Check the header or --voxel_size."
@@ -153,17 +128,6 @@ def _voxel_size(run: RunData) -> list[dict[str, str]]:
     if np.ptp(sizes) > 0.01 * sizes.min():
         text = f"{_voxel_text(run)}. This is handled, but unusual: check the header."
         found.append(_check("Voxels are not cubes", text))
-    model = find_key(run.info, "model_voxel_size_zyx", "model_voxel_size", "training_voxel_size")
-    if model is not None:
-        model_size = float(np.mean(np.asarray(model, float)))
-        used = find_key(run.info, "working_voxel_size_zyx", "working_voxel_size", "resampled_voxel_size")
-        run_size = float(np.mean(sizes if used is None else np.asarray(used, float)))
-        if abs(model_size - run_size) > 0.05 * run_size:
-            text = (
-                f"The model learned at {model_size:.4g} Å per voxel, this tomogram has {run_size:.4g} Å: particles "
-                "look larger or smaller than the model knows them. Resample the tomogram to the model's voxel size."
-            )
-            found.append(_check("Model and tomogram differ in voxel size", text))
     return found
 
 
@@ -178,7 +142,7 @@ def _contrast(run: RunData) -> list[dict[str, str]]:
         return []
     spread = float(values.std())
     difference = float(values[inside].mean() - values[~inside].mean()) / spread if spread > 0 else 0.0
-    dark = str(find_key(run.info, "contrast") or "dark") != "bright"
+    dark = run.record.contrast != "bright"
     if (difference > 0.1) != dark or abs(difference) < 0.1:
         return []
     seen, told = ("brighter", "dark") if dark else ("darker", "bright")
@@ -190,8 +154,7 @@ def _contrast(run: RunData) -> list[dict[str, str]]:
 
 
 def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
-    share = _border_share(kept)
-    if len(kept) < 10 or share < 0.2:
+    if len(kept) < 10 or (share := kept["touches_border"].mean()) < 0.2:
         return []
     text = (
         f"{100 * share:.0f} % of the particles touch the border of the volume and are cut off: their centers and "
@@ -228,28 +191,11 @@ def _gold(kept: pd.DataFrame) -> list[dict[str, str]]:
     return [_check("Gold beads among the particles", text)]
 
 
-def _score_distribution(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
-    scores = np.sort(_scores(kept))
-    if scores.size < 10:
+def _low_scores(kept: pd.DataFrame) -> list[dict[str, str]]:
+    if len(kept) < 10 or (median := kept["score"].median()) >= 0.3:
         return []
-    known: Any = find_key(run.info, "score_quantiles", "training_score_quantiles")
-    if isinstance(known, dict) and known:
-        share = np.array([float(q) for q in known])
-        expected = np.array([float(v) for v in known.values()])
-        here = np.searchsorted(scores, expected, side="right") / scores.size
-        if np.abs(here - share).max() > 0.25:
-            median = float(np.interp(0.5, share, expected))
-            text = (
-                f"In the model's validation data the median score was {median:.2f}, here it is "
-                f"{np.median(scores):.2f}: this tomogram looks different from what the model learned. "
-                "Check some particles by eye."
-            )
-            return [_check("Scores are unlike those of the training", text)]
-        return []
-    if np.median(scores) < 0.3:
-        text = f"The median score is only {np.median(scores):.2f}. Check some particles by eye before using the list."
-        return [_check("Low scores", text)]
-    return []
+    text = f"The median score is only {median:.2f}. Check some particles by eye before using the list."
+    return [_check("Low scores", text)]
 
 
 def dropped_rows(run: RunData) -> list[dict[str, Any]]:
@@ -258,10 +204,5 @@ def dropped_rows(run: RunData) -> list[dict[str, Any]]:
     rows = []
     for reason, group in dropped.groupby("dropped_by", sort=False):
         row: dict[str, Any] = {"reason": reason, "meaning": _REASONS.get(str(reason), ""), "count": len(group)}
-        for column in ("score", "volume_angstrom3"):
-            values = (
-                pd.to_numeric(group[column], errors="coerce") if column in group.columns else pd.Series(dtype=float)
-            )
-            row[column] = float(values.median()) if values.notna().any() else None
-        rows.append(row)
+        rows.append(row | {column: float(group[column].median()) for column in ("score", "volume_angstrom3")})
     return sorted(rows, key=lambda row: -row["count"])

@@ -154,10 +154,7 @@ def _join(metrics: dict[str, Any], matches: pd.DataFrame, run: RunData) -> Compa
     rows = by_label.reindex(run.particles["label"].where(run.particles["label"] > 0, -1))
     center_outcome = "point_outcome" if "point_outcome" in predicted.columns else "outcome"
     scored = predicted[["key", center_outcome]].rename(columns={center_outcome: "outcome"})
-    if "score" in run.particles.columns:
-        scored["score"] = scored["key"].map(run.particles.drop_duplicates("label").set_index("label")["score"])
-    else:
-        scored["score"] = np.nan
+    scored["score"] = scored["key"].map(run.particles.drop_duplicates("label").set_index("label")["score"])
     true = matches[~on_prediction]
     counted = int((true["outcome"] != "ignored").sum())
     listed = int(_column(matches, "true_label", "true_id").replace(0, np.nan).nunique())

@@ -22,26 +22,16 @@ def read_particles(
     member: str | None = None,
     **options: Any,
 ) -> ParticleList:
-    """Read a particle list.
+    """Read a particle list as `scripts.particles.registry.read_particles` does, or picks of a copick project.
 
     Parameters
     ----------
     path : path
         A file, or the picks ``copick:CONFIG.json/OBJECT:USER/SESSION`` of all runs of a project.
     format, context, **options
-        As in `scripts.particles.registry.read_particles`.
+        As there.
     member : str, optional
         Only the particles of this tomogram, as the list calls it.
-
-    Returns
-    -------
-    ParticleList
-        Empty for a list without particles.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        With the file, the format, the column and the row where one can be named.
     """
     if is_copick(path):
         if format not in (None, "copick"):

@@ -16,7 +16,7 @@ from scripts.particles.csv_table import particles_from_table, plain_text, table_
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.format import write_text
 from scripts.particles.shared.plausible import check_positions
-from scripts.report.inputs import RunData, load_run, recorded_input
+from scripts.report.inputs import RunData, load_run
 from scripts.sources.detections import one_detection
 from scripts.view.files import particle_diameters, write_view_files
 
@@ -52,9 +52,7 @@ def view(
     run = load_run(one_detection(run_dir), tomogram=tomogram)
     target = Path(os.path.expanduser(output)) if output else run.prefix.with_name(f"{run.name}_curated.csv")
     if files:
-        if run.shape_zyx is None:
-            raise ValueError(f"{run_dir}: expected the label volume that detect wrote, found none. Detect it again.")
-        source = tomogram or recorded_input(run.info)
+        source = tomogram or run.record.inputs.tomogram.path
         for path in write_view_files(run.prefix, run.particles, run.voxel_size_zyx, run.shape_zyx, source):
             tell(str(path), written=[path])
         return
@@ -63,7 +61,7 @@ def view(
         print(f"note: {note}", file=sys.stderr)
     viewer = napari.Viewer(title=f"{run.name}: double-click adds or deletes a center, W saves")
     picks = read_picks(target) if target.exists() and not restart else None
-    if picks is not None and run.shape_zyx is not None:
+    if picks is not None:
         placed = particles_from_table(picks, TomogramContext(voxel_size_zyx=run.voxel_size_zyx), target)
         check_positions(placed, str(target), run.voxel_size_zyx, run.shape_zyx)
     layer = add_layers(viewer, run, picks)

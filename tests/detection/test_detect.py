@@ -31,6 +31,7 @@ def test_two_runs_write_identical_bytes_but_for_the_timings(setting, tmp_path):
     names = set(files_of(tmp_path / "a")) - {"tomogram_0.json"}
     assert set(records[0]["files"].values()) == names and "tomogram_0_report.html" in names
     assert set(first) == {
+        "tomogram_0_center_map.npz",
         "tomogram_0_instances.mrc",
         "tomogram_0_particles.csv",
         "tomogram_0_centers.txt",
@@ -99,7 +100,7 @@ def test_an_empty_tomogram_gives_zero_particles_and_a_whole_set_of_files(setting
     detector.network = lambda image: torch.cat([image * 0 - 9, image * 0], dim=1)
     found = detector(folder / "tomogram_0.mrc")
     assert len(found["particles"]) == 0
-    assert len(files_of(tmp_path)) == 6
+    assert len(files_of(tmp_path)) == 7
     assert read_tomogram(found["output_files"]["instances"], check="labels")[0].max() == 0
     assert list(pd.read_csv(found["output_files"]["csv"]).columns)[:5] == [
         "particle_id",
@@ -127,12 +128,14 @@ def test_nothing_kept_says_whether_nothing_was_found_or_which_filters_dropped_it
 
 def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, command, tmp_path):
     folder, _ = setting
+    (tmp_path / "2024_01" / "overview.html" / "in its place").mkdir(parents=True)
     bad = tmp_path / "bad.mrc"
     bad.write_text("not a tomogram at all" * 100)
     code, out, error = command(folder / "tomogram_0.mrc", bad, folder / "tomogram_1.mrc")
     assert code == 1
     assert "tomogram_0.mrc: " in out and "tomogram_1.mrc: " in out
     assert "expected an MRC volume, got a text file" in error and "1 of 3 tomograms failed" in error
+    assert "warning: no overview was written: [Errno 21]" in error
 
 
 def test_filters_by_place_drop_particles_from_volume_and_table(setting, tmp_path, monkeypatch):

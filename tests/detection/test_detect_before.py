@@ -12,7 +12,8 @@ from scripts.console import user_message
 from scripts.detection.detect import Detector
 from scripts.detection.finished import _changed, finished_record
 from scripts.detection.plan import Plan
-from scripts.records.detection import remove_detection
+from scripts.outputs import SaveDetectiond
+from scripts.records.detection import Inputs, remove_detection
 from tests.conftest import VOXEL_SIZE, run_config
 from tests.detection.detect_scene import files_of
 
@@ -44,9 +45,9 @@ def test_a_setting_that_is_left_out_again_and_an_edited_mask_are_other_inputs(se
     options = {**options, "output_dir": str(tmp_path), "report": False, "voxel_size": 10.0}
     save = Detector({**options, **masks, "membrane_max": 9.0}).save
     item = {"image": str(folder / "tomogram_0.mrc")}
-    then = json.loads(json.dumps(save.inputs(item)))
+    then = Inputs(**json.loads(save.inputs(item).text()))
     assert _changed(then, save.inputs(item)) == []
-    del then["settings"]["fill_nonfinite"]  # which the first records did not name
+    del then.settings["fill_nonfinite"]  # which the first records did not name
     assert _changed(then, save.inputs(item)) == []
     for name in masks:
         os.utime(tmp_path / f"tomogram_0_{name}.mrc", (1, 1))
@@ -75,7 +76,7 @@ def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_ag
     whole = command(few[0], "--overwrite", "--formats", "csv,dynamo", "--report", "true")
     assert whole[0] == 0
     made = {"tomogram_0.json", "tomogram_0_instances.mrc", "tomogram_0_particles.csv"}
-    more = {"tomogram_0_particles_dynamo.tbl", "tomogram_0_report.html"}
+    more = {"tomogram_0_particles_dynamo.tbl", "tomogram_0_report.html", "tomogram_0_center_map.npz"}
     notes = tmp_path / "2024_01" / "tomogram_0" / "notes.txt"
     notes.write_text("the user's own")
     assert set(files_of(notes.parent)) == made | more | {"notes.txt"}
@@ -88,7 +89,11 @@ def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_ag
     [
         ("{", "but line 1 is not"),
         ("[]", "got a list"),
-        ('{"inputs": {}, "files": []}', "it lacks tomogram, particles, files"),
+        ('{"inputs": {}}', "but tomogram is missing"),
+        (
+            '{"inputs": {}, "tomogram": {"shape_zyx": [9, 9]}}',
+            "tomogram.shape_zyx: expected three numbers (Z, Y, X), got",
+        ),
     ],
 )
 def test_a_damaged_record_is_an_error_that_names_it_and_overwrite_replaces_it(setting, command, tmp_path, text, told):
@@ -97,7 +102,7 @@ def test_a_damaged_record_is_an_error_that_names_it_and_overwrite_replaces_it(se
     record.parent.mkdir(parents=True)
     record.write_text(text)
     code, _, error = command(folder / "tomogram_0.mrc")
-    assert code == 1 and f"error: {record}: expected" in error and told in error
+    assert code == 1 and f"error: {record}: " in error and told in error
     assert error.endswith("Remove it or --overwrite to detect again.\n") and record.read_text() == text
     assert command(folder / "tomogram_0.mrc", "--overwrite")[0] == 0
 
@@ -107,8 +112,9 @@ def test_only_files_in_the_record_s_own_folder_are_removed(tmp_path):
     record.parent.mkdir()
     (tmp_path / "other.csv").write_text("kept")
     (tmp_path / "t" / "t.csv").write_text("goes")
-    files = {"csv": "t.csv", "a": "../other.csv", "b": str(tmp_path / "other.csv"), "c": 3, "d": "gone.csv"}
-    record.write_text(json.dumps({"inputs": {}, "tomogram": {}, "particles": {}, "files": files}))
+    files = {"csv": "t.csv", "a": "../other.csv", "b": str(tmp_path / "other.csv"), "d": "gone.csv"}
+    tomogram = {"shape_zyx": [12, 20, 28], "voxel_size_zyx_angstrom": [10, 10, 10]}
+    record.write_text(json.dumps({"inputs": {}, "tomogram": tomogram, "particles": {}, "files": files}))
     (tmp_path / "t" / "t_report.html").write_text("made later, of the old particles")
     remove_detection(record)
     assert list(files_of(tmp_path)) == ["other.csv"]
@@ -192,6 +198,28 @@ def test_results_without_a_place_are_an_error_before_any_work(setting, tmp_path)
                        output_dir=str(tmp_path / output_dir), **some)  # fmt: skip
         assert told in user_message(error.value)
     assert [one.name for one in earlier.parent.iterdir()] == [earlier.name]
+
+
+@pytest.mark.parametrize("text,told", [(None, "found none"), ("{", "is not"), ('{"name": "a"}', "version is missing")])
+def test_damaged_metadata_is_an_error_when_the_chain_is_built(tmp_path, monkeypatch, text, told):
+    monkeypatch.setattr("scripts.outputs.__file__", str(tmp_path / "scripts" / "outputs.py"))
+    if text is not None:
+        (tmp_path / "configs").mkdir()
+        (tmp_path / "configs" / "metadata.json").write_text(text)
+    with pytest.raises((OSError, ValueError)) as error:
+        SaveDetectiond(tmp_path, "model.pt", {}, bundle_root=tmp_path)
+    assert f"{tmp_path}/configs/metadata.json: expected" in str(error.value) and told in str(error.value)
+
+
+def test_a_name_too_long_for_its_files_is_an_error_before_any_work(setting, tmp_path):
+    folder, options = setting
+    detector = Detector({**options, "output_dir": str(tmp_path / "out")})
+    detector.network = None  # never asked
+    tomogram = tmp_path / f"{'x' * 230}.mrc"
+    tomogram.write_bytes((folder / "tomogram_0.mrc").read_bytes())
+    with pytest.raises(ValueError, match=r"x_instances.mrc: expected a shorter name, got 244 bytes\. Its files are"):
+        detector(tomogram)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_missing_mask_is_an_error_before_the_networks_run(setting, command, tmp_path):

@@ -26,6 +26,7 @@ from scripts.matching.overlap import overlap_table
 from scripts.matching.points import match_points
 from scripts.matching.volumes import judge_volumes, volume_counts, volume_scores
 from scripts.particles.particle_list import ParticleList
+from scripts.records.detection import DetectionRecord
 from scripts.sources.labels_and_lists import find_sides
 from tests.evaluation.in_memory import evaluate_sides
 
@@ -301,7 +302,10 @@ def test_the_picture_has_row_0_at_the_top_the_colours_of_the_report_and_the_tomo
     tomogram = np.zeros(shape, np.float32)
     tomogram[7] = np.linspace(0, 1, 40)  # slice 7 is the middle one of 7 and 8
     write_mrc(tmp_path / "a.mrc", tomogram, 10.0)
-    (folder / "a.json").write_text(json.dumps({"inputs": {"tomogram": {"path": str(tmp_path / "a.mrc")}}}))
+    known = {"shape_zyx": list(shape), "voxel_size_zyx_angstrom": [10.0] * 3}
+    inputs = {"tomogram": {"path": str(tmp_path / "a.mrc")}}
+    record = DetectionRecord(inputs=inputs, tomogram=known, particles={}, files={})
+    (folder / "a.json").write_text(record.text())
     np.testing.assert_array_equal(recorded_slice(folder / "a_instances.mrc", shape, 7), tomogram[7])
     assert recorded_slice(folder / "a_instances.mrc", (16, 40, 41), 7) is None
     assert recorded_slice(tmp_path / "a_labels.mrc", shape, 7) is None and recorded_slice(None, shape, 7) is None
@@ -436,6 +440,15 @@ def test_the_command_line_prints_each_warning_once(tmp_path, capsys, recwarn):
     with pytest.warns(EvaluationWarning, match="the voxel size is unknown"):
         result = evaluate(tmp_path / "a_instances.mrc", tmp_path / "a_labels.mrc", bootstrap=0)
     assert printed.splitlines() == [f"warning: {one}" for one in result["warnings"]]
+
+
+def test_a_picture_that_cannot_be_written_costs_no_numbers(tmp_path, monkeypatch):
+    write_mrc(tmp_path / "a_instances.mrc", four_particles(), 10.0)
+    monkeypatch.setattr("scripts.evaluation.outputs.write_picture", lambda *_: (tmp_path / "none" / "a").write_text(""))
+    with pytest.warns(UserWarning, match="a: not shown in colour: .*No such file"):
+        result = evaluate(tmp_path / "a_instances.mrc", tmp_path / "a_instances.mrc", tmp_path / "out", bootstrap=0)
+    assert [Path(file).name for file in result["files"]][-1] == "a_evaluation.mrc"
+    assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 def test_errors_say_what_was_expected_and_what_came(tmp_path):

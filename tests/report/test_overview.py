@@ -1,38 +1,43 @@
 """The overview of a folder of detections: which tomograms to look at first."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from scripts.command_line.parser import main
+from scripts.records import model
 from scripts.report.overview import overview, overview_table
+from tests.report.conftest import Run
 
 COUNTS = {"TS_1": 20, "TS_2": 22, "TS_3": 2, "TS_4": 21, "TS_5": 19, "TS_6": 60, "TS_7": 0}
 
 
-def detections(folder, counts=COUNTS):
-    """Finished tomograms with so many particles and one that a filter dropped each; one that is not finished."""
-    for name, count in counts.items():
-        run = folder / name
-        run.mkdir(parents=True)
-        table = pd.DataFrame({"label": [*range(1, count + 1), 0], "score": 0.8, "volume_angstrom3": np.pi / 6 * 1e6})
-        table.loc[table["label"] == 0, "score"] = 0.1
-        if name == "TS_5":
-            table["score"] = 0.3
-        table.to_csv(run / f"{name}_particles.csv", index=False)
-        record = dict.fromkeys(("inputs", "tomogram", "particles", "files"), {})
-        record["warnings"] = ["<b>dark?</b>"] if name == "TS_4" else []
-        (run / f"{name}.json").write_text(json.dumps(record))
-    (folder / "TS_1" / "TS_1_report.html").touch()
-    (folder / "TS_8").mkdir()
-    (folder / "TS_8" / "TS_8_particles.csv").write_text("not finished")
-    return folder
+@pytest.fixture
+def detections(detected, tmp_path):
+    """Make finished tomograms with so many particles, and one that a filter dropped, each; one is not finished."""
+
+    def make(counts=COUNTS) -> Path:
+        for name, count in counts.items():
+            (tmp_path / name).mkdir()
+            run = Run(tmp_path / name)
+            table = pd.concat([detected.table.head(1)] * (count + 1), ignore_index=True)
+            table["label"] = [*range(1, count + 1), 0]
+            table["score"] = [0.3 if name == "TS_5" else 0.8] * count + [0.1]
+            run.table = table.assign(volume_angstrom3=np.pi / 6 * 1e6)
+            record = detected.record.changed(warnings=["<b>dark?</b>"] if name == "TS_4" else [])
+            model.write(record, run.path(".json"))
+        (tmp_path / "TS_1" / "TS_1_report.html").touch()
+        (tmp_path / "TS_8").mkdir()
+        (tmp_path / "TS_8" / "TS_8_particles.csv").write_text("not finished")
+        return tmp_path
+
+    return make
 
 
-def test_the_table_counts_what_was_kept_and_names_what_is_unusual(tmp_path):
-    table = overview_table(detections(tmp_path)).set_index("tomogram")
+def test_the_table_counts_what_was_kept_and_names_what_is_unusual(detections):
+    table = overview_table(detections()).set_index("tomogram")
     assert table["particles"].to_dict() == COUNTS and set(table["dropped"]) == {1}
     assert table["unusual"].to_dict() == {
         **dict.fromkeys(("TS_1", "TS_2", "TS_4"), ""),
@@ -43,12 +48,14 @@ def test_the_table_counts_what_was_kept_and_names_what_is_unusual(tmp_path):
     assert table["report"].to_dict() == {**dict.fromkeys(COUNTS, ""), "TS_1": "TS_1/TS_1_report.html"}
 
 
-def test_among_few_tomograms_nothing_is_unusual(tmp_path):
-    assert set(overview_table(detections(tmp_path, {"A": 1, "B": 50, "TS_1": 900}))["unusual"]) == {""}
+def test_among_few_tomograms_nothing_is_unusual_and_no_name_is_a_formula(detections, tmp_path):
+    assert set(overview_table(detections({"=1+1": 1, "B": 50, "TS_1": 90}))["unusual"]) == {""}
+    cells = pd.read_csv(overview(tmp_path)[1], index_col="tomogram")
+    assert set(cells.index) == {"'=1+1", "B", "TS_1"} and cells.loc["B", "particles"] == 50
 
 
-def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_text(tmp_path, capsys):
-    detections(tmp_path)
+def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_text(detections, tmp_path, capsys):
+    detections()
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'overview.html'}\n"
     page = (tmp_path / "overview.html").read_text()
@@ -59,8 +66,8 @@ def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_te
     assert len(pd.read_csv(tmp_path / "overview.csv")) == len(COUNTS)
 
 
-def test_a_damaged_record_is_left_out_with_a_warning(tmp_path):
-    (detections(tmp_path) / "TS_1" / "TS_1.json").write_text("{")
+def test_a_damaged_record_is_left_out_with_a_warning(detections, tmp_path):
+    (detections() / "TS_1" / "TS_1.json").write_text("{")
     with pytest.warns(UserWarning, match=r"left out of the overview: .*TS_1\.json: expected JSON"):
         assert set(overview_table(tmp_path)["tomogram"]) == set(COUNTS) - {"TS_1"}
 

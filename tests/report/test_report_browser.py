@@ -7,10 +7,14 @@ import json
 import shutil
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from scripts.report.inputs import load_run
 from scripts.report.report import make_report
-from tests.report.test_report import HOSTILE, SHAPE, make_run, matches_of
+from tests.report.conftest import SHAPE, Run
+from tests.report.test_report import HOSTILE, matches_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -86,13 +90,12 @@ def find(browser, selector: str):
 
 
 @pytest.fixture(scope="module")
-def page(browser, tmp_path_factory):
-    run = make_run()
-    run["particles"].loc[0, "class"] = HOSTILE
-    evaluation = {"metrics": {"f1": 0.5}, "matches": matches_of(run["particles"])}
-    path = make_report(tmp_path_factory.mktemp("report") / "TS_01", evaluation=evaluation, **run)
-    open_page(browser, path)
-    return run
+def page(browser, detected, tmp_path_factory):
+    run = Run(shutil.copytree(detected.folder, tmp_path_factory.mktemp("report") / "TS_01"))
+    names = {"class": [HOSTILE, "=1+1", "ribosome", ""], "score": [0.9, 0.7, 0.4, 0.1]}
+    run.table = run.table.assign(**names)
+    open_page(browser, make_report(run.folder, evaluation={"metrics": {"f1": 0.5}, "matches": matches_of()}))
+    return load_run(run.folder)
 
 
 def pixels(browser) -> int:
@@ -105,7 +108,7 @@ def pixels(browser) -> int:
 
 def test_slices_hold_the_volumes_that_went_in(browser, page):
     sent = browser.execute_script("return [Array.from(labelLayer.data), Array.from(imageLayer.data)]")
-    assert sent[0] == page["instances"].ravel().tolist()
+    assert sent[0] == page.instances.ravel().tolist()
     dark = [grey for grey, label in zip(sent[1], sent[0], strict=True) if label > 0]
     assert sum(dark) / len(dark) < 0.6 * sum(sent[1]) / len(sent[1])
 
@@ -164,7 +167,7 @@ def test_click_on_a_particle_finds_its_row_and_a_row_finds_its_slice(browser, pa
     row = find(browser, "tr[data-row='1']")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", row)
     row.click()
-    assert find(browser, "#slice-number").text == "z 8 of 0–11"
+    assert find(browser, "#slice-number").text == "z 5 of 0–11"
     find(browser, "#slice").send_keys("n")
     assert "particle 3" in find(browser, "#selected").text.replace("\n", " ")
 
@@ -172,7 +175,7 @@ def test_click_on_a_particle_finds_its_row_and_a_row_finds_its_slice(browser, pa
 def test_pictures_lead_to_their_place(browser, page):
     click = "arguments[0].click()"
     browser.execute_script(click, find(browser, "#gallery button[data-particle='2']"))
-    assert find(browser, "#slice-number").text == "z 8 of 0–11"
+    assert find(browser, "#slice-number").text == "z 5 of 0–11"
     missed = [b for b in browser.find_elements("css selector", "#gallery button") if b.text == "missed 1"]
     browser.execute_script(click, missed[0])
     assert find(browser, "#slice-number").text == "z 9 of 0–11"
@@ -194,6 +197,8 @@ def test_table_sorts_filters_and_shows_hostile_names_as_text(browser, page):
     assert ids() == ["4", "3", "2", "1"]
     browser.execute_script("$('search').value = '<SCRIPT'; $('search').dispatchEvent(new Event('input'))")
     assert ids() == ["1"] and "<script>alert" in find(browser, "tr[data-row='0']").text
+    browser.execute_script("$('search').value = '=1'; $('search').dispatchEvent(new Event('input'))")
+    assert ids() == ["2"] and "'=1+1" not in find(browser, "tr[data-row='1']").text
     browser.execute_script("$('search').value = ''; $('search').dispatchEvent(new Event('input'))")
 
 
@@ -201,7 +206,7 @@ def test_download_is_the_table(browser, page):
     browser.execute_script("$('download').click()")
     file = browser.downloads / "TS_01_particles.csv"
     until(file.is_file)
-    assert file.read_text().splitlines()[0] == ",".join([*page["particles"].columns, "outcome", "reason"])
+    assert file.read_text().splitlines()[0] == ",".join([*page.particles.columns, "outcome", "reason"])
     assert "<script>alert('x')</script>\"\"&" in file.read_text()
 
 
@@ -246,29 +251,21 @@ def test_no_error_was_logged_and_no_host_was_asked(browser, page):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_zero_particles_and_one_particle_open_without_an_error(browser, tmp_path, n):
-    open_page(browser, make_report(tmp_path / "t", **make_run(n)))
+def test_zero_particles_and_one_particle_open_without_an_error(browser, run, n):
+    run.table = run.table.head(n)
+    open_page(browser, make_report(run.folder))
     assert ("No particle was found." in find(browser, "#particles").text) == (n == 0)
     check_quiet(browser)
 
 
-def test_65536_particles_open_and_only_a_few_rows_are_in_the_document(browser, tmp_path):
-    import numpy as np
-    import pandas as pd
-
-    run = make_run()
+def test_65536_particles_open_and_only_a_few_rows_are_in_the_document(browser, run):
     rng = np.random.default_rng(0)
-    table = pd.DataFrame(
-        {
-            "particle_id": np.arange(1, 65_537),
-            "label": np.arange(1, 65_537),
-            **{f"{axis}_vox": rng.uniform(0, SHAPE[2 - k] - 1, 65_536) for k, axis in enumerate("xyz")},
-            "score": rng.random(65_536),
-        }
-    )
+    table = pd.concat([run.table.head(1)] * 65_536, ignore_index=True)
+    run.table = table.assign(particle_id=table.index + 1, label=table.index + 1, score=rng.random(65_536))
     labels = np.zeros(SHAPE, np.int32)
     labels[6, 10, 13] = 65_536
-    open_page(browser, make_report(tmp_path / "t", **run | {"particles": table, "instances": labels}))
+    run.relabel(labels)
+    open_page(browser, make_report(run.folder))
     assert browser.execute_script("return labelLayer.data[(6 * 20 + 10) * 28 + 13]") == 65_536
     assert len(browser.find_elements("css selector", "tr[data-row]")) < 60
     browser.execute_script("select(65535, 'table')")

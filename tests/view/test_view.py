@@ -18,6 +18,8 @@ from custom_transforms.io import read_tomogram, write_instances, write_mrc
 from custom_transforms.measuring.particle_table import measure_particles
 from scripts.particles.registry import read_particles
 from scripts.preparation.prepare import prepare
+from scripts.records import model
+from scripts.records.detection import DetectionRecord
 from scripts.report.inputs import load_run
 from scripts.view.files import write_view_files
 from scripts.view.view import add_layers, bind, curated_table, read_picks, save_picks, toggle_particle, view
@@ -48,6 +50,9 @@ def run_dir(tmp_path):
     labels[labels == 3] = 0
     write_instances(folder / "TS_01_instances.mrc", labels, VOXEL, origin_xyz=(100, 200, 300))
     table.to_csv(folder / "TS_01_particles.csv", index=False)
+    known = {"shape_zyx": list(SHAPE), "voxel_size_zyx_angstrom": VOXEL.tolist()}
+    record = DetectionRecord(inputs={}, tomogram=known, particles={}, files={})
+    model.write(record, folder / "TS_01.json")
     return folder
 
 

@@ -51,7 +51,7 @@ async function loadParticles() {
   particles.columns = columns;
   particles.n = records.length;
   columns.forEach((name, k) => {
-    const texts = records.map((r) => r[k]);
+    const texts = records.map((r) => r[k].replace(/^'(?='*[=+\-@\t\r])/, ""));  // for spreadsheets alone
     particles.text[name] = texts;
     if (texts.every((t) => t === "" || !Number.isNaN(Number(t)))) {
       particles.number[name] = Float64Array.from(texts, (t) => (t === "" ? NaN : Number(t)));

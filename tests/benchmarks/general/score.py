@@ -40,7 +40,7 @@ def score(folder: Path, output_dir: Path, **options: Any) -> dict[str, Any]:
         report=False,
         **options,
     )
-    pooled = evaluate(output_dir, folder, coloured=False)["pooled"]
+    pooled = evaluate(output_dir, folder)["pooled"]
     points, volume = pooled["points"], pooled["volume"]
     return {
         "scene": folder.name.removeprefix("test_").replace("_", " "),
