@@ -165,7 +165,7 @@ def test_the_help_of_a_verb_holds_every_word_of_its_docstring(verb, capsys):
     documentation = ast.get_docstring(functions[name]).partition("\n**settings\n")[0]  # which the config explains
     cli.main([verb, "--help"])
     shown = capsys.readouterr().out.split()
-    lines = re.sub(r"^\S.*\n-{3,}$|^\*{0,2}\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # headings, names with types
+    lines = re.sub(r"^\S.*\n-{3,}$|^\*{0,2}\w+(, \w+)* : .*$", "", documentation, flags=re.M)  # but headings, types
     missing = [word for word in lines.split() if word not in shown]
     assert not missing and len(shown) > len(lines.split())
 
