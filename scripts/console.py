@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -23,6 +24,7 @@ __all__ = [
     "close_quietly",
     "command_output",
     "errors_in_words",
+    "heard_warnings",
     "note",
     "tell",
     "user_message",
@@ -31,6 +33,7 @@ __all__ = [
 OURS = ("bundle", "custom_transforms", "scripts")
 WARNING = "warning: "
 KEPT = (WARNING, "error: ")
+INNER = re.compile(r"[/\\](?:site|dist)-packages[/\\](?:torch|zarr|numcodecs|openvino)[/\\]")
 
 _collecting: list[Collected] = []
 
@@ -135,6 +138,26 @@ def command_output(as_json: bool = False, quiet: bool = False) -> Iterator[Colle
         if as_json:
             stack.enter_context(contextlib.redirect_stdout(_Lines(lambda line: tell(line))))
         yield found
+
+
+@contextlib.contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """List what concerns the user of the warnings that arise while the block runs; all of them go their way, too.
+
+    That is each `UserWarning`, once, but for those that libraries under ours say to themselves.
+    """
+    heard: list[str] = []
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def hear(message: Any, category: type, filename: str, *rest: Any, **named: Any) -> None:
+            text = " ".join(str(message).splitlines())
+            if issubclass(category, UserWarning) and not INNER.search(filename) and text not in heard:
+                heard.append(text)
+            before(message, category, filename, *rest, **named)
+
+        warnings.showwarning = hear
+        yield heard
 
 
 class _Lines(io.TextIOBase):

@@ -277,7 +277,7 @@ class SaveDetectiond(Transform):
             "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
-            "warnings": metadata_warnings(meta),
+            "warnings": list(dict.fromkeys([*metadata_warnings(meta), *data.get("warnings", ())])),
             "computed": data.get("computed") or {},
             "timings_seconds": data.get("timings") or {},
             "made_with": versions(),

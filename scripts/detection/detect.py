@@ -6,20 +6,19 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from custom_transforms.files.claim import claimed
-from custom_transforms.volumes.checks import metadata_warnings
 from scripts.console import tell, user_message
-from scripts.detection.detector import Detector, check_device
+from scripts.detection.detector import Detector, Source
 from scripts.detection.finished import finished_record, recorded
 from scripts.report.overview import overview
+from scripts.sources.tomogram import Tomogram
 from scripts.sources.tomograms import find_tomograms
 
-__all__ = ["Detector", "check_device", "detect"]
+__all__ = ["Detector", "detect"]
 
 DONE = "{path}: done before, skipped (--overwrite repeats it)"
 
@@ -100,30 +99,26 @@ def overlays_of(config: str | None) -> list[str]:
     return [path for path in (config or "").split(",") if path]
 
 
-def detect_one(detector: Detector, item: Mapping[str, Any]) -> str:
-    """Detect one tomogram, an item of a datalist, unless that is done; return the line for the user."""
-    path = item["image"]
-    if finished_record(detector.save, item):
-        return DONE.format(path=path)
-    with claimed(detector.save.folder(path)):
-        if finished_record(detector.save, item):  # by the process that had it until now
-            return DONE.format(path=path)
-        return _detected(detector, item)
+def detect_one(detector: Detector, source: Source) -> str:
+    """Detect one tomogram, a file or an item of a datalist, unless that is done; return the line for the user."""
+    tomogram = detector.resolve(source)
+    if finished_record(detector.save, tomogram.item):
+        return DONE.format(path=tomogram.path)
+    with claimed(detector.save.folder(tomogram.path)):
+        if finished_record(detector.save, tomogram.item):  # by the process that had it until now
+            return DONE.format(path=tomogram.path)
+        return _detected(detector, tomogram)
 
 
-def _detected(detector: Detector, item: Mapping[str, Any]) -> str:
-    path, plan = item["image"], detector.plan(item)
+def _detected(detector: Detector, tomogram: Tomogram) -> str:
+    path, plan = tomogram.path, detector.plan(tomogram)
     if plan is not None:
         print(plan.text(), file=sys.stderr)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True):  # told below, each once
         warnings.simplefilter("always", UserWarning)
-        data = detector(item, plan)
-    ours = list(dict.fromkeys(metadata_warnings(data["image"].meta)))
-    for text in ours:
+        data = detector(tomogram, plan)
+    for text in data["warnings"]:
         print(f"warning: {text}", file=sys.stderr)
-    for one in caught:
-        if str(one.message) not in ours:
-            logging.getLogger(__name__).info("%s", one.message)
     table = data["particles"]
     kept = int((table["label"] > 0).sum())
     if kept == 0:

@@ -6,6 +6,7 @@ import difflib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from custom_transforms.instances import AssignInstancesd
 from custom_transforms.io import LoadTomogramd
 from custom_transforms.measuring.particle_filter import ParticleFilter
 from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, first_lengths, following
-from custom_transforms.volumes.mrc_read import MRC_SUFFIXES, mrc_geometry
+from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
 from custom_transforms.volumes.rescale import model_shape
+from scripts.console import heard_warnings
+from scripts.detection.checks import check_device, check_mask
 from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import check_streams, computed, detect_streamed
 from scripts.inferer import TomogramInferer
@@ -32,7 +35,7 @@ from scripts.settings import check_setting, is_code
 from scripts.sources.tomogram import Tomogram
 from scripts.tiling.tiles import tile_of
 
-__all__ = ["Detector", "check_device"]
+__all__ = ["Detector"]
 
 Source = str | Path | Mapping[str, Any] | Tomogram
 
@@ -165,7 +168,7 @@ class Detector:
         """A file or an item of a datalist, with the voxel size of the config where it does not say its own."""
         if isinstance(source, Tomogram):
             return source
-        return Tomogram.resolve(source).with_settings(*[step.voxel_size for step in self._steps(LoadTomogramd)[:1]])
+        return Tomogram.resolve(source, *[step.voxel_size for step in self._steps(LoadTomogramd)[:1]])
 
     def plan(self, source: Source) -> Plan | None:
         """Decide how to detect a tomogram, and set tile and batch for it; None for a file whose header is not MRC.
@@ -261,52 +264,20 @@ class Detector:
             A file; an item of a datalist: ``image``, and its own ``voxel_size`` (Å) and ``contrast`` if it has them.
         plan : Plan, optional
             As `plan` gives it; None detects in memory.
+
+        Returns
+        -------
+        dict
+            ``warnings`` lists what transforms and readers warned of, as the record has it.
         """
         tomogram, streamed = self.resolve(source), plan is not None and plan.path == "streamed"
         self._check_files(tomogram, streamed)
-        if plan is None or not streamed:
-            return self.postprocessing(self.predict(tomogram.item))
-        scratch_dir = self.scratch_dir or self.save.folder(tomogram.path)
-        chain = self.preprocessing, self.inferer, self.postprocessing
-        return detect_streamed(tomogram, plan, self.network, *chain, scratch_dir)
-
-
-def check_mask(path: str | Path, shape_zyx: tuple[int, int, int] | None) -> None:
-    """Refuse a mask or region that is missing or, by its MRC header, of another shape than the tomogram (None: any).
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Names the file, and both shapes.
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file. Check the path.")
-    own = mrc_geometry(path)
-    if shape_zyx is not None and own is not None and own[0] != shape_zyx:
-        raise ValueError(
-            f"{path}: expected a volume of the tomogram's shape (Z, Y, X) {shape_zyx}, got {own[0]}. "
-            "Give one made on this tomogram, at the same binning."
-        )
-
-
-def check_device(device: str | torch.device) -> None:
-    """Refuse a GPU that is not there; warn of one that is there and unused.
-
-    Raises
-    ------
-    ValueError
-        If the device is unknown or missing.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: expected cpu or cuda (cuda:0, cuda:1 ...).") from error
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind.type == "cuda" and (kind.index or 0) >= available:
-        raise ValueError(
-            f"--device {device}: {available} GPUs are visible to PyTorch. Use --device cpu, or mend the driver."
-        )
-    if kind.type == "cpu" and available:
-        warnings.warn(
-            f"{available} GPUs are there and unused: leave --device out to use one", UserWarning, stacklevel=2
-        )
+        with heard_warnings() as heard:
+            tomogram = replace(tomogram, item={**tomogram.item, "warnings": heard})
+            if plan is None or not streamed:
+                data = self.postprocessing(self.predict(tomogram.item))
+            else:
+                scratch_dir = self.scratch_dir or self.save.folder(tomogram.path)
+                chain = self.preprocessing, self.inferer, self.postprocessing
+                data = detect_streamed(tomogram, plan, self.network, *chain, scratch_dir)
+        return {**data, "warnings": heard}

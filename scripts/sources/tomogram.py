@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,6 @@ class Tomogram:
         Voxels; None where that takes more than an MRC header.
     voxel_size_zyx : ndarray, shape (3,), or None
         Å; None where nobody has said it yet.
-    voxel_size_from : {"dataset", "settings", "header", ""}
-        Who said it: the item of a datalist or copick project, the settings, the header of its file, nobody yet.
-    contrast : {"dark", "bright"}, or None
-        What protein looks like in it; None where nobody has said it yet.
     item : mapping
         The item of the datalist, as the first transform takes it: ``image``, and the tomogram's own ``voxel_size``
         and ``contrast`` if it has them.
@@ -43,36 +39,26 @@ class Tomogram:
     name: str
     shape_zyx: tuple[int, int, int] | None = None
     voxel_size_zyx: np.ndarray | None = field(default=None, compare=False)
-    voxel_size_from: Literal["dataset", "settings", "header", ""] = ""
-    contrast: str | None = None
     item: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def resolve(cls, source: str | Path | Mapping[str, Any]) -> Tomogram:
+    def resolve(cls, source: str | Path | Mapping[str, Any], voxel_size: Any = None) -> Tomogram:
         """Resolve a file or an item of a datalist; the one time its header is read before the file is loaded.
 
+        The item's own voxel size comes first, then the one given here (Å; one number, or Z, Y, X), the header's last.
         A header that cannot be read leaves shape and voxel size open: the reader says what is wrong with the file.
 
         Raises
         ------
         ValueError
-            If the item's own voxel size is none.
+            If the voxel size is none.
         """
         item: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {"image": source}
         item = {**item, "image": str(item["image"])}
-        shape, size = mrc_geometry(item["image"]) or (None, None)
-        known = size is not None and bool((size > 0).all())
-        tomogram = cls(
-            item["image"], tomogram_name(item["image"]), shape, size if known else None, "header" if known else "",
-            item.get("contrast"), item,
-        )  # fmt: skip
-        if item.get("voxel_size") is None:
-            return tomogram
-        return replace(tomogram, voxel_size_zyx=as_voxel_size_zyx(item["voxel_size"]), voxel_size_from="dataset")
-
-    def with_settings(self, voxel_size: Any = None, contrast: str | None = None) -> Tomogram:
-        """Fill in what the settings say (Å, Z, Y, X; None is nothing): its own come first, a header's size last."""
-        size, origin = self.voxel_size_zyx, self.voxel_size_from
-        if voxel_size is not None and origin != "dataset":
-            size, origin = as_voxel_size_zyx(voxel_size), "settings"
-        return replace(self, voxel_size_zyx=size, voxel_size_from=origin, contrast=self.contrast or contrast)
+        shape, stored = mrc_geometry(item["image"]) or (None, None)
+        size = voxel_size if item.get("voxel_size") is None else item["voxel_size"]
+        if size is not None:
+            size = as_voxel_size_zyx(size)
+        elif stored is not None and (stored > 0).all():
+            size = stored
+        return cls(item["image"], tomogram_name(item["image"]), shape, size, item)

@@ -2,18 +2,22 @@
 
 import fcntl
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.transforms import MapTransform
 
 from custom_transforms.files.claim import CLAIM
 from custom_transforms.io import read_tomogram, write_mrc
+from custom_transforms.volumes.mrc_read import mrc_geometry
 from scripts.command_line.parser import main
 from scripts.console import user_message
-from scripts.detection.detect import Detector, check_device, detect
-from tests.conftest import VOXEL_SIZE, run_config
+from scripts.detection.checks import check_device
+from scripts.detection.detect import Detector, detect, detect_one
+from tests.conftest import ROOT, VOXEL_SIZE, run_config
 from tests.detection.detect_scene import Blobs, files_of
 
 
@@ -136,6 +140,46 @@ def test_one_bad_tomogram_of_several_is_reported_and_the_others_go_on(setting, c
     assert "tomogram_0.mrc: " in out and "tomogram_1.mrc: " in out
     assert "expected an MRC volume, got a text file" in error and "1 of 3 tomograms failed" in error
     assert "warning: no overview was written: [Errno 21]" in error
+
+
+class Warnsd(MapTransform):
+    """Warns twice of one thing; a library under it says something to itself, and another is deprecated."""
+
+    def __call__(self, data):
+        for _ in range(2):
+            warnings.warn("image: odd, but usable", UserWarning, stacklevel=2)
+        warnings.warn_explicit("not writable", UserWarning, torch.__file__, 1)
+        warnings.warn("soon gone", DeprecationWarning, stacklevel=2)
+        return dict(data)
+
+
+@pytest.mark.parametrize("part", ["preprocessing", "postprocessing"])
+def test_what_a_transform_warns_of_reaches_the_user_once_and_the_record(setting, tmp_path, capsys, part):
+    folder, options = setting
+    steps = json.loads((ROOT / "configs" / "inference.json").read_text(encoding="utf-8"))[part]["transforms"]
+    steps.insert(1, {"_target_": "tests.detection.test_detect.Warnsd", "keys": "image"})
+    options = {**options, "output_dir": str(tmp_path), "report": False, f"{part}#transforms": steps}
+    detector = Detector({**options, "voxel_size": 20.0, "voxel_size_model": None})
+    detector.network = Blobs()
+    item = {"image": folder / "tomogram_0.mrc"}
+    detect_one(detector, item)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert told.count("warning: image: odd, but usable") == 1
+    assert sum("given voxel size 20 Å replaces the 10 Å" in line for line in told) == 1 and len(told) == 2
+    record = json.loads((tmp_path / "tomogram_0" / "tomogram_0.json").read_text(encoding="utf-8"))
+    assert sorted(f"warning: {text}" for text in record["warnings"]) == sorted(told)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_header_is_read_once_before_the_file_is_loaded(setting, tmp_path, monkeypatch, stream):
+    folder, options = setting
+    asked = []
+    monkeypatch.setattr("scripts.sources.tomogram.mrc_geometry", lambda path: asked.append(path) or mrc_geometry(path))
+    monkeypatch.setattr("scripts.detection.checks.mrc_geometry", None)  # of masks alone, and there is none
+    detector = Detector({**options, "output_dir": str(tmp_path), "report": False}, stream=stream)
+    detector.network = Blobs()
+    detect_one(detector, {"image": folder / "tomogram_0.mrc"})
+    assert asked == [str(folder / "tomogram_0.mrc")]
 
 
 def test_filters_by_place_drop_particles_from_volume_and_table(setting, tmp_path, monkeypatch):

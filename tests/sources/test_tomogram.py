@@ -1,4 +1,4 @@
-"""A tomogram is resolved once: who says its voxel size and contrast, and what is left open."""
+"""A tomogram is resolved once: who says its voxel size, and what is left open."""
 
 import numpy as np
 import pytest
@@ -16,15 +16,13 @@ def path(tmp_path):
 def test_the_dataset_comes_before_the_settings_and_these_before_the_header(path):
     own = {"image": path, "voxel_size": [9.0, 7.0, 7.0], "contrast": "bright", "label": "labels.mrc"}
     plain = Tomogram.resolve(path)
-    assert (plain.name, plain.shape_zyx, plain.contrast) == ("TS_01", (4, 5, 6), None)
-    for tomogram, size, origin, contrast in (
-        (plain, 8, "header", None),
-        (plain.with_settings(None, "dark"), 8, "header", "dark"),
-        (plain.with_settings(10.0, "dark"), 10, "settings", "dark"),
-        (Tomogram.resolve(own).with_settings(10.0, "dark"), [9, 7, 7], "dataset", "bright"),
+    assert (plain.name, plain.shape_zyx) == ("TS_01", (4, 5, 6))
+    for tomogram, size in (
+        (plain, 8),
+        (Tomogram.resolve(path, 10.0), 10),
+        (Tomogram.resolve(own, 10.0), [9, 7, 7]),
     ):
         np.testing.assert_array_equal(tomogram.voxel_size_zyx, np.broadcast_to(size, 3))
-        assert (tomogram.voxel_size_from, tomogram.contrast) == (origin, contrast)
     assert Tomogram.resolve(own).item == {**own, "image": str(path)} and plain.item == {"image": str(path)}
 
 
@@ -36,7 +34,7 @@ def test_what_a_header_does_not_say_stays_open(path, tmp_path):
     (tmp_path / "text.mrc").write_text("not a tomogram at all")
     for name, shape in (("a.mrc", (4, 5, 6)), ("text.mrc", None), ("gone.mrc", None), ("b.tif", None)):
         tomogram = Tomogram.resolve({"image": tmp_path / name, "voxel_size": None})
-        assert (tomogram.shape_zyx, tomogram.voxel_size_zyx, tomogram.voxel_size_from) == (shape, None, "")
+        assert (tomogram.shape_zyx, tomogram.voxel_size_zyx) == (shape, None)
 
 
 def test_a_voxel_size_that_is_none_is_an_error_of_the_item_s_own(path):
