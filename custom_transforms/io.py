@@ -1,7 +1,7 @@
 """load and write: tomograms and labels from their files to (Z, Y, X) arrays with Å per voxel, and back to MRC.
 
-`TomogramReader` and `MrcWriter` are MONAI's reader and writer for this field; `LoadTomogramd` is the transform the
-configs use; `read_tomogram`, `write_mrc` and `write_instances` are the plain functions inside.
+`TomogramReader` is MONAI's reader for this field; `LoadTomogramd` is the transform the configs use;
+`read_tomogram`, `write_mrc` and `write_instances` are the plain functions inside.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from monai.utils import ensure_tuple
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.checks import add_warning, metadata_warnings
 from custom_transforms.volumes.lazy import Streams, open_tomogram
-from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
-from custom_transforms.volumes.mrc_write import MrcWriter, instance_dtype, write_instances, write_mrc
+from custom_transforms.volumes.mrc_write import instance_dtype, write_instances, write_mrc
 from custom_transforms.volumes.read import VOLUME_SUFFIXES, read_tomogram
 from custom_transforms.volumes.zarr_read import is_zarr
 
 __all__ = [
     "LoadTomogramd",
-    "MrcReader",
-    "MrcWriter",
     "TomogramReader",
     "VOLUME_SUFFIXES",
     "add_warning",
@@ -52,8 +49,6 @@ class TomogramReader(ImageReader):
         As in `read_tomogram`.
     """
 
-    suffixes: tuple[str, ...] = VOLUME_SUFFIXES
-
     def __init__(
         self,
         voxel_size: float | Sequence[float] | None = None,
@@ -72,9 +67,7 @@ class TomogramReader(ImageReader):
     def verify_suffix(self, filename: Any) -> bool:
         """Tell whether every name ends as a format of this reader."""
         names = [str(name) for name in ensure_tuple(filename)]
-        return all(
-            name.lower().endswith(self.suffixes) or (is_zarr(name) and ".zarr" in self.suffixes) for name in names
-        )
+        return all(name.lower().endswith(VOLUME_SUFFIXES) or is_zarr(name) for name in names)
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Take the path; nothing is opened yet (see the class)."""
@@ -86,18 +79,6 @@ class TomogramReader(ImageReader):
         if len(paths) != 1:
             raise ValueError(f"expected one file for a volume, got {len(paths)}: {', '.join(map(str, paths))}.")
         return read_tomogram(paths[0], **self.options)
-
-
-class MrcReader(TomogramReader):
-    """`TomogramReader` for MRC files alone: .mrc .rec .map, also .gz and .bz2."""
-
-    suffixes = MRC_SUFFIXES
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Open and check the file; a name of another format is refused."""
-        if not self.verify_suffix(img):
-            raise ValueError(f"{ensure_tuple(img)[0]}: expected a name that ends in {', '.join(self.suffixes)}.")
-        return super().get_data(img)
 
 
 class LoadTomogramd(MapTransform):

@@ -29,8 +29,8 @@ def assign_instances(
     """Give every mask voxel to the particle of a seed, or to a particle without one.
 
     Everything is joined by faces (6 neighbours). The *ball* of a seed holds the voxels whose center is at
-    most ``radius_max`` away from the seed's voxel. The *level* of a voxel is its center map in 256 steps
-    (`levels_of`).
+    most ``radius_max`` away from the seed's voxel. The *level* of a voxel is its center map ``c`` in 256 steps,
+    ``floor(clip(c, 0, 1) * 255 + 0.5)`` in float32; NaN is level 0.
 
     **Where a seed floods.** A path of a seed starts at its voxel and stays in its ball. A seed inside the
     mask moves through mask voxels only. A seed outside the mask (a hollow particle) first moves through its

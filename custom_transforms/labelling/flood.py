@@ -15,7 +15,7 @@ from custom_transforms.labelling.components import Runs
 from custom_transforms.labelling.kernels import first_above
 from custom_transforms.volumes.parallel import run_parallel
 
-__all__ = ["INTERIOR_FRACTION", "Ball", "flood_all", "levels_of", "nearest_all", "seed_rounds", "touched_components"]
+__all__ = ["INTERIOR_FRACTION", "Ball", "flood_all", "nearest_all", "seed_rounds", "touched_components"]
 
 # The height, relative to the peak, down to which the hollow inside of a particle is flooded. A Gaussian center
 # target (sigma a quarter of the diameter) has fallen to 0.15 at 0.97 of the particle's radius: the inside
@@ -58,21 +58,6 @@ class Ball:
         # one octant, plane by plane: a large ball would need many times its own memory at once
         octant = np.stack([np.count_nonzero(z + dy[:, None] + dx <= radius**2, axis=1) - 1 for z in dz])
         self.rows = octant[np.ix_(*(np.abs(np.arange(-r, r + 1)) for r in self.reach[:2]))]
-
-
-def levels_of(center_map: np.ndarray) -> np.ndarray:
-    """The 256 levels in which the flood sees the center map: ``floor(clip(c, 0, 1) * 255 + 0.5)`` in float32.
-
-    Levels are part of the definition of the result: a center map that was stored in 8 bits floods exactly
-    like the one it came from. NaN is level 0.
-
-    Examples
-    --------
-    >>> levels_of(np.array([-1.0, 0.5, 2.0], dtype=np.float32))
-    array([  0, 128, 255], dtype=uint8)
-    """
-    clipped = np.clip(np.nan_to_num(np.asarray(center_map, dtype=np.float32), nan=0.0), 0, 1)
-    return (clipped * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def seed_rounds(peaks_zyx: np.ndarray, ball: Ball, shape: tuple[int, ...]) -> list[list[np.ndarray]]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from monai.data import ImageWriter
 from mrcfile.constants import MAP_ID, VOLUME_SPACEGROUP
 from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import machine_stamp_from_byte_order, mode_from_dtype
@@ -22,7 +20,7 @@ from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.mrc_read import IMOD_OFFSET, IMOD_SIGNED, IMOD_STAMP
 from custom_transforms.volumes.slabs import mean_and_deviation, slabs, value_range
 
-__all__ = ["MrcWriter", "instance_dtype", "new_header", "write_instances", "write_mrc", "write_volume"]
+__all__ = ["instance_dtype", "new_header", "write_instances", "write_mrc", "write_volume"]
 
 FLOAT32_EXACT = 2**24  # beyond, float32 skips whole numbers
 
@@ -270,63 +268,3 @@ def new_header(
         extra[IMOD_OFFSET : IMOD_OFFSET + 8] = np.array([IMOD_STAMP, IMOD_SIGNED], dtype=np.int32).tobytes()
         header["extra2"] = np.void(bytes(extra))
     return header
-
-
-class MrcWriter(ImageWriter):
-    """MONAI's writer interface for MRC, for `SaveImage(writer="custom_transforms.io.MrcWriter")`.
-
-    Voxel size, origin and nstart come from the metadata that `custom_transforms.io` sets. Integer arrays are written
-    as instance labels (`write_instances`), others as `write_mrc` does.
-
-    Parameters
-    ----------
-    output_dtype : dtype, optional
-        Type in the file. ``SaveImage`` passes float32 unless told: give ``output_dtype: null`` for labels.
-    **kwargs
-        Ignored, as MONAI's writers do; SaveImage passes ``scale``.
-
-    Raises
-    ------
-    ValueError
-        On more than one channel, on metadata without a voxel size, and as the functions above.
-    """
-
-    def __init__(self, output_dtype: Any = None, **kwargs: Any):
-        super().__init__(output_dtype=output_dtype, **kwargs)
-        self.output_dtype = output_dtype
-        self.header_fields: dict[str, Any] = {}
-
-    def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **kwargs: Any) -> None:
-        """Take an array or tensor, (1, Z, Y, X), or (Z, Y, X) with ``channel_dim`` None; nothing is copied."""
-        array = data_array.detach().cpu().numpy() if isinstance(data_array, torch.Tensor) else np.asarray(data_array)
-        if channel_dim is not None and array.ndim == 4:
-            if array.shape[channel_dim] != 1:
-                raise ValueError(
-                    f"MRC holds one channel, got shape {array.shape} with channels on axis {channel_dim}. "
-                    "Write each channel to its own file."
-                )
-            array = np.take(array, 0, axis=channel_dim) if channel_dim else array[0]
-        self.data_obj = array
-
-    def set_metadata(self, meta_dict: Mapping | None, **options: Any) -> None:
-        """Take voxel size, origin and nstart from the metadata; nothing is resampled."""
-        meta = meta_dict or {}
-        if "voxel_size_zyx" not in meta:
-            raise ValueError(
-                "MrcWriter: expected metadata with voxel_size_zyx, as custom_transforms.io sets it, got keys "
-                f"{sorted(map(str, meta))}. Load the image with TomogramReader or LoadTomogramd."
-            )
-        self.header_fields = {
-            "voxel_size_zyx": np.asarray(meta["voxel_size_zyx"]),
-            "origin_xyz": np.asarray(meta.get("origin_xyz", np.zeros(3))),
-            "nstart_xyz": np.asarray(meta.get("header", {}).get("nstart_xyz", np.zeros(3))),
-        }
-
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
-        """Write the array under ``filename``, by a temporary name beside it."""
-        super().write(filename, verbose=verbose)
-        volume = np.asarray(self.data_obj)
-        if self.output_dtype is None and volume.dtype.kind in "iu":
-            write_instances(filename, volume, **self.header_fields)
-        else:
-            write_mrc(filename, volume, **self.header_fields, dtype=self.output_dtype)

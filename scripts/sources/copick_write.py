@@ -115,7 +115,7 @@ def write_segmentation(
     size = float(as_voxel_size_zyx(voxel_size_zyx)[0])
     particle = np.asarray(labels) > 0
     values = particle.astype(np.uint8) if kind == "binary" else np.where(particle, labels, 0)
-    write_labels_zarr(path, values, size, name=object_name, downsampling="nearest")
+    write_labels_zarr(path, values, size, name=object_name)
     return path
 
 

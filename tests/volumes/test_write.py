@@ -12,15 +12,11 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.transforms import SaveImage
 
 from custom_transforms.files.whole_files import check_folder, temporary_tag
 from custom_transforms.io import (
-    LoadTomogramd,
-    MrcWriter,
     atomic_path,
     instance_dtype,
     read_tomogram,
@@ -230,25 +226,3 @@ def test_existing_file_is_replaced_only_if_allowed(tmp_path):
         write_mrc(tmp_path / "a.mrc", phantom(), 10, overwrite=False)
     write_mrc(tmp_path / "a.mrc", phantom() + 1, 10)
     assert np.array_equal(read_tomogram(tmp_path / "a.mrc")[0], phantom() + 1)
-
-
-def test_monais_save_keeps_the_header_of_what_was_loaded(tmp_path):
-    write_mrc(tmp_path / "in.mrc", phantom(), (10, 10.01, 10.02), (1, 2, 3), (4, 5, 6))
-    image = LoadTomogramd("image")({"image": tmp_path / "in.mrc"})["image"]
-    save = SaveImage(tmp_path, "x", ".mrc", output_dtype=None, writer="custom_transforms.io.MrcWriter")
-    save.set_options(write_kwargs={"verbose": False})
-    save(image.clone())
-    loaded, meta = read_tomogram(tmp_path / "in" / "in_x.mrc")
-    assert np.array_equal(loaded, phantom())
-    np.testing.assert_allclose(meta["voxel_size_zyx"], [10, 10.01, 10.02], rtol=1e-6)
-    assert meta["origin_xyz"].tolist() == [1, 2, 3] and meta["header"]["nstart_xyz"].tolist() == [4, 5, 6]
-    save((image * 0 + 40_000).to(torch.int32))
-    assert read_tomogram(tmp_path / "in" / "in_x.mrc", check="labels")[0].dtype == np.uint16
-
-
-def test_writer_refuses_several_channels_and_missing_metadata():
-    writer = MrcWriter()
-    with pytest.raises(ValueError, match="MRC holds one channel, got shape \\(2, 3, 4, 5\\)"):
-        writer.set_data_array(torch.zeros(2, 3, 4, 5))
-    with pytest.raises(ValueError, match="expected metadata with voxel_size_zyx"):
-        writer.set_metadata({"affine": 1})

@@ -12,7 +12,7 @@ from monai.transforms import LoadImaged
 
 from custom_transforms.io import LoadTomogramd, TomogramReader, read_tomogram, write_mrc
 from custom_transforms.volumes.zarr_read import open_zarr
-from custom_transforms.volumes.zarr_write import atomic_folder, halve_labels, write_labels_zarr
+from custom_transforms.volumes.zarr_write import atomic_folder, write_labels_zarr
 from tests.volumes.volume_files import SHAPE, phantom, refusal, warned
 
 zarr = pytest.importorskip("zarr")
@@ -205,19 +205,17 @@ def test_monai_and_the_transform_of_the_configs_read_it_with_labels_from_mrc(tmp
     assert TomogramReader().verify_suffix(path / "1") and not TomogramReader().verify_suffix(tmp_path / "a")
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize(("lowest", "highest", "dtype"), [(0, 9, "uint16"), (-1, 9, "int16"), (0, 70_000, "uint32")])
-def test_labels_come_back_at_every_level_with_their_place(tmp_path, version, lowest, highest, dtype):
-    labels = np.random.default_rng(0).integers(lowest, highest, (13, 20, 29), endpoint=True).astype(np.int32)
+def test_labels_come_back_at_every_level(tmp_path, lowest, highest, dtype):
+    labels = np.random.default_rng(0).integers(lowest, highest, (13, 20, 70), endpoint=True).astype(np.int32)
     labels[0, 0, 0], labels[-1, -1, -1] = lowest, highest
     path = tmp_path / "l.zarr"
-    assert write_labels_zarr(path, labels, (20, 10, 10), (1, 2, 3), levels=2, version=version) == np.dtype(dtype)
+    assert write_labels_zarr(path, labels, (20, 10, 10)) == np.dtype(dtype)
     found, meta, told = warned(path, check="labels")
     assert np.array_equal(found, labels) and found.dtype == np.dtype(dtype)
-    assert meta["origin_xyz"].tolist() == [1, 2, 3] and meta["voxel_size_zyx"].tolist() == [20, 10, 10]
+    assert meta["voxel_size_zyx"].tolist() == [20, 10, 10]
     half = open_zarr(path / "1")
-    assert np.array_equal(half[:], halve_labels(labels)) and half.voxel_size_zyx.tolist() == [40, 20, 20]
-    assert half.origin_xyz.tolist() == [6, 7, 13]  # the middle of the first block of 2 x 2 x 2
+    assert np.array_equal(half[:], labels[::2, ::2, ::2]) and half.voxel_size_zyx.tolist() == [40, 20, 20]
     assert [p.name for p in tmp_path.iterdir()] == ["l.zarr"] and len(told) == 1  # not cubes
 
 
@@ -229,31 +227,21 @@ def test_metadata_are_what_ome_ngff_asks_for(tmp_path):
     assert [one["path"] for one in image["datasets"]] == ["0", "1"] and "image-label" in attributes
     array = json.loads((tmp_path / "a.zarr" / "0" / ".zarray").read_text())
     assert array["zarr_format"] == 2 and array["dimension_separator"] == "/" and array["chunks"] == [64, 20, 28]
-    write_labels_zarr(tmp_path / "b.zarr", np.ones(SHAPE, np.int16), 10.0, version="0.5")
-    assert json.loads((tmp_path / "b.zarr" / "zarr.json").read_text())["attributes"]["ome"]["version"] == "0.5"
-
-
-def test_halving_takes_the_most_frequent_label_of_each_block():
-    labels = np.random.default_rng(2).integers(-1, 4, (13, 20, 29)).astype(np.int16)
-    expected = np.empty((7, 10, 15), np.int16)
-    for z, y, x in np.ndindex(expected.shape):
-        values, counts = np.unique(labels[2 * z : 2 * z + 2, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2], return_counts=True)
-        expected[z, y, x] = values[counts == counts.max()].max()
-    assert np.array_equal(halve_labels(labels), expected)
 
 
 def test_a_failed_or_refused_writing_leaves_the_older_file(tmp_path, monkeypatch):
     path = tmp_path / "l.zarr"
     write_labels_zarr(path, np.ones(SHAPE, np.int16), 10.0)
-    with pytest.raises(ValueError, match="exists already"):
-        write_labels_zarr(path, np.zeros(SHAPE, np.int16), 10.0, overwrite=False)
     monkeypatch.setattr("custom_transforms.volumes.zarr_write._metadata", lambda *a: {}["no"])
     with pytest.raises(KeyError):
         write_labels_zarr(path, np.zeros(SHAPE, np.int16), 10.0)
     monkeypatch.undo()
     assert read_tomogram(path, check="labels")[0].min() == 1 and [p.name for p in tmp_path.iterdir()] == ["l.zarr"]
-    write_labels_zarr(path, np.full(SHAPE, 2, np.int16), 10.0, downsampling="nearest", levels=2)
+    write_labels_zarr(path, np.full(SHAPE, 2, np.int16), 10.0)
     assert read_tomogram(path, check="labels")[0].max() == 2 and [p.name for p in tmp_path.iterdir()] == ["l.zarr"]
+    (tmp_path / "file.zarr").write_text("")
+    with pytest.raises(ValueError, match="file.zarr: expected a folder to replace, got a file"):
+        write_labels_zarr(tmp_path / "file.zarr", np.ones(SHAPE, np.int16), 10.0)
     for wrong in (np.ones(SHAPE), np.ones((3, 4), np.int16), np.full(SHAPE, -2)):
         with pytest.raises(ValueError, match="expected"):
             write_labels_zarr(path, wrong, 10.0)
