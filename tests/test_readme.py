@@ -152,6 +152,6 @@ def test_the_tour_runs_from_a_fresh_copy(tmp_path):
 def run(command: str, folder: Path) -> None:
     extra = next((text for part, text in QUICK.items() if part in command), "")
     arguments = [sys.executable, *shlex.split(command)[1:], *extra.split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "XDG_CONFIG_HOME": str(folder / "home")}
     result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"

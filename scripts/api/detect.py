@@ -68,6 +68,7 @@ def detect(
     voxel_size: float | tuple[float, float, float] | None = None,
     output_dir: str | Path | None = None,
     bundle: str | Path | None = None,
+    trust: bool = False,
     config: str | Path | Sequence[str | Path] = (),
     memory: float | None = None,
     stream: bool | None = None,
@@ -85,7 +86,9 @@ def detect(
         Keep the files in ``<output_dir>/<tomogram>``, as the command does; a tomogram that is done there with the same
         settings is read, not detected again. By default no file is kept.
     bundle : path, optional
-        Another bundle, zip or folder, whose config and weights are used.
+        Another bundle, zip or folder, whose config and weights are used. Its config is code.
+    trust : bool
+        Let that bundle run here, from now on.
     config : path or sequence of paths
         JSON with settings, laid over ``configs/inference.json``, as ``calibrate`` writes it.
     memory, stream
@@ -116,9 +119,7 @@ def detect(
             settings = {"formats": ["csv"], "report": False, **settings}
         kept = Path(temporary if output_dir is None else output_dir).expanduser()
         configs = [config] if isinstance(config, (str, Path)) else list(config)
-        detector = Detector(
-            {**settings, "output_dir": str(kept)}, configs, memory, stream, scratch_dir=None, bundle=bundle
-        )
+        detector = Detector({**settings, "output_dir": str(kept)}, configs, memory, stream, bundle=bundle, trust=trust)
         named = str(tomogram) if is_path(tomogram) else str(
             as_file(tomogram, Path(temporary) / "array.mrc", "tomogram", voxel_size)
         )  # fmt: skip

@@ -27,6 +27,7 @@ def detect(
     *tomograms: str,
     output_dir: str = "detections",
     bundle: str | None = None,
+    trust: bool = False,
     config: str | None = None,
     memory: float | None = None,
     stream: bool | None = None,
@@ -50,9 +51,12 @@ def detect(
     output_dir : str
         Folder for the results.
     bundle : str
-        A bundle, zip or folder: its settings and weights are used as they come.
+        A bundle, zip or folder: its settings and weights are used as they come. Its config is code.
+    trust : bool
+        Let that bundle run here, from now on.
     config : str
-        JSON with settings, laid over configs/inference.json, as calibrate writes it; several with commas between.
+        JSON with settings, laid over configs/inference.json, as calibrate writes it; several with commas between. It
+        is code, too.
     memory : float
         Largest memory to use, GiB; by default what is free. Kept for MRC files alone.
     stream : bool
@@ -68,7 +72,7 @@ def detect(
     items = find_tomograms(tomograms)
     asked = {**settings, "output_dir": output_dir}
     detector = Detector(
-        asked, overlays_of(config), memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle
+        asked, overlays_of(config), memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle, trust=trust
     )
     failed = {}
     for number, item in enumerate(items, 1):

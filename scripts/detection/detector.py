@@ -28,7 +28,7 @@ from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import check_streams, computed, detect_streamed
 from scripts.inferer import TomogramInferer
 from scripts.outputs import SaveDetectiond
-from scripts.records.bundle_zip import ROOT, unpacked
+from scripts.records.trust import trusted_root
 from scripts.records.weights import read_record
 from scripts.settings import SETTINGS as KINDS
 from scripts.settings import check_setting, is_code
@@ -57,11 +57,13 @@ class Detector:
         Where streamed volumes are kept meanwhile; by default where the results go.
     bundle : path, optional
         Another bundle, zip or folder, whose config, thresholds and weights are used instead of this one's.
+    trust : bool
+        Whether that bundle's config, which is code, may run from now on (`trusted_root`).
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If an override names no id of the config, the device is not there, or the bundle is none.
+        If an override names no id of the config, the device is not there, or the bundle is none or not trusted.
 
     Notes
     -----
@@ -77,8 +79,9 @@ class Detector:
         stream: bool | None = None,
         scratch_dir: str | Path | None = None,
         bundle: str | Path | None = None,
+        trust: bool = False,
     ) -> None:
-        self.root = ROOT if bundle is None else unpacked(bundle)
+        self.root = trusted_root(bundle, trust)
         self.parser = ConfigParser()
         self.parser.read_config([str(self.root / "configs" / "inference.json")])
         if "sizes" not in self.parser:

@@ -17,7 +17,7 @@ from custom_transforms.files.json_object import read_object
 from custom_transforms.files.whole_files import atomic_path
 from scripts.console import tell
 from scripts.networks import load_weights
-from scripts.records.bundle_zip import ROOT, unpacked
+from scripts.records.trust import trusted_root
 from scripts.records.weights import read_record
 from scripts.tiling.tiles import tile_of
 
@@ -31,6 +31,7 @@ def export_onnx(
     output: str = "model.onnx",
     weights: str | None = None,
     bundle: str | None = None,
+    trust: bool = False,
     config: str | None = None,
     tile: tuple[int, ...] = (96, 96, 96),
 ) -> None:
@@ -49,7 +50,9 @@ def export_onnx(
     weights : str
         Trained networks (.pt); by default the ones that come along, models/model.pt.
     bundle : str
-        A bundle, zip or folder, whose networks are exported instead.
+        A bundle, zip or folder, whose networks are exported instead. Its config is code.
+    trust : bool
+        Let that bundle run here, from now on.
     config : str
         JSON with another network_def, laid over configs/inference.json.
     tile : int
@@ -57,7 +60,7 @@ def export_onnx(
     """
     if weights is not None and bundle is not None:
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
-    root = ROOT if bundle is None else unpacked(bundle)
+    root = trusted_root(bundle, trust)
     values = json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8"))
     values.update(read_object(config, "a config file (JSON)") if config is not None else {})
     path = root / "models" / "model.pt" if weights is None else Path(weights)

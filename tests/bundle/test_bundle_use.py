@@ -22,8 +22,11 @@ from custom_transforms.io import write_instances
 from scripts.command_line.arguments import parse_arguments
 from scripts.command_line.parser import main, verb_named
 from scripts.command_line.signatures import read_signature
+from scripts.detection.detector import Detector
 from scripts.networks import load_pretrained
 from scripts.records.bundle_zip import extract, unpacked
+from scripts.records.trust import trusted_root
+from scripts.weights.export_onnx import export_onnx
 from tests.bundle.bundle_zip import NAME, read_zip
 from tests.conftest import ROOT, SMALL_NETWORK
 
@@ -33,13 +36,14 @@ CARD = (ROOT / "bundle" / "docs" / "README.md").read_text()
 def test_detection_uses_a_bundle_as_it_comes(tree, weights, archive, case, tmp_path, monkeypatch, capsys):
     """Config, thresholds and weights are the zip's; this repository's differ in all three."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     overlay = {"particle_diameter": 90.0, "mask_threshold": 0.35, "center_threshold": 0.02, "tile": [32, 48, 32]}
     (tmp_path / "thresholds.json").write_text(json.dumps(overlay))
     made = build_bundle(tree, weights, tmp_path / "dist", None, voxel_size=10.0)
     assert json.loads(read_zip(made, "models/model.json"))["settings"] == {"voxel_size_model": 10.0}
     made = build_bundle(tree, weights, tmp_path / "dist", tmp_path / "thresholds.json", voxel_size=10.0)
     command = ["detect", str(case.dataset / "noise.mrc"), "--bundle", str(made), "--output_dir", str(tmp_path / "out")]
-    assert main([*command, "--device", "cpu", "--report", "false"]) == 0
+    assert main([*command, "--trust", "--device", "cpu", "--report", "false"]) == 0
     record = json.loads((tmp_path / "out" / "noise" / "noise.json").read_text())
     used = record["inputs"]["settings"]
     assert {key: used[key] for key in overlay} == overlay and used["voxel_size_model"] == 10.0
@@ -50,6 +54,28 @@ def test_detection_uses_a_bundle_as_it_comes(tree, weights, archive, case, tmp_p
     command[3] = str(tmp_path / "thresholds.json")
     assert main(command) == 1
     assert "expected a zip, as `python -m bundle build` makes it" in capsys.readouterr().err
+
+
+def test_a_foreign_bundle_runs_once_it_is_trusted_and_a_changed_one_is_foreign_again(case, tmp_path, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    config, ran = case.root / "configs" / "inference.json", tmp_path / "ran"
+    ours, listed = (
+        ROOT / "configs" / "inference.json",
+        tmp_path / "XDG_CONFIG_HOME/cryoet_particle_detection/trusted.txt",
+    )
+    config.write_text(ours.read_text().replace("{", f'{{"imports": "$open({str(ran)!r}, \'w\')",', 1))
+    for use in (Detector, export_onnx):
+        with pytest.raises(ValueError) as error:
+            use(bundle=str(case.root))
+        assert hashlib.sha256(config.read_bytes()).hexdigest() in str(error.value) and "--trust" in str(error.value)
+    assert not ran.exists() and not listed.exists()
+    assert trusted_root(case.root, trust=True) == trusted_root(case.root) == case.root
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ValueError, match="expected a bundle that you trust, got one that was never used here"):
+        trusted_root(case.root)
+    config.write_bytes(ours.read_bytes())  # nothing foreign in it
+    assert trusted_root(case.root) == case.root and trusted_root(None) == ROOT
 
 
 def test_training_goes_on_from_a_bundle(archive, weights, tmp_path, monkeypatch):

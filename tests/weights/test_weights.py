@@ -192,7 +192,7 @@ def test_lengths_follow_the_diameter_alike_in_detect_and_in_the_monai_command(fi
     assert [recorded[name] for name in lengths] == [diameter / 3, (diameter / 6) ** 3, 1.5 * diameter]
 
 
-def test_lengths_of_a_bundle_of_version_0_1_are_read_as_they_were(files, tmp_path):
+def test_lengths_of_a_bundle_of_version_0_1_are_read_as_they_were(files, tmp_path, monkeypatch):
     """Numbers were chosen for their diameter; null meant other factors than it does today."""
     config = json.loads((ROOT / "configs" / "inference.json").read_text())
     del config["sizes"], config["settings"], config["initialize"]  # which it did not have
@@ -204,7 +204,8 @@ def test_lengths_of_a_bundle_of_version_0_1_are_read_as_they_were(files, tmp_pat
     (root / "configs" / "metadata.json").write_bytes((ROOT / "configs" / "metadata.json").read_bytes())
     (root / "configs" / "inference.json").write_text(json.dumps(config))
     (root / "models" / "model.pt").write_bytes((files / "model.pt").read_bytes())
-    found = Detector({**OPTIONS, "particle_diameter": 240.0}, bundle=root)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    found = Detector({**OPTIONS, "particle_diameter": 240.0}, bundle=root, trust=True)
     recorded = found.save.settings
     assert [recorded["min_distance"], recorded["radius_max"]] == [80, 180]
     assert recorded["min_size"] == found.sizes.min_size == pytest.approx(0.1 * np.pi / 6 * 240**3)
