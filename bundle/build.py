@@ -133,11 +133,6 @@ def settings_of(
         Settings laid over the record's; comments, whose names begin with ``_``, are left out.
     voxel_size : float, optional
         Å, where the record does not say it.
-
-    Raises
-    ------
-    ValueError
-        If the voxel size cannot be, or the record says another one.
     """
     known = record.voxel_size
     if voxel_size is not None and not voxel_size > 0:
@@ -238,12 +233,6 @@ def with_settings(text: str, settings: Mapping[str, Any], source: str = "setting
     -------
     str
         The config's text with the new values.
-
-    Raises
-    ------
-    ValueError
-        If an id does not exist, or its value spans lines.
-
     Examples
     --------
     >>> print(with_settings('{\\n    "min_size": null,\\n    "tta": 1\\n}', {"min_size": 500.0}))
@@ -273,13 +262,7 @@ def with_settings(text: str, settings: Mapping[str, Any], source: str = "setting
 
 
 def check_fit(config: Mapping[str, Any], weights: Path) -> None:
-    """Refuse weights that do not fit the config's network.
-
-    Raises
-    ------
-    ValueError
-        As `scripts.networks.load_weights`.
-    """
+    """Refuse weights that do not fit the config's network."""
     network = ConfigParser(dict(config)).get_parsed_content("network_def")
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"network_def: expected a network, got a {type(network).__name__}.")

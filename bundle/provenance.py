@@ -53,11 +53,6 @@ def provenance(
     -------
     dict
         Ready for JSON; the same for the same input.
-
-    Raises
-    ------
-    ValueError
-        If the record beside the weights is damaged or belongs to others.
     """
     content = weights.read_bytes()
     digest = hashlib.sha256(content).hexdigest()

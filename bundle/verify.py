@@ -40,13 +40,7 @@ def verify(*zip: str, schema: str | None = None) -> None:
 
 
 def newest_zip(folder: Path) -> Path:
-    """The zip of a folder that was made last.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
+    """The zip of a folder that was made last."""
     found = sorted(folder.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise FileNotFoundError(f"{folder}: expected the zip of a bundle, found none. Make it: python -m bundle build")
@@ -67,11 +61,6 @@ def verify_zip(path: str | Path, schema: str | Path | None = None) -> int:
     -------
     int
         How many checks failed; each is printed.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no zip, or it cannot be unpacked.
     """
     path = Path(path)
     if not path.is_file():

@@ -55,12 +55,6 @@ def wedge_mask(
     -------
     torch.Tensor, shape (Z, Y, X // 2 + 1), bool
         True where measured, in the order of ``torch.fft.rfftn``.
-
-    Raises
-    ------
-    ValueError
-        If the tilt is out of range or the axis is neither.
-
     Examples
     --------
     >>> wedge_mask((4, 1, 4), 45.0)[:, 0].int()
@@ -100,11 +94,6 @@ def apply_wedge_mask(
     -------
     torch.Tensor, same shape, float32
         Same mean and standard deviation (over all of ``volume``) as before; the input is untouched.
-
-    Raises
-    ------
-    ValueError
-        As `wedge_mask`.
     """
     mask = wedge_mask(volume.shape[-3:], max_tilt_degrees, tilt_axis, voxel_size_zyx)
     return _filtered(volume, mask)
@@ -211,11 +200,6 @@ class RandFourierAmplituded(RandomizableTransform, MapTransform):
     orders : int
         Cosines in the function; more make it less smooth.
     allow_missing_keys : bool
-
-    Raises
-    ------
-    ValueError
-        If the strength is negative or there is no cosine.
     """
 
     def __init__(

@@ -42,12 +42,6 @@ def as_voxel_size_zyx(voxel_size: float | tuple[float, float, float] | np.ndarra
     -------
     ndarray, shape (3,), float64
         Å per voxel along Z, Y, X.
-
-    Raises
-    ------
-    ValueError
-        If it is not one or three finite positive numbers.
-
     Examples
     --------
     >>> as_voxel_size_zyx(10.0)
@@ -93,12 +87,6 @@ def voxel_zyx_to_angstrom_xyz(centers_zyx_vox: np.ndarray, voxel_size_zyx: np.nd
     -------
     ndarray, shape (n, 3)
         Å, in the order (X, Y, Z). The input is untouched.
-
-    Raises
-    ------
-    ValueError
-        If a voxel size is not positive.
-
     Examples
     --------
     >>> voxel_zyx_to_angstrom_xyz(np.array([[1., 2., 3.]]), np.array([10., 5., 5.]))

@@ -56,10 +56,5 @@ def find_tomograms(dataset_dir: str | Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``{"image": path, ...}``, at least one. Those of a copick project have their ``voxel_size``.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is none.
     """
     return tomograms.find_tomograms(dataset_dir, keys=None)

@@ -34,12 +34,6 @@ class MaskLoss(nn.Module):
         push the Dice part to 1 by a handful of false voxels.
     smooth : float
         Added to numerator and denominator of the Dice part; > 0.
-
-    Raises
-    ------
-    ValueError
-        If a weight is negative or ``smooth`` is not positive.
-
     Examples
     --------
     >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
@@ -75,11 +69,6 @@ class MaskLoss(nn.Module):
         Returns
         -------
         torch.Tensor, shape (), float32
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ or there is more than one channel.
         """
         logits, truth, valid = _prepare(input, target)
         with torch.autocast(logits.device.type, enabled=False):
@@ -109,12 +98,6 @@ class CenterLoss(nn.Module):
         annotated particle pull less.
     beta : float
         Where ``smooth_l1`` turns from squared to linear; > 0.
-
-    Raises
-    ------
-    ValueError
-        If the kind is unknown or a number is out of range.
-
     Examples
     --------
     >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
@@ -147,11 +130,6 @@ class CenterLoss(nn.Module):
         Returns
         -------
         torch.Tensor, shape (), float32
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ or there is more than one channel.
         """
         weights = target[:, 1:2] if target.ndim > 2 and target.shape[1] == 2 else None
         prediction, truth, valid = _prepare(input, target if weights is None else target[:, :1])
@@ -175,12 +153,6 @@ class JointLoss(nn.Module):
         Of channel 0 (mask logit) and channel 1 (center map).
     center_weight : float
         > 0.
-
-    Raises
-    ------
-    ValueError
-        If the weight is not positive.
-
     Examples
     --------
     >>> output, target = torch.zeros(1, 2, 1, 2, 2), torch.ones(1, 2, 1, 2, 2)

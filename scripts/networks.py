@@ -115,11 +115,6 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
     -------
     nn.Module
         The same network.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `read_state_dict`; also if names or shapes differ from the network's.
     """
     state = read_state_dict(path)
     known = read_record(path).voxel_size
@@ -149,11 +144,6 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
     -------
     nn.Module
         The same network.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_weights`; also if a joint file lacks the part.
     """
     if part not in (None, *PARTS):
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")

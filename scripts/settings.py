@@ -159,12 +159,6 @@ def check_setting(name: str, value: Any, source: str = "") -> None:
     value
     source : str
         The file it came from, or nothing.
-
-    Raises
-    ------
-    ValueError
-        Names the file, the setting, what was expected and what came.
-
     Examples
     --------
     >>> check_setting("center_threshold", 5, "my.json")

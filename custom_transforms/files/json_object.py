@@ -11,13 +11,7 @@ __all__ = ["read_json", "read_object", "to_json"]
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON in UTF-8; says where.
-    """
+    """Read a JSON file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -27,13 +21,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_object(path: str | Path, what: str) -> dict[str, Any]:
-    """Read a JSON object from a file; ``what`` it should be is for the message.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If it is missing, or not a JSON object.
-    """
+    """Read a JSON object from a file; ``what`` it should be is for the message."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected {what}, found none.")

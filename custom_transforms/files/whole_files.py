@@ -175,11 +175,6 @@ def check_folder(folder: str | os.PathLike, option: str) -> None:
         Missing parents are made, too.
     option : str
         What the user gives the folder with, for the message.
-
-    Raises
-    ------
-    OSError
-        Names the folder and the reason.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

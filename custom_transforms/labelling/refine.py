@@ -44,12 +44,6 @@ def refine_seeds(
         Sub-voxel centers; 0.0 is the middle of the first voxel.
     heights : ndarray, shape (n,), float64
         The center map there, by trilinear interpolation.
-
-    Raises
-    ------
-    ValueError
-        If the map does not have three axes.
-
     Examples
     --------
     >>> center_map = np.zeros((5, 6, 7))

@@ -87,11 +87,6 @@ def measure_particles(
     DataFrame
         The columns of `PARTICLE_COLUMNS`. ``particle_id`` is 1..n without gaps: the seeds in their order,
         then particles without a seed by label. No rows if there is nothing.
-
-    Raises
-    ------
-    ValueError
-        If the two volumes differ in shape.
     """
     values = as_float_volume(probability, "probability")
     volume = np.ascontiguousarray(labels, dtype=np.int32)

@@ -75,11 +75,6 @@ def run_demo(
     -------
     dict
         ``scores`` (of `evaluate`: ``points`` and ``volume``), ``report`` (the page), ``folder`` of the detection.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are no weights; before any work.
     """
     if weights is None and not (ROOT / "models" / "model.pt").is_file():
         raise FileNotFoundError(

@@ -70,11 +70,6 @@ def compare_sides(name: str, predicted: Side, true: Side, rules: Rules) -> PairR
     """Compare predicted with true particles of one tomogram.
 
     Volumes are compared where both sides have one, centers always. The inputs stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If shapes or voxel sizes differ, or a radius is unknown.
     """
     warnings = [*predicted.warnings, *true.warnings]
     size = _common_voxel_size(name, predicted, true)

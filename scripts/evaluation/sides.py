@@ -70,11 +70,6 @@ def pair_sides(
     pairs : list of (name, predicted, true), sorted by name
     unmatched : dict
         Names found on one side only: ``only_predicted`` and ``only_true``.
-
-    Raises
-    ------
-    ValueError
-        If no name is on both sides; lists what was found.
     """
     left, right = find_sides(predicted, "predicted", formats[0]), find_sides(true, "true", formats[1])
     if len(left) == len(right) == 1 and is_one_file(predicted) and is_one_file(true):
@@ -226,11 +221,6 @@ def true_radii(
 
     Its own, from the list; else that of the sphere of equal volume in the true volume; else of ``particle_diameter``
     (one number, or one for each class).
-
-    Raises
-    ------
-    ValueError
-        If a particle has none of them.
     """
     diameter = true.diameter_angstrom.copy()
     for i in np.flatnonzero(np.isnan(diameter)):

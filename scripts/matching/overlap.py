@@ -62,12 +62,6 @@ def overlap_table(true: np.ndarray, predicted: np.ndarray, threads: int | None =
     Returns
     -------
     OverlapTable
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or are not three-dimensional.
-
     Examples
     --------
     >>> table = overlap_table(np.array([[[1, 1, 0, 2]]]), np.array([[[5, 0, 0, 5]]]))

@@ -56,12 +56,6 @@ FORMATS: dict[str, Format] = {item.name: item for item in _ALL}
 
 def find_format(name: str) -> Format:
     """The format of a name.
-
-    Raises
-    ------
-    ValueError
-        If there is none; lists the known ones.
-
     Examples
     --------
     >>> find_format("relion5").suffixes
@@ -151,13 +145,7 @@ def read_particles(
 def settled_context(
     path: Path | str, format: str | None = None, context: TomogramContext | None = None, **options: Any
 ) -> TomogramContext:
-    """The context of a list with what the list and its tomograms.star say: voxel size, binning.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `read_particles`; if they contradict the tomogram or the options.
-    """
+    """The context of a list with what the list and its tomograms.star say: voxel size, binning."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such particle list. Check the path.")

@@ -12,13 +12,7 @@ __all__ = ["config_of", "project_radii"]
 
 
 def project_radii(uri: str) -> dict[str, float]:
-    """Å by object, of the objects that have a radius in the project's config.
-
-    Raises
-    ------
-    ValueError
-        If none has.
-    """
+    """Å by object, of the objects that have a radius in the project's config."""
     project = open_project(config_of(uri))
     known = {name: radius for name, radius in project.radii.items() if np.isfinite(radius)}
     if not known:

@@ -44,11 +44,6 @@ def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarra
     """Write the files of one item into ``folder``; returns its datalist entry, paths relative to ``output_dir``.
 
     ``background``, shape (Z, Y, X), is the tomogram behind the outlines of the picture.
-
-    Raises
-    ------
-    ValueError
-        If another tomogram has written a file of the same name.
     """
     entry: dict[str, Any] = {}
     if isinstance(item.image, np.ndarray):

@@ -76,11 +76,6 @@ def staged_folder(output_dir: Path, inputs: Iterable[Path] = (), overwrite: bool
 
     prepare.json, which lists them, moves first and dataset.json last: a call that is cut off in between can be
     repeated with --overwrite, and leaves no datalist of missing files.
-
-    Raises
-    ------
-    ValueError
-        As `Stage.check`, before anything is moved.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     known = frozenset(_identity(path) for path in inputs)

@@ -142,11 +142,6 @@ def read_shape_specs(
         serves all other classes; files are relative to the JSON file.
     radius, template, template_voxel_size, threshold, invert
         The same for all classes at once.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        For anything else; names the class and the word.
     """
     check_length("radius", radius, "above 0")
     given = sum(option is not None for option in (shapes, radius, template))

@@ -80,12 +80,6 @@ class Grid:
 
 def resample_grid(size_zyx: Sequence[int], voxel_size_zyx: np.ndarray, target: float | None) -> Grid:
     """The grid of a tomogram at a target voxel size in Å; its own if the target is None or within 1 %.
-
-    Raises
-    ------
-    ValueError
-        If less than two voxels would remain on an axis.
-
     Examples
     --------
     >>> resample_grid((9, 20, 28), np.full(3, 5.0), 10.0).new_size_zyx

@@ -196,13 +196,6 @@ def model_density(path: str, voxel_size: float, resolution: float) -> np.ndarray
     -------
     ndarray, shape (n, n, n), float32
         Atomic numbers per voxel; the atoms' centroid is at index n // 2, the axes are the file's.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If gemmi is not installed.
-    ValueError
-        If the file holds no atoms.
     """
     try:
         import gemmi

@@ -66,11 +66,6 @@ def project(volume: torch.Tensor, tilts_deg: torch.Tensor, geometry: TiltGeometr
     -------
     Tensor, shape (n, Y, U), float32
         Line integrals in density x voxels; column ``(U - 1) / 2`` is the projection of the volume's middle.
-
-    Raises
-    ------
-    ValueError
-        If the volume's shape is not the geometry's.
     """
     if tuple(volume.shape) != tuple(geometry.shape_zyx):
         raise ValueError(f"project: expected a volume of shape {geometry.shape_zyx}, got {tuple(volume.shape)}.")
@@ -112,11 +107,6 @@ def back_project(
     Returns
     -------
     Tensor, shape (Z, Y, X), float32
-
-    Raises
-    ------
-    ValueError
-        If the images do not fit the detector.
     """
     depth, height, width = geometry.shape_zyx
     if tuple(images.shape) != (len(tilts_deg), height, geometry.detector_width):

@@ -145,13 +145,7 @@ def _worth_trying(network: Callable, device: torch.device | str) -> bool:
 
 
 def import_openvino() -> Any:
-    """Import openvino without its telemetry, which would send the fact to its makers.
-
-    Raises
-    ------
-    ImportError
-        Says what to install.
-    """
+    """Import openvino without its telemetry, which would send the fact to its makers."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it then imports a stub
     try:

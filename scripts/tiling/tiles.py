@@ -196,13 +196,7 @@ def to_host(maps: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch
 
 
 def tile_of(tile: int | Sequence[int]) -> list[int]:
-    """Read ``--tile``: one number for a cube, or three.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, or below 16 voxels.
-    """
+    """Read ``--tile``: one number for a cube, or three."""
     sides = [tile] * 3 if isinstance(tile, int) else list(tile)
     if len(sides) != 3 or min(sides) < 16:
         raise ValueError(f"--tile: expected one or three (Z,Y,X) whole numbers of at least 16, got {tile}.")

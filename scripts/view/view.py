@@ -191,13 +191,7 @@ def save_picks(table: pd.DataFrame, path: str | Path) -> Path:
 
 
 def read_picks(path: str | Path) -> pd.DataFrame:
-    """Read what `save_picks` wrote.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If it is missing or lacks a column.
-    """
+    """Read what `save_picks` wrote."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such picks. Check the path.")
     table = pd.read_csv(path, dtype={"class": str})

@@ -120,13 +120,7 @@ class TomogramContext:
         return 1.0 if self.binning is None else float(self.binning)
 
     def relion_tomogram(self, tomogram: str, format_name: str) -> RelionTomogram:
-        """What the tomograms.star says of a tomogram; nothing if none was given.
-
-        Raises
-        ------
-        ValueError
-            If it does not hold the tomogram; lists what it holds.
-        """
+        """What the tomograms.star says of a tomogram; nothing if none was given."""
         if not self.tomograms:
             return RelionTomogram()
         base = tomogram_base_name(tomogram)

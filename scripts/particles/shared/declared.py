@@ -91,11 +91,6 @@ def settle(says: Says, counts: str, context: TomogramContext, format_name: str, 
     context : TomogramContext
     format_name, path
         Of the list, for messages.
-
-    Raises
-    ------
-    ValueError
-        Where two of them differ; says both numbers and what settles it.
     """
     what = f"{path}: {format_name}"
     counts = says.counts or counts

@@ -36,13 +36,7 @@ def point_xyz(location: Any, path: Path, format_name: str, number: int) -> list[
 
 
 def rotation_from_matrices(matrices: list, path: Path, format_name: str) -> Rotation | None:
-    """Rotations of n 3 x 3 matrices; None if all are the identity, which stands for 'not known'.
-
-    Raises
-    ------
-    ValueError
-        If one is not a rotation; names the point (from 1).
-    """
+    """Rotations of n 3 x 3 matrices; None if all are the identity, which stands for 'not known'."""
     try:
         array = np.array(matrices, dtype=np.float64).reshape(len(matrices), 3, 3)
     except (TypeError, ValueError):

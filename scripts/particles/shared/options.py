@@ -16,11 +16,6 @@ def context_of(context: TomogramContext | None = None, **options: Any) -> Tomogr
 
     ``voxel_size`` is short for ``voxel_size_zyx``; ``tomograms_star`` is a RELION file with sizes,
     pixel sizes and binnings.
-
-    Raises
-    ------
-    ValueError
-        For a keyword that is no field; lists the fields.
     """
     if options.get("tomograms_star") is not None:
         options["tomograms"] = read_tomograms_star(options["tomograms_star"])
