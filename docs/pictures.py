@@ -46,46 +46,29 @@ def main() -> None:
         labels = read(truth / "labels.mrc").astype(np.int32)
         stages = run_stages(truth / "tomogram.mrc")
         raw = read(truth / "tomogram.mrc")
-    image = stages["image"]
-    save(
-        "simulate", [("particles and their labels", *shown_labels(labels)), ("tomogram", raw[SLICE], {"cmap": "gray"})]
-    )
-    save("load", [("file", raw[SLICE], {"cmap": "gray"}), ("loaded: protein bright, z-scored", image[SLICE], GREY)])
-    save(
-        "targets",
-        [
-            ("labels", *shown_labels(labels)),
-            ("mask target", np.asarray(mask_target(labels))[SLICE], {}),
-            ("center target", np.asarray(center_target(labels, 10.0))[SLICE], {"cmap": "magma"}),
-        ],
-    )
+    image, seeds = stages["image"], stages["seeds"].centers_zyx_vox
     tile = torch.as_tensor(image[:, :96, :96].copy())
     turned = apply_wedge_mask(tile, 40.0).flip(2)
-    save("augment", [("tile", tile[SLICE].numpy(), GREY), ("flipped, fewer tilts", turned[SLICE].numpy(), GREY)])
-    save(
-        "networks",
-        [
+    near = {"cmap": "gray", "points": seeds[np.abs(seeds[:, 0] - SLICE) <= 4]}
+    grey, heat, found = {"cmap": "gray"}, {"cmap": "magma"}, shown_labels(stages["instances"], image)
+    mask, center = (np.asarray(target)[SLICE] for target in (mask_target(labels), center_target(labels, 10.0)))
+    probability, center_map = (stages[name][SLICE] for name in ("probability", "center_map"))
+    unit = {"vmin": 0, "vmax": 1}
+    pictures = {
+        "simulate": [("particles and their labels", *shown_labels(labels)), ("tomogram", raw[SLICE], grey)],
+        "load": [("file", raw[SLICE], grey), ("loaded: protein bright, z-scored", image[SLICE], GREY)],
+        "targets": [("labels", *shown_labels(labels)), ("mask target", mask, {}), ("center target", center, heat)],
+        "augment": [("tile", tile[SLICE].numpy(), GREY), ("flipped, fewer tilts", turned[SLICE].numpy(), GREY)],
+        "networks": [
             ("tomogram", image[SLICE], GREY),
-            ("MaskNet: probability", stages["probability"][SLICE], {"vmin": 0, "vmax": 1}),
-            ("CenterNet: center map", stages["center_map"][SLICE], {"cmap": "magma", "vmin": 0, "vmax": 1}),
+            ("MaskNet: probability", probability, unit),
+            ("CenterNet: center map", center_map, {**heat, **unit}),
         ],
-    )
-    seeds = stages["seeds"].centers_zyx_vox
-    near = seeds[np.abs(seeds[:, 0] - SLICE) <= 4]
-    save(
-        "instances",
-        [
-            ("mask and seeds", stages["foreground"][SLICE], {"cmap": "gray", "points": near}),
-            ("instances", *shown_labels(stages["instances"], image)),
-        ],
-    )
-    save(
-        "evaluate",
-        [
-            ("true particles", *shown_labels(labels, image)),
-            ("detected particles", *shown_labels(stages["instances"], image)),
-        ],
-    )
+        "instances": [("mask and seeds", stages["foreground"][SLICE], near), ("instances", *found)],
+        "evaluate": [("true particles", *shown_labels(labels, image)), ("detected particles", *found)],
+    }
+    for name, panels in pictures.items():
+        save(name, panels)
 
 
 def read(path: Path) -> np.ndarray:

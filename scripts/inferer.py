@@ -65,9 +65,8 @@ class PatchInferer(SimpleInferer):
         self.amp = amp
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        plain = (
-            inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        )  # a training step takes 2/3 of the time
+        # without its metadata a training step takes 2/3 of the time
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         with reduced_precision(plain.device, self.amp and plain.device.type == "cpu"):
             return network(plain, *args, **kwargs).float()
 
@@ -196,15 +195,15 @@ class TomogramInferer(Inferer):
         if own != seen:
             rescaled = normalize_tomogram(rescale_volume(volume.cpu(), seen).numpy(), "bright")
             volume = torch.from_numpy(rescaled).to(volume.device)
-        whole: torch.Tensor | None = None
+        whole = torch.empty(0)
         for first, last, maps in self.predict_slabs(volume, network, region):
-            if whole is None:
+            if first == 0:
                 whole = torch.empty((len(maps), *seen), device=self.device or volume.device)
             whole[:, first:last] = maps
         if own == seen:
-            return whole  # type: ignore[return-value]
-        result = torch.empty((len(whole), *own), device=whole.device)  # type: ignore[arg-type, union-attr]
-        for target, source in zip(result, whole, strict=True):  # type: ignore[arg-type]
+            return whole
+        result = torch.empty((len(whole), *own), device=whole.device)
+        for target, source in zip(result, whole, strict=True):
             for first, last, planes in rescaled_slabs(source.cpu(), own, "map"):
                 target[first:last] = planes
         for first in range(0, own[0], YIELDED_PLANES):
@@ -244,10 +243,8 @@ class TomogramInferer(Inferer):
         grid = TileGrid(padded, chosen, self.overlap, self.mode, sw_device)
         before = [(long - side) // 2 for long, side in zip(padded, shape, strict=True)]
         if self.background is not None:
-            grid.wanted[...] = [
-                [[self._is_wanted(volume, region, grid, (k, j, i), before) for i in range(grid.wanted.shape[2])]
-                 for j in range(grid.wanted.shape[1])] for k in range(grid.wanted.shape[0])
-            ]  # fmt: skip
+            for index in np.ndindex(*grid.wanted.shape):
+                grid.wanted[index] = self._is_wanted(volume, region, grid, index, before)
         network = self._in_runtime(volume, network, grid, sw_device)
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
         ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen)

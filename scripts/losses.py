@@ -57,19 +57,7 @@ class MaskLoss(nn.Module):
         )
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch.
-
-        Parameters
-        ----------
-        input : torch.Tensor, shape (B, 1, Z, Y, X)
-            Logits of any floating type.
-        target : torch.Tensor, shape (B, 1, Z, Y, X)
-            1 particle, 0 background, negative ignored; any type.
-
-        Returns
-        -------
-        torch.Tensor, shape (), float32
-        """
+        """Take logits and a target (B, 1, Z, Y, X), 1 particle, 0 background, negative ignored; of any number type."""
         logits, truth, valid = _prepare(input, target)
         with torch.autocast(logits.device.type, enabled=False):
             cross_entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
@@ -118,19 +106,7 @@ class CenterLoss(nn.Module):
         self.beta = float(beta)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch.
-
-        Parameters
-        ----------
-        input : torch.Tensor, shape (B, 1, Z, Y, X)
-            Center map as the network gives it (linear), any floating type.
-        target : torch.Tensor, shape (B, 1, Z, Y, X) or (B, 2, Z, Y, X)
-            0 to 1, negative where ignored; any type. The second channel, if any, holds weights above 0.
-
-        Returns
-        -------
-        torch.Tensor, shape (), float32
-        """
+        """Take a center map (B, 1, Z, Y, X) and its target: 0 to 1, negative where ignored; then weights, if any."""
         weights = target[:, 1:2] if target.ndim > 2 and target.shape[1] == 2 else None
         prediction, truth, valid = _prepare(input, target if weights is None else target[:, :1])
         with torch.autocast(prediction.device.type, enabled=False):
@@ -170,24 +146,7 @@ class JointLoss(nn.Module):
         self.center_weight = float(center_weight)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch.
-
-        Parameters
-        ----------
-        input : torch.Tensor, shape (B, 2, Z, Y, X)
-            Mask logit and center map.
-        target : torch.Tensor, shape (B, 2, Z, Y, X) or (B, 3, Z, Y, X)
-            Mask target, center target, and the weights of `CenterLoss`, if any.
-
-        Returns
-        -------
-        torch.Tensor, shape (), float32
-
-        Raises
-        ------
-        ValueError
-            If the output has not two channels or the shapes do not go together.
-        """
+        """Take (B, 2, Z, Y, X), and the targets in that order; weights of `CenterLoss` may follow."""
         if input.ndim < 3 or input.shape[1] != 2:
             raise ValueError(
                 f"JointLoss: expected an output (B, 2, Z, Y, X), mask logit and center map, got {tuple(input.shape)}. "

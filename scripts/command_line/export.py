@@ -16,6 +16,7 @@ from scripts.console import tell
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, settled_context, write_particles
 from scripts.particles.shared.context import ParticleListWarning, TomogramContext, tomogram_base_name
+from scripts.particles.shared.format import Format
 from scripts.particles.shared.options import context_of
 from scripts.particles.shared.plausible import check_positions
 from scripts.records.detection import read_detection
@@ -99,22 +100,7 @@ def export(
     python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
     python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
     """
-    target_path = Path(os.path.expanduser(target))
-    if target_path.exists() and not overwrite:
-        raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
-    into_project = is_copick(target)
-    if into_project and to_format not in (None, "copick"):
-        raise ValueError(f"{target}: is a copick project, but --to_format {to_format} was given. Leave it out.")
-    if into_project and "*" in split_picks_uri(target)[2:]:
-        raise ValueError(f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session.")
-    chosen = to_format or ("copick" if into_project else None)
-    writer = find_format(chosen) if chosen else guess_format(target_path, for_writing=True)
-    for ending in writer.beside:  # a list of its own, whose names would change
-        if target_path.with_suffix(ending).exists() and not overwrite:
-            raise ValueError(
-                f"{target_path.with_suffix(ending)}: exists already, and {writer.name} writes it beside the list. Give "
-                "another name, or --overwrite to replace both."
-            )
+    writer = _writer_of(target, to_format, overwrite)
     context = context_of(
         **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
         binning=binning,
@@ -123,28 +109,48 @@ def export(
         center_rule=center_rule,
         axis_order=axis_order,
     )
-    path = None if is_copick(source) else _one_source(source)
-    if path is None:
-        particles = read_particles(source, from_format, context)
-        _check_plausible(particles, source, context)
-    elif path.is_dir():
+    path = Path(source) if is_copick(source) else _one_source(source)
+    if path.is_dir():
         known = {"from_format": from_format, "tomogram": tomogram, "voxel_size": voxel_size, "size": size}
         if surplus := [f"--{name}" for name, value in known.items() if value is not None]:
             raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
         particles, context = _detections(source, context)
     else:
-        context = settled_context(path, from_format, context)
+        context = context if is_copick(source) else settled_context(path, from_format, context)
         particles = read_particles(path, from_format, context)
         _check_plausible(particles, source, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
-    if into_project:
+    if is_copick(target):
         lost = _write_picks(particles, target, context, overwrite)
     else:
-        lost = write_particles(particles, target_path, writer.name, context)
+        lost = write_particles(particles, Path(os.path.expanduser(target)), writer.name, context)
     of = "" if len(particles) == total else f" of {total}"
     text = f"{target}: {len(particles)}{of} particles, {writer.description}"
     tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
+
+
+def _writer_of(target: str, to_format: str | None, overwrite: bool) -> Format:
+    """The format of the target; ValueError if it cannot be, or a file is there that is not to be replaced."""
+    path = Path(os.path.expanduser(target))
+    if path.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already. Give another name, or --overwrite to replace it.")
+    if is_copick(target):
+        if to_format not in (None, "copick"):
+            raise ValueError(f"{target}: is a copick project, but --to_format {to_format} was given. Leave it out.")
+        if "*" in split_picks_uri(target)[2:]:
+            raise ValueError(
+                f"{target}: expected copick:CONFIG.json/OBJECT:USER/SESSION, with the user and the session."
+            )
+        return find_format("copick")
+    writer = find_format(to_format) if to_format else guess_format(path, for_writing=True)
+    for beside in map(path.with_suffix, writer.beside):  # a list of its own, whose names would change
+        if beside.exists() and not overwrite:
+            raise ValueError(
+                f"{beside}: exists already, and {writer.name} writes it beside the list. Give another name, or "
+                "--overwrite to replace both."
+            )
+    return writer
 
 
 def _one_source(source: str) -> Path:
@@ -218,11 +224,7 @@ def _tomogram_options(
         raise ValueError(f"{tomogram}: expected one run, with --only_tomogram; it has {', '.join(found)}.")
     item = found[run]
     volume, metadata = read_tomogram(item["image"], voxel_size=voxel_size or item.get("voxel_size"))
-    return {
-        "name": run,
-        "voxel_size": metadata["voxel_size_zyx"],
-        "size_zyx": size or volume.shape,
-    }
+    return {"name": run, "voxel_size": metadata["voxel_size_zyx"], "size_zyx": size or volume.shape}
 
 
 def _is_of_files(tomogram: str) -> bool:
@@ -244,16 +246,15 @@ def _moved(particles: ParticleList, scale: float | None, shift: Any) -> Particle
 
 
 def _chosen(particles: ParticleList, only_class: str | None, only_tomogram: str | None) -> ParticleList:
+    keep = np.ones(len(particles), dtype=bool)
     for option, wanted, names in (
         ("--only_class", only_class, particles.class_name),
         ("--only_tomogram", only_tomogram, particles.tomogram),
     ):
-        if wanted is not None and wanted not in set(map(str, names)):
+        if wanted is None:
+            continue
+        if wanted not in set(map(str, names)):
             known = ", ".join(sorted(set(map(str, names)))[:10]) or "none"
             raise ValueError(f"{option} {wanted}: the list has none of it; it has {known}.")
-    keep = np.ones(len(particles), dtype=bool)
-    if only_class is not None:
-        keep &= np.asarray(particles.class_name) == only_class
-    if only_tomogram is not None:
-        keep &= np.asarray(particles.tomogram) == only_tomogram
+        keep &= np.asarray(names) == wanted
     return particles.select(keep)

@@ -70,17 +70,8 @@ def demo_real(output_dir: str = "runs/demo_real", seed: int = 1) -> None:
         calibrate(str(data), str(overlay), particle_diameter=PARTICLE_DIAMETER, weights=str(weights))
     say("5/6 fetch the real tomogram and detect", start)
     tomogram, annotation = fetch_tomogram(folder / "real")
-    detector = Detector(
-        {
-            "weights": str(weights),
-            "contrast": "bright",
-            "voxel_size": VOXEL_SIZE,
-            "output_dir": str(folder / "detections"),
-            "overwrite": True,
-        },
-        config=[overlay],
-    )
-    found = detector(tomogram)
+    settings = {"contrast": "bright", "voxel_size": VOXEL_SIZE, "output_dir": str(folder / "detections")}
+    found = Detector({**settings, "weights": str(weights), "overwrite": True}, config=[overlay])(tomogram)
     say("6/6 compare with the annotated particles", start)
     table = compare(found["particles"], annotated_particles(annotation))
     tell(table.to_string(index=False, float_format="{:.2f}".format), matches=table.to_dict("records"))

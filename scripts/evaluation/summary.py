@@ -142,16 +142,8 @@ def point_summary(
     With a class, only centers of that class match each other. Where predictions have no class at all, the matching
     ignores it and only recall is defined.
     """
-    counts, distances = [], []
     classless = class_name is not None and all(r.class_points is None for r in results)
-    for r in results:
-        verdicts, mine_true, mine_predicted = _selected(r, class_name)
-        status = verdicts.predicted_status[mine_predicted]
-        hits = int(np.count_nonzero(verdicts.true_status[mine_true] == "TP"))
-        missed = int(np.count_nonzero(verdicts.true_status[mine_true] == "FN"))
-        counts.append((hits, int(np.count_nonzero(status == "FP")), missed))
-        partners = verdicts.true_partner[mine_true & (verdicts.true_status == "TP")]
-        distances.append(verdicts.distance[partners])
+    counts, distances = zip(*(_center_counts(result, class_name) for result in results), strict=True)
     tp, fp, fn = np.sum(counts, axis=0).tolist()
     errors = np.concatenate(distances)
     scores = {name: float(value) for name, value in _point_scores(tp, fp, fn, rules.beta).items()}
@@ -178,6 +170,15 @@ def point_summary(
             counts, lambda c: _point_scores(c[:, 0], c[:, 1], c[:, 2], rules.beta), draws, seed
         )
     return summary
+
+
+def _center_counts(result: PairResult, class_name: str | None) -> tuple[tuple[int, int, int], np.ndarray]:
+    """True positives, false positives and false negatives of a tomogram, and the distances of the first."""
+    verdicts, mine_true, mine_predicted = _selected(result, class_name)
+    true, predicted = verdicts.true_status[mine_true], verdicts.predicted_status[mine_predicted]
+    counts = [int(np.count_nonzero(status)) for status in (true == "TP", predicted == "FP", true == "FN")]
+    partners = verdicts.true_partner[mine_true & (verdicts.true_status == "TP")]
+    return (counts[0], counts[1], counts[2]), verdicts.distance[partners]
 
 
 def _point_scores(tp: Any, fp: Any, fn: Any, beta: float) -> dict[str, np.ndarray]:

@@ -96,18 +96,16 @@ def write_view_files(
         shown = None
     files = {end: prefix.with_name(prefix.name + end) for end in _ENDS}
     particles = particles_from_table(table)
-    context = TomogramContext(voxel_size_zyx=voxel, size_zyx=size_zyx)
     write_text(files["_markers.cmm"], _markers(prefix.name, table, diameters))
     write_text(files["_chimerax.cxc"], _chimerax(prefix.name, shown, size_zyx))
     coordinates = particles.centers_xyz_angstrom / voxel[::-1]
     lines = [" ".join(f"{value:.4f}" for value in row) for row in coordinates]
     write_text(files["_artiax.coords"], "\n".join(lines) + ("\n" if lines else ""))
-    write_text(
-        files["_artiax.cxc"], _artiax(prefix.name, shown, voxel, float(np.median(diameters)) if len(table) else 100.0)
-    )
+    usual = float(np.median(diameters)) if len(table) else 100.0
+    write_text(files["_artiax.cxc"], _artiax(prefix.name, shown, voxel, usual))
     written = [path for end, path in files.items() if end != ".mod"]
     if find_spec("imodmodel") is not None:
-        write_particles(particles, files[".mod"], "imod", context)
+        write_particles(particles, files[".mod"], "imod", TomogramContext(voxel_size_zyx=voxel, size_zyx=size_zyx))
         written.append(files[".mod"])
     return written
 
