@@ -24,11 +24,6 @@ def write_zip(path: str | Path, files: Mapping[str, bytes]) -> Path:
         Replaced if it exists, when the new one is whole.
     files : mapping of str to bytes
         Names inside the zip, with ``/`` between folders, and contents.
-
-    Returns
-    -------
-    Path
-        The zip.
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

@@ -110,11 +110,6 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
     voxel_size : float or sequence of 3 floats, optional
         Å per voxel that tomograms will be rescaled to for the network; another size than the one the record beside
         the weights names is a warning.
-
-    Returns
-    -------
-    nn.Module
-        The same network.
     """
     state = read_state_dict(path)
     known = read_record(path).voxel_size
@@ -139,11 +134,6 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
         Weights of both networks, of this one alone, or a bundle (zip or folder); None leaves the network as it is.
     part : {"mask_network", "center_network"}, optional
         Which of a joint file's networks this one is; None is both.
-
-    Returns
-    -------
-    nn.Module
-        The same network.
     """
     if part not in (None, *PARTS):
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")
@@ -190,11 +180,6 @@ def spare_padding(network: nn.Module) -> nn.Module:
     ----------
     network : nn.Module
         Any network; gets hooks where it holds a BasicUNet, once.
-
-    Returns
-    -------
-    nn.Module
-        The same network.
     """
     for module in network.modules():
         if isinstance(module, UpCat) and _pad_odd_sides not in module._forward_pre_hooks.values():

@@ -150,7 +150,7 @@ def touched_components(
 
 
 @njit(nogil=True, cache=True)
-def _level(value):
+def _level(value):  # of NaN it is 0
     if not value > 0:
         return 0
     if value >= 1:

@@ -172,10 +172,6 @@ def draw_phantom(entry: dict, rng: np.random.Generator, shape_rng: np.random.Gen
         Draws what differs between particles of one class.
     shape_rng : numpy Generator
         Draws what a class has in common (the form of a "complex"); pass one in the same state every time.
-
-    Returns
-    -------
-    Body
     """
     return _DRAWERS[entry["kind"]](entry, rng, shape_rng)
 

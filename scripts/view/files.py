@@ -65,12 +65,6 @@ def write_view_files(
         Voxels of the tomogram.
     tomogram : path, optional
         Named in the scripts by its absolute path; ChimeraX reads no Zarr, so such a tomogram is left out.
-
-    Returns
-    -------
-    list of Path
-        Files written.
-
     Raises
     ------
     ValueError

@@ -54,11 +54,6 @@ def calibrate_detector(
         The JSON overlay to write.
     beta : float
         Recall's weight against precision.
-
-    Returns
-    -------
-    dict
-        As `calibrate` gives it.
     """
     items = load_datalist(dataset_dir, section)
     return calibrate(
