@@ -233,6 +233,7 @@ def with_settings(text: str, settings: Mapping[str, Any], source: str = "setting
     -------
     str
         The config's text with the new values.
+
     Examples
     --------
     >>> print(with_settings('{\\n    "min_size": null,\\n    "tta": 1\\n}', {"min_size": 500.0}))

@@ -55,6 +55,7 @@ def wedge_mask(
     -------
     torch.Tensor, shape (Z, Y, X // 2 + 1), bool
         True where measured, in the order of ``torch.fft.rfftn``.
+
     Examples
     --------
     >>> wedge_mask((4, 1, 4), 45.0)[:, 0].int()

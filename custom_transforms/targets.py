@@ -168,6 +168,7 @@ def size_weights(
     -------
     ndarray or torch.Tensor, like the input in kind and shape, float32
         Above 0, at most 1.
+
     Examples
     --------
     >>> ball = np.linalg.norm(np.indices((25, 25, 25)) - 12.0, axis=0) <= 8

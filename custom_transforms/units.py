@@ -42,6 +42,7 @@ def as_voxel_size_zyx(voxel_size: float | tuple[float, float, float] | np.ndarra
     -------
     ndarray, shape (3,), float64
         Å per voxel along Z, Y, X.
+
     Examples
     --------
     >>> as_voxel_size_zyx(10.0)
@@ -87,6 +88,7 @@ def voxel_zyx_to_angstrom_xyz(centers_zyx_vox: np.ndarray, voxel_size_zyx: np.nd
     -------
     ndarray, shape (n, 3)
         Å, in the order (X, Y, Z). The input is untouched.
+
     Examples
     --------
     >>> voxel_zyx_to_angstrom_xyz(np.array([[1., 2., 3.]]), np.array([10., 5., 5.]))

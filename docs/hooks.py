@@ -96,7 +96,7 @@ def settings_page() -> str:
         "# Settings",
         "Every setting is an id of a config: an option of MONAI's command (`--id value`), a line in a file given by "
         "`--config`, and, for most of `inference.json`, an option of `detect`. Lengths are Å, volumes cubic Å. A value "
-        "of `inference.json` that its last column does not take is refused before any work.",
+        "of `inference.json` that is not what the setting takes is refused before any work.",
     ]
     for name in ("inference", "train_mask", "train_center", "train_joint", "evaluate"):
         config = json.loads((ROOT / "configs" / f"{name}.json").read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def settings_table(config: dict[str, Any]) -> str:
     """The rows of one config: ids with a plain value or a one-line expression."""
     from scripts.settings import SETTINGS
 
-    rows = ["| setting | default | meaning | takes |", "|---|---|---|---|"]
+    rows = ["| setting | default | takes | meaning |", "|---|---|---|---|"]
     for name, value in config.items():
         if name.startswith("_") or isinstance(value, dict) or not simple(value):
             continue
@@ -116,7 +116,7 @@ def settings_table(config: dict[str, Any]) -> str:
         default = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         kind = SETTINGS.get(name)
         takes = "" if kind is None else kind.expected + (", or null" if kind.null else "")
-        rows.append(f"| `{name}` | `{default}` | {meaning} | {takes} |")
+        rows.append(f"| `{name}` | `{default}` | {takes} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -34,6 +34,7 @@ class MaskLoss(nn.Module):
         push the Dice part to 1 by a handful of false voxels.
     smooth : float
         Added to numerator and denominator of the Dice part; > 0.
+
     Examples
     --------
     >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
@@ -86,6 +87,7 @@ class CenterLoss(nn.Module):
         annotated particle pull less.
     beta : float
         Where ``smooth_l1`` turns from squared to linear; > 0.
+
     Examples
     --------
     >>> target = torch.tensor([1.0, 0.0, -1.0, -1.0]).reshape(1, 1, 1, 2, 2)
@@ -129,6 +131,7 @@ class JointLoss(nn.Module):
         Of channel 0 (mask logit) and channel 1 (center map).
     center_weight : float
         > 0.
+
     Examples
     --------
     >>> output, target = torch.zeros(1, 2, 1, 2, 2), torch.ones(1, 2, 1, 2, 2)

@@ -159,6 +159,7 @@ def check_setting(name: str, value: Any, source: str = "") -> None:
     value
     source : str
         The file it came from, or nothing.
+
     Examples
     --------
     >>> check_setting("center_threshold", 5, "my.json")

@@ -285,6 +285,7 @@ class TrainingRun:
 
 def as_truth(name: str, value: bool | str) -> bool:
     """Read a truth value as MONAI's command line gives it, where ``--resume false`` is the text "false".
+
     Examples
     --------
     >>> as_truth("resume", "false"), as_truth("resume", True)

@@ -59,6 +59,7 @@ def mask_from_probability(probability: np.ndarray, threshold: float, min_size_vo
     -------
     ndarray, shape (Z, Y, X), bool
         The foreground; the input is untouched.
+
     Examples
     --------
     >>> probability = np.zeros((3, 4, 5), np.float32)

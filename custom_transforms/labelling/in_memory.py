@@ -27,6 +27,7 @@ def check_finite(maps: torch.Tensor, first: int = 0) -> None:
         Looked at a few planes at a time; nothing of its size is made.
     first : int
         Which plane of the tomogram the first one is, for the message.
+
     Examples
     --------
     >>> check_finite(torch.zeros(2, 4, 5, 6))
@@ -59,6 +60,7 @@ def split_prediction(
     -------
     probability, center_map : tensor, shape (1, Z, Y, X)
         Sigmoid of channel 0; channel 1 clipped to 0..1. NaN stays NaN.
+
     Examples
     --------
     >>> probability, center_map = split_prediction(torch.full((2, 1, 1, 1), 2.0))

@@ -44,6 +44,7 @@ def refine_seeds(
         Sub-voxel centers; 0.0 is the middle of the first voxel.
     heights : ndarray, shape (n,), float64
         The center map there, by trilinear interpolation.
+
     Examples
     --------
     >>> center_map = np.zeros((5, 6, 7))

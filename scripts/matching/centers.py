@@ -29,6 +29,7 @@ def filled_centers(labels: np.ndarray, voxel_size_zyx: np.ndarray) -> InstanceCe
         Instance labels; below 1 is no particle. Ids up to 2^24, as label files hold them.
     voxel_size_zyx : ndarray, shape (3,)
         Å.
+
     Examples
     --------
     >>> found = filled_centers(np.pad(np.full((3, 3, 3), 5), 2), np.full(3, 10.0))

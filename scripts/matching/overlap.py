@@ -62,6 +62,7 @@ def overlap_table(true: np.ndarray, predicted: np.ndarray, threads: int | None =
     Returns
     -------
     OverlapTable
+
     Examples
     --------
     >>> table = overlap_table(np.array([[[1, 1, 0, 2]]]), np.array([[[5, 0, 0, 5]]]))

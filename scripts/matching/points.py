@@ -170,6 +170,7 @@ def match_points(predicted: np.ndarray, true: np.ndarray, max_distance: ArrayLik
     -------
     PointMatches
         Indices of the pairs, sorted by the true one, and their distances.
+
     Examples
     --------
     >>> match_points(np.array([[0., 0, 0], [3, 0, 0]]), np.array([[2., 0, 0], [4, 0, 0]]), 2.5).predicted

@@ -48,6 +48,7 @@ def judge_volumes(table: OverlapTable, rule: str = "main", border: str = "count"
     border : {"count", "ignore"}
         ``ignore`` leaves out true particles that touch a face of the volume, predictions that match nothing else,
         and false positives that touch a face.
+
     Notes
     -----
     Voxels the truth ignores belong to nobody. A false positive at least half of whose voxels are ignored is left out.

@@ -35,6 +35,7 @@ class ParticleList:
         Å; nan if unknown. One number is taken for all.
     extra : DataFrame with n rows
         Columns that a format carries beside these; a format that does not know them drops them.
+
     Examples
     --------
     >>> particles = ParticleList(np.array([[10.0, 20.0, 30.0]]), tomogram="TS_01", class_name="ribosome")

@@ -56,6 +56,7 @@ FORMATS: dict[str, Format] = {item.name: item for item in _ALL}
 
 def find_format(name: str) -> Format:
     """The format of a name.
+
     Examples
     --------
     >>> find_format("relion5").suffixes

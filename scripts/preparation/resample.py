@@ -80,6 +80,7 @@ class Grid:
 
 def resample_grid(size_zyx: Sequence[int], voxel_size_zyx: np.ndarray, target: float | None) -> Grid:
     """The grid of a tomogram at a target voxel size in Å; its own if the target is None or within 1 %.
+
     Examples
     --------
     >>> resample_grid((9, 20, 28), np.full(3, 5.0), 10.0).new_size_zyx

@@ -188,6 +188,7 @@ def template_from_array(
     target_voxel_size_zyx: np.ndarray | None = None,
 ) -> Template:
     """Make a template from a volume (Z, Y, X); its reference point is index n // 2 on each axis.
+
     Examples
     --------
     >>> box = np.zeros((8, 8, 8), np.float32)

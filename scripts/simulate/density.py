@@ -97,6 +97,7 @@ def load_body(entry: dict, folders: tuple[str, ...], target_voxel_size: float) -
         Where relative paths are looked for, in this order.
     target_voxel_size : float
         Å per voxel of the scene.
+
     Raises
     ------
     FileNotFoundError

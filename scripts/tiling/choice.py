@@ -33,6 +33,7 @@ def starts_along(size: int, tile: int, overlap: float) -> list[int]:
         Below 1 the fraction of a tile that the next one covers: steps are equal, and the last tile moves back. From 1
         on the voxels that it covers at least (at most half a tile): as few tiles as that takes, spread over the axis,
         in steps of `GRANULE` where tile and overlap divide by it.
+
     Examples
     --------
     >>> starts_along(256, 144, 16), starts_along(10, 4, 0.25)

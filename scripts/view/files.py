@@ -65,6 +65,7 @@ def write_view_files(
         Voxels of the tomogram.
     tomogram : path, optional
         Named in the scripts by its absolute path; ChimeraX reads no Zarr, so such a tomogram is left out.
+
     Raises
     ------
     ValueError
