@@ -101,18 +101,6 @@ def voxel_zyx_to_angstrom_xyz(centers_zyx_vox: np.ndarray, voxel_size_zyx: np.nd
 def angstrom_xyz_to_voxel_zyx(centers_xyz_angstrom: np.ndarray, voxel_size_zyx: np.ndarray) -> np.ndarray:
     """Turn physical positions into array indices; the inverse of `voxel_zyx_to_angstrom_xyz`.
 
-    Parameters
-    ----------
-    centers_xyz_angstrom : ndarray, shape (n, 3), float
-        Å in the order (X, Y, Z). ``n`` may be 0.
-    voxel_size_zyx : ndarray, shape (3,)
-        Å per voxel along Z, Y, X; every entry > 0.
-
-    Returns
-    -------
-    ndarray, shape (n, 3)
-        Sub-voxel indices (Z, Y, X). The input is untouched.
-
     Examples
     --------
     >>> angstrom_xyz_to_voxel_zyx(np.array([[15., 10., 10.]]), np.array([10., 5., 5.]))

@@ -286,6 +286,11 @@ class TrainingRun:
 def as_truth(name: str, value: bool | str) -> bool:
     """Read a truth value as MONAI's command line gives it, where ``--resume false`` is the text "false".
 
+    Raises
+    ------
+    ValueError
+        If it is neither true nor false.
+
     Examples
     --------
     >>> as_truth("resume", "false"), as_truth("resume", True)

@@ -15,7 +15,6 @@ from custom_transforms.volumes.read import read_tomogram
 from scripts.console import tell
 from scripts.preparation import dataset
 from scripts.preparation.copick import config_of
-from scripts.preparation.dataset import Item
 from scripts.preparation.folder import Stage, staged_folder
 from scripts.preparation.inputs import (
     ShapeSpecs,
@@ -25,9 +24,9 @@ from scripts.preparation.inputs import (
     read_shape_specs,
     tomogram_inputs,
 )
-from scripts.preparation.labels import LabelOptions, Prepared, label_particles, labels_as_given
+from scripts.preparation.labels import LabelOptions, label_particles, labels_as_given
 from scripts.preparation.lists import Lists
-from scripts.preparation.resample import Grid, resample_grid
+from scripts.preparation.resample import resample_grid
 from scripts.preparation.volume import is_box, read_region
 from scripts.sources.copick_project import is_copick
 from scripts.sources.labels_and_lists import TomogramFile, files_by_tomogram
@@ -266,16 +265,18 @@ def _write_dataset(
     return summary
 
 
-def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None]:
+def _prepare_one(job: _Job, one: TomogramInput) -> tuple[dataset.Item, np.ndarray | None]:
     volume, size, voxel, metadata = one.read()
     grid = resample_grid(size, voxel, job.voxel_size)
     image = None if volume is None else grid.resample(volume)
-    region = None
-    if job.region is not None:
-        where = str(job.regions[one.name].path) if job.regions else job.region
-        region = grid.pick(read_region(where, one.name, size))
+    where = str(job.regions[one.name].path) if job.regions else job.region
+    region = None if where is None else grid.pick(read_region(where, one.name, size))
     if job.volumes is not None:
-        prepared = _existing_labels(job, job.volumes[one.name].path, grid, region)
+        path = job.volumes[one.name].path
+        labels, _ = read_tomogram(str(path), check="labels")
+        if labels.shape != size:
+            raise ValueError(f"{path}: expected labels of the tomogram's shape {size}, got {labels.shape}.")
+        prepared = labels_as_given(grid.pick(labels), grid.new_voxel_size_zyx, region, job.options.ignore_shell)
     elif job.lists is not None and job.specs is not None:
         particles = job.lists.particles_of(one, size, voxel)
         detections = job.lists.detections_of(one, size, voxel)
@@ -294,12 +295,5 @@ def _prepare_one(job: _Job, one: TomogramInput) -> tuple[Item, np.ndarray | None
             )
     origin = np.asarray(metadata.get("origin_xyz", np.zeros(3)), dtype=float) + grid.shift_xyz_angstrom
     stored: Path | np.ndarray | None = one.path if grid.is_same else image
-    item = Item(one.name, stored, prepared, grid.new_voxel_size_zyx, origin, job.contrast, job.classes)
+    item = dataset.Item(one.name, stored, prepared, grid.new_voxel_size_zyx, origin, job.contrast, job.classes)
     return item, image
-
-
-def _existing_labels(job: _Job, path: Path, grid: Grid, region: np.ndarray | None) -> Prepared:
-    volume, _ = read_tomogram(str(path), check="labels")
-    if volume.shape != grid.old_size_zyx:
-        raise ValueError(f"{path}: expected labels of the tomogram's shape {grid.old_size_zyx}, got {volume.shape}.")
-    return labels_as_given(grid.pick(volume), grid.new_voxel_size_zyx, region, job.options.ignore_shell)

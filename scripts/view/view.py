@@ -23,7 +23,6 @@ from scripts.view.files import particle_diameters, write_view_files
 __all__ = ["add_layers", "curated_table", "save_picks", "toggle_particle", "view"]
 
 PARTICLES = "particles"
-FEATURES = ("particle_id", "score", "class", "diameter_angstrom")
 
 
 def view(
