@@ -175,7 +175,7 @@ def _detections(source: str, context: TomogramContext) -> tuple[ParticleList, To
             raise ValueError(f"{run.parent}: another tomogram is called {name}, too. Export the two apart.")
         nz, ny, nx = known.shape_zyx
         sizes[name] = (nz, ny, nx)
-        voxel_size_zyx = known.voxel_size_zyx_angstrom
+        voxel_size_zyx = np.array(known.voxel_size_zyx_angstrom)
         voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
         own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
         table = run.with_name(f"{run.name}_particles.csv")

@@ -42,14 +42,14 @@ class Settings(Record):
     """Ids of ``configs/inference.json`` and the values that belong to the weights."""
 
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_plain)]] = Field(init=False)
-    voxel_size_model: Annotated[float | None, PlainValidator(_voxel_size)] = None
+    voxel_size_model: Annotated[Any, PlainValidator(_voxel_size)] = None
 
 
 class Training(Record):
     """What a run was trained on, as `scripts.training_record.describe_training` gives it."""
 
     dataset: Any = None
-    voxel_size: Annotated[float | list[float] | None, PlainValidator(_voxel_sizes)] = None  # a list: tomograms differ
+    voxel_size: Annotated[Any, PlainValidator(_voxel_sizes)] = None  # a list: tomograms differ
     contrast: Any = None
     pretrained: Any = None
 
