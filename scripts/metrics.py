@@ -146,12 +146,7 @@ class CenterF1(_PooledMetric):
         return len(matches.true), n_extra, len(true) - len(matches.true)
 
     def _scores(self, totals: np.ndarray) -> dict[str, float]:
-        hits, extra, missed = totals
-        return {
-            "f1": float(f_beta(hits, extra, missed, beta=1.0)),
-            "precision": float(ratio(hits, hits + extra)),
-            "recall": float(ratio(hits, hits + missed)),
-        }
+        return _rates("f1", *totals)
 
 
 class MaskDice(_PooledMetric):
@@ -190,12 +185,7 @@ class MaskDice(_PooledMetric):
         return both, int(torch.count_nonzero(predicted)) - both, int(torch.count_nonzero(true)) - both
 
     def _scores(self, totals: np.ndarray) -> dict[str, float]:
-        both, extra, missed = totals
-        return {
-            "dice": float(f_beta(both, extra, missed, beta=1.0)),
-            "precision": float(ratio(both, both + extra)),
-            "recall": float(ratio(both, both + missed)),
-        }
+        return _rates("dice", *totals)  # the F1 of voxels
 
 
 class InstanceMetrics(_PooledMetric):
@@ -242,6 +232,15 @@ class InstanceMetrics(_PooledMetric):
 
     def _scores(self, totals: np.ndarray) -> dict[str, float]:
         return volume_scores(dict(zip(self._fields, totals, strict=True)))
+
+
+def _rates(f1: str, hits: float, extra: float, missed: float) -> dict[str, float]:
+    """F1 under its name, precision and recall."""
+    return {
+        f1: float(f_beta(hits, extra, missed, beta=1.0)),
+        "precision": float(ratio(hits, hits + extra)),
+        "recall": float(ratio(hits, hits + missed)),
+    }
 
 
 def _required(voxel_size: Any) -> Any:

@@ -211,12 +211,12 @@ def _source_in_command(name: str) -> str:
     return naming[-1] if naming else ""
 
 
-def described_settings(config: Path = CONFIG) -> dict[str, tuple[Any, str]]:
+def described_settings() -> dict[str, tuple[Any, str]]:
     """Default and help of each setting, in the order of the config; its ``_desc_`` is the help.
 
     A default that is an expression is None: its help says what it is.
     """
-    content: Mapping[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    content: Mapping[str, Any] = json.loads(CONFIG.read_text(encoding="utf-8"))
     return {
         name: (None if is_code(content[name]) else content[name], content[f"_desc_{name}"])
         for name in content

@@ -189,7 +189,7 @@ class Stage:
         inside = ((index >= 0) & (index < self.shape_zyx)).all(1)
         return bool(inside.mean() > 0.5) and not self.blocked[tuple(index[inside].T)].any()
 
-    def put(self, patch: Patch, start_zyx: np.ndarray, label: int = 0, block: bool = True) -> None:
+    def put(self, patch: Patch, start_zyx: np.ndarray, label: int = 0) -> None:
         """Add a patch to the density, and to the labels when it has one."""
         box, part = _overlap(start_zyx, patch.support.shape, self.shape_zyx)
         if box is None or part is None:
@@ -198,8 +198,7 @@ class Stage:
         self.density[box] += patch.density[part]
         if label:
             self.labels[box][support] = label
-        if block:
-            self._block(patch, start_zyx)
+        self._block(patch, start_zyx)
 
     def block(self, mask: np.ndarray) -> None:
         """Close voxels (a mask of the whole volume) for supports."""
