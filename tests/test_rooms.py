@@ -18,7 +18,7 @@ LEVELS = (
     ("custom_transforms.measuring",),
     ("custom_transforms.labelling",),
     ("custom_transforms",),
-    ("scripts.console", "scripts.records", "scripts.tiling", "scripts.particles"),
+    ("scripts.console", "scripts.cluster", "scripts.records", "scripts.tiling", "scripts.particles"),
     ("scripts.sources", "scripts.matching"),
     ("scripts.report", "scripts.simulate"),
     ("scripts",),

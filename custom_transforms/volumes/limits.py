@@ -64,11 +64,10 @@ def _left_by_limits(root: Path) -> Iterator[int]:
         _, kinds, path = line.split(":", 2)
         top = root / "sys" / "fs" / "cgroup"
         if kinds == "":  # version 2
-            names, cached = ("memory.max", "memory.high"), "inactive_file"
-            used_name = "memory.current"
+            names, used_name, cached = ["memory.max", "memory.high"], "memory.current", "inactive_file"
         elif "memory" in kinds.split(","):
-            names, cached = ("memory.limit_in_bytes",), "total_inactive_file"
-            used_name, top = "memory.usage_in_bytes", top / "memory"
+            names, used_name, cached = ["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file"
+            top = top / "memory"
         else:
             continue
         # inside a container the path may be that of the host, and only the top is there

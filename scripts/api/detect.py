@@ -14,8 +14,8 @@ import pandas as pd
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.read import read_tomogram
 from scripts.api.volumes import as_file, is_path
-from scripts.detection.detect import detect_one
 from scripts.detection.detector import Detector
+from scripts.detection.single import detect_one
 from scripts.records.detection import read_detection
 from scripts.sources.tomograms import find_tomograms
 

@@ -32,6 +32,7 @@ def simulate(
     test: int | None = None,
     maps: str | None = None,
     overwrite: bool = False,
+    cluster: str | None = None,
 ) -> None:
     """Make tomograms with known particles, and the dataset.json that training takes as it is.
 
@@ -57,8 +58,10 @@ def simulate(
         Folder of the density maps and models the scene names; by default the scene's own folder.
     overwrite : bool
         Make finished tomograms again.
+    cluster : str
+        Spread the tomograms over workers, as with detect: local, tcp://host:8786, or a JSON file.
     """
-    made = simulate_scene(scene, output_dir, n, seed, device, overwrite, validation, test, maps)
+    made = simulate_scene(scene, output_dir, n, seed, device, overwrite, validation, test, maps, cluster)
     tell(str(made), written=[made], tomograms=n)
 
 

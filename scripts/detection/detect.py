@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
-import warnings
 from typing import Any
 
-import pandas as pd
-
-from custom_transforms.files.claim import claimed
+from scripts.cluster.workers import part_of
 from scripts.console import tell, user_message
-from scripts.detection.detector import Detector, Source
-from scripts.detection.finished import finished_record, recorded
+from scripts.detection.batch import Batch, detect_batch
+from scripts.detection.detector import Detector
 from scripts.report.overview import overview
-from scripts.sources.tomogram import Tomogram
 from scripts.sources.tomograms import find_tomograms
 
 __all__ = ["Detector", "detect"]
-
-DONE = "{path}: done before, skipped (--overwrite repeats it)"
 
 
 def detect(
@@ -32,6 +25,8 @@ def detect(
     memory: float | None = None,
     stream: bool | None = None,
     scratch_dir: str | None = None,
+    cluster: str | None = None,
+    part: str | None = None,
     **settings: Any,
 ) -> None:
     """Find the particles of tomograms, separate them, and write labels and lists.
@@ -64,30 +59,38 @@ def detect(
         suffice.
     scratch_dir : str
         Folder on a fast disk for volumes larger than memory; by default output_dir.
+    cluster : str
+        Spread the tomograms over workers: local (of this machine: one a GPU, or as many as cores and memory allow),
+        the address of a Dask scheduler (tcp://host:8786) or its file, or a JSON file that says how to start jobs, such
+        as configs/cluster_slurm.json. Needs Dask: pip install "dask[distributed]" dask-jobqueue.
+    part : str
+        Only the share of one job of an array: 3/200 (--part $SLURM_ARRAY_TASK_ID/200).
     **settings
         Settings of detection: ids of configs/inference.json, which explains them.
     """
     if "weights" in settings and bundle is not None:
         raise ValueError("give --weights or --bundle: a bundle brings its own weights.")
     items = find_tomograms(tomograms)
-    asked = {**settings, "output_dir": output_dir}
-    detector = Detector(
-        asked, overlays_of(config), memory=memory, stream=stream, scratch_dir=scratch_dir, bundle=bundle, trust=trust
-    )
+    many = cluster is not None or part is not None or len(items) > 1
+    if part is not None and not (items := part_of(items, part)):
+        tell(f"{part}: no tomogram is left for this part, nothing to do")
+        return
+    options: dict[str, Any] = {
+        "overrides": {**settings, "output_dir": output_dir}, "config": overlays_of(config), "memory": memory,
+        "stream": stream, "scratch_dir": scratch_dir, "bundle": bundle, "trust": trust,
+    }  # fmt: skip
+    batch = Batch(options, output_dir, account=many)
     failed = {}
-    for number, item in enumerate(items, 1):
-        path = item["image"]
-        print(f"[{number}/{len(items)}] {path}", file=sys.stderr)
-        try:
-            tell(detect_one(detector, item), **recorded(detector.save, path))
-        except Exception as error:
-            if len(items) == 1:
-                raise
-            # one bad file must not cost a night's batch: it is reported, and the exit code says so
-            logging.getLogger(__name__).debug("%s", path, exc_info=True)
-            failed[path] = user_message(error)
-            print(f"error: {failed[path]}", file=sys.stderr)
-        gc.collect()
+    for done in detect_batch(batch, Detector(**options), items, cluster):
+        if not done.failure:
+            tell(done.line, **done.facts)
+            continue
+        if len(items) == 1 and done.error is not None:
+            raise done.error
+        # one bad file must not cost a night's batch: it is reported, and the exit code says so
+        logging.getLogger(__name__).debug("%s", done.path, exc_info=done.error)
+        failed[done.path] = done.failure
+        print(f"error: {done.failure}", file=sys.stderr)
     try:
         if len(items) - len(failed) > 1:
             page, table = overview(output_dir)
@@ -101,51 +104,3 @@ def detect(
 def overlays_of(config: str | None) -> list[str]:
     """The config files of ``--config``, which names several with commas between."""
     return [path for path in (config or "").split(",") if path]
-
-
-def detect_one(detector: Detector, source: Source) -> str:
-    """Detect one tomogram, a file or an item of a datalist, unless that is done; return the line for the user."""
-    tomogram = detector.resolve(source)
-    if finished_record(detector.save, tomogram.item):
-        return DONE.format(path=tomogram.path)
-    with claimed(detector.save.folder(tomogram.path)):
-        if finished_record(detector.save, tomogram.item):  # by the process that had it until now
-            return DONE.format(path=tomogram.path)
-        return _detected(detector, tomogram)
-
-
-def _detected(detector: Detector, tomogram: Tomogram) -> str:
-    path, plan = tomogram.path, detector.plan(tomogram)
-    if plan is not None:
-        print(plan.text(), file=sys.stderr)
-    with warnings.catch_warnings(record=True):  # told below, each once
-        warnings.simplefilter("always", UserWarning)
-        data = detector(tomogram, plan)
-    for text in data["warnings"]:
-        print(f"warning: {text}", file=sys.stderr)
-    table = data["particles"]
-    kept = int((table["label"] > 0).sum())
-    if kept == 0:
-        print(f"warning: {path}: {nothing_kept(table)}", file=sys.stderr)
-    dropped = f", {len(table) - kept} dropped by filters" if len(table) > kept else ""
-    return f"{path}: {kept} particles{dropped} -> {data['output_files']['record'].parent}"
-
-
-def nothing_kept(table: pd.DataFrame) -> str:
-    """Say why a table has no particle that was kept, and what to look at.
-
-    Examples
-    --------
-    >>> nothing_kept(pd.DataFrame({"dropped_by": ["size", "edge", "size"]}))
-    'no particle is left: the filters dropped all 3 that were found (2 by size, 1 by edge). Are their settings right?'
-    """
-    if len(table) == 0:
-        return (
-            "no particle was found. Is the contrast right (--contrast)? Or are the particles larger or smaller than "
-            "those the networks were trained on?"
-        )
-    reasons = ", ".join(f"{count} by {word}" for word, count in table["dropped_by"].value_counts().items())
-    return (
-        f"no particle is left: the filters dropped all {len(table)} that were found ({reasons}). "
-        "Are their settings right?"
-    )

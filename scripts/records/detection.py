@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from scripts.records.model import Record
 from scripts.records.weights import file_digest
 
 __all__ = [
+    "COMMAND",
     "CONVENTIONS",
     "Counts",
     "DetectionRecord",
@@ -195,6 +197,9 @@ def remove_detection(record: Path) -> None:
             (record.parent / name).unlink(missing_ok=True)
 
 
+COMMAND: ContextVar[str] = ContextVar("command", default="")
+
+
 @lru_cache(maxsize=8)
 def file_sha256(path: Path, modified: float) -> str:
     """Hash a file; ``modified`` only renews the cache."""
@@ -209,7 +214,12 @@ def read_metadata(*roots: Path) -> Metadata:
 
 
 def command_line() -> str:
-    """The command that runs, as one types it: of ``python -m scripts`` only ``__main__.py`` is in the arguments."""
+    """The command that runs, as one types it: of ``python -m scripts`` only ``__main__.py`` is in the arguments.
+
+    A worker's is the one that gave it the work (`COMMAND`).
+    """
+    if COMMAND.get():
+        return COMMAND.get()
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
     return " ".join([program, *sys.argv[1:]])

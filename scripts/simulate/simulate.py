@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from custom_transforms.volumes.mrc_write import write_instances, write_mrc
+from scripts.cluster.workers import each
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene
@@ -30,6 +32,7 @@ def simulate(
     validation: int | None = None,
     test: int | None = None,
     maps: str | Path | None = None,
+    cluster: str | None = None,
 ) -> Path:
     """Simulate tomograms of a scene and write them as a training set.
 
@@ -55,6 +58,8 @@ def simulate(
         Tomograms for validation and test, instead of the fractions of the scene's ``split``.
     maps : path, optional
         Folder of the scene's density maps and models; without it their paths start at the scene file.
+    cluster : str, optional
+        Workers to spread the tomograms over; see `scripts.cluster.workers.hire`.
 
     Returns
     -------
@@ -71,12 +76,13 @@ def simulate(
     content, folder = load_scene(scene, maps), Path(output_dir)
     counts = _split_counts(content["split"], n, validation, test)
     split_datalist([{}] * n, *counts)  # an impossible split is refused before any work
-    items = []
-    for index in tqdm(range(n), desc=f"simulate {content['name']}", unit="tomogram"):
-        name = f"{content['name']}_{index:03d}"
-        if overwrite or not _finished(folder / name, content, seed):
-            _write_one(folder / name, content, seed, index, device)
-        items.append(_item(name, content))
+    names = [f"{content['name']}_{index:03d}" for index in range(n)]
+    todo = [index for index in range(n) if overwrite or not _finished(folder / names[index], content, seed)]
+    write = partial(_write_one, folder=folder.absolute(), scene=content, seed=seed, device=device)
+    for outcome in tqdm(each(write, todo, cluster), "simulate " + content["name"], len(todo), unit="tomogram"):
+        if outcome.error is not None:
+            raise outcome.error
+    items = [_item(name, content) for name in names]
     provenance = {"made_by": "python -m scripts simulate", "seed": seed, "scene_sha256": _fingerprint(content)}
     datalist = {"name": content["name"], "voxel_size": content["voxel_size"], **split_datalist(items, *counts)}
     write_json(folder / "dataset.json", {**datalist, "provenance": provenance})
@@ -116,7 +122,8 @@ def simulate_one(scene: dict, seed: int = 0, index: int = 0, device: str = "cpu"
     }
 
 
-def _write_one(folder: Path, scene: dict, seed: int, index: int, device: str) -> None:
+def _write_one(index: int, second: bool, *, folder: Path, scene: dict, seed: int, device: str) -> None:
+    folder = folder / f"{scene['name']}_{index:03d}"
     made = simulate_one(scene, seed, index, device)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scene.json").unlink(missing_ok=True)  # comes last: where it is, the rest is whole

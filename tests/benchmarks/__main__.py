@@ -13,7 +13,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("instances", "evaluate", "simulate", "inference", "streaming")
+BENCHES = ("instances", "evaluate", "simulate", "inference", "streaming", "cluster")
 RECORD = Path(__file__).with_name("results.json")
 
 

@@ -16,7 +16,8 @@ from custom_transforms.volumes.mrc_read import mrc_geometry
 from scripts.command_line.parser import main
 from scripts.console import user_message
 from scripts.detection.checks import check_device
-from scripts.detection.detect import Detector, detect, detect_one
+from scripts.detection.detect import Detector, detect
+from scripts.detection.single import detect_one
 from tests.conftest import ROOT, VOXEL_SIZE, run_config
 from tests.detection.detect_scene import Blobs, files_of
 

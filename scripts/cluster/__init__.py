@@ -1,0 +1,1 @@
+"""Spreading: the tomograms of a batch over the workers of a machine or a cluster."""

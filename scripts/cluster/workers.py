@@ -1,0 +1,186 @@
+"""Workers, by Dask: of this machine, of a scheduler that runs already, or jobs of a queue system such as SLURM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from custom_transforms.files.json_object import read_object
+from scripts.cluster.spread import Outcome, spread
+
+__all__ = ["Workers", "each", "hire", "part_of"]
+
+Item = TypeVar("Item")
+
+INSTALL = "pip install 'dask[distributed]>=2026.3' dask-jobqueue"
+JOBS = {
+    "slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster",
+    "htcondor": "HTCondorCluster", "oar": "OARCluster",
+}  # fmt: skip
+RETRIES = 2  # of a task whose worker died, or that failed for a reason that may pass
+# a task that dies takes no innocent ones with it: each worker holds the tasks it runs, and no more
+DASK = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 3}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Workers that wait for tasks.
+
+    Attributes
+    ----------
+    executor : Executor
+        Takes tasks; repeats one whose worker died.
+    dashboard : str
+        Address of the page that shows them at work; empty if there is none.
+    client : distributed.Client
+    """
+
+    executor: Executor
+    dashboard: str
+    client: Any
+
+    def number(self) -> int:
+        """How many tasks can run at once, now; at least 1, as workers may be on their way."""
+        return max(len(self.client.scheduler_info(n_workers=-1)["workers"]), 1)
+
+
+@contextlib.contextmanager
+def hire(cluster: str, local: int = 1) -> Iterator[Workers]:
+    """Connect to workers, or start them; they are let go at the end.
+
+    Parameters
+    ----------
+    cluster : str
+        ``local``, ``local:4`` (so many workers), the address of a scheduler (``tcp://host:8786``), a scheduler file
+        that ``dask scheduler --scheduler-file`` wrote, or a JSON file with ``"queue_system": "slurm"`` and what
+        dask-jobqueue's class takes, such as configs/cluster_slurm.json.
+    local : int
+        Workers of ``local`` where the machine has no GPU; with GPUs it is one for each.
+
+    Raises
+    ------
+    ImportError
+        If Dask is not installed.
+    ValueError, FileNotFoundError
+        If ``cluster`` is none of these, or the scheduler does not answer.
+    """
+    try:
+        import dask
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError(f"--cluster needs Dask: {INSTALL}.") from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(DASK))
+        address = stack.enter_context(_address(cluster, local))
+        try:
+            client = stack.enter_context(Client(address, timeout="20s", set_as_default=False))
+        except OSError as error:
+            raise ValueError(
+                f"--cluster {cluster}: no scheduler answers there. Start one (dask scheduler), or check the address."
+            ) from error
+        executor = client.get_executor(pure=False, retries=RETRIES)
+        yield Workers(executor, client.dashboard_link or "", client)
+
+
+@contextlib.contextmanager
+def _address(cluster: str, local: int) -> Iterator[Any]:
+    """The scheduler to connect to, started if it must be."""
+    kind, _, count = cluster.partition(":")
+    if kind == "local" and (not count or count.isdigit()):
+        with _local(int(count) if count else local) as found:
+            yield found
+    elif "://" in cluster:
+        yield cluster
+    else:
+        settings = read_object(os.path.expanduser(cluster), "--cluster: local, tcp://HOST:PORT or a JSON file")
+        if "address" in settings:  # a scheduler file
+            yield settings["address"]
+        else:
+            with _jobs(cluster, settings) as found:
+                yield found
+
+
+def _local(count: int) -> Any:
+    """Workers of this machine: one a GPU, each of which it has for itself; without GPUs as many as were asked for."""
+    import torch
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = gpus or max(count, 1)
+    threads = max((os.cpu_count() or 1) // number, 1)
+    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def options(index: int) -> dict[str, Any]:
+        own = {"CUDA_VISIBLE_DEVICES": str(index)} if gpus else {}
+        return {"nthreads": 1, "memory_limit": 0, "env": {**env, **own}}
+
+    workers = {index: {"cls": Nanny, "options": options(index)} for index in range(number)}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+    return SpecCluster(scheduler=scheduler, workers=workers, silence_logs=40)
+
+
+@contextlib.contextmanager
+def _jobs(path: str, settings: dict[str, Any]) -> Iterator[Any]:
+    """Workers that a queue system starts as jobs, as many as there is work, between two numbers."""
+    settings = {name: value for name, value in settings.items() if not name.startswith("_")}
+    name = str(settings.pop("queue_system", ""))
+    if name not in JOBS:
+        raise ValueError(f"{path}: queue_system: expected one of {', '.join(JOBS)}, got {name!r}.")
+    least, most = settings.pop("minimum_jobs", 0), settings.pop("maximum_jobs", None)
+    if not (isinstance(least, int) and isinstance(most, int) and 0 <= least <= most and most > 0):
+        raise ValueError(
+            f"{path}: expected minimum_jobs and maximum_jobs, whole numbers, the first not above the second, got "
+            f"{least!r} and {most!r}."
+        )
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise ImportError(f"{path}: jobs of a queue system need dask-jobqueue: {INSTALL}.") from error
+    # one task at a time in a job, whatever its cores: they are for the networks
+    settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
+    try:
+        jobs = getattr(dask_jobqueue, JOBS[name])(processes=1, **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}. See dask-jobqueue's {JOBS[name]} for the names it takes.") from error
+    with jobs:
+        jobs.adapt(minimum_jobs=least, maximum_jobs=most)
+        yield jobs
+
+
+def each(
+    function: Callable[[Item, bool], Any], items: Sequence[Item], cluster: str | None = None
+) -> Iterator[Outcome[Item]]:
+    """Run a function of every item, as `spread` does: on workers, or without a cluster here, one after another.
+
+    ``local`` gives every core a worker.
+    """
+    if cluster is None:
+        yield from (Outcome(item, function(item, False)) for item in items)
+        return
+    with hire(cluster, min(os.cpu_count() or 1, len(items))) as workers:
+        yield from spread(workers.executor, function, items, workers.number)
+
+
+def part_of(items: list, part: str) -> list:
+    """The share of one job of an array: ``3/200`` takes every 200th item, from the third.
+
+    Numbers may count from 0 or from 1: 200/200 is 0/200.
+
+    Raises
+    ------
+    ValueError
+        If ``part`` is no such fraction.
+
+    Examples
+    --------
+    >>> part_of(list("abcdefg"), "1/3"), part_of(list("abcdefg"), "3/3")
+    (['b', 'e'], ['a', 'd', 'g'])
+    """
+    number, _, total = str(part).partition("/")
+    if not (number.isdigit() and total.isdigit() and int(total) > 0 and int(number) <= int(total)):
+        raise ValueError(f"--part {part}: expected the number of this job and of all, such as 3/200.")
+    return items[int(number) % int(total) :: int(total)]

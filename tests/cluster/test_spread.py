@@ -1,0 +1,116 @@
+"""Tasks over workers: each gives its outcome once, whatever dies, fails or lags."""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from scripts.cluster.spread import spread
+from scripts.cluster.workers import hire, part_of
+
+
+def double_or_fail(item, second):
+    if item % 10 == 3:
+        raise ValueError(f"{item} is bad")
+    return 2 * item
+
+
+def test_every_item_has_one_outcome_and_a_failure_costs_nobody_else():
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(spread(pool, double_or_fail, list(range(47)), lambda: 3))
+    assert sorted(outcome.item for outcome in outcomes) == list(range(47))
+    failed = {outcome.item: str(outcome.error) for outcome in outcomes if outcome.error is not None}
+    assert failed == {number: f"{number} is bad" for number in (3, 13, 23, 33, 43)}
+    assert all(outcome.result == 2 * outcome.item for outcome in outcomes if outcome.error is None)
+
+
+@pytest.mark.parametrize("second_fails", [False, True])
+def test_a_straggler_is_started_a_second_time_and_whoever_is_first_counts(second_fails):
+    calls, release = [], threading.Event()
+
+    def work(item, second):
+        calls.append((item, second))
+        if item == 1:
+            if second and second_fails:
+                release.set()
+                raise RuntimeError("no better here")
+            if not second:
+                release.wait(20)
+        return f"{item} {second}"
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = {}
+        for outcome in spread(pool, work, [0, 1, 2], lambda: 3, shortest=0.2, look=0.05):
+            outcomes[outcome.item] = outcome
+            if len(outcomes) == 3:
+                release.set()
+    assert calls.count((1, True)) == 1 and calls.count((1, False)) == 1
+    assert outcomes[1].result == ("1 False" if second_fails else "1 True") and len(outcomes) == 3
+
+
+def test_tasks_that_wait_for_a_worker_are_no_stragglers():
+    calls = []
+
+    def work(item, second):
+        calls.append(second)
+        time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as pool:
+        list(spread(pool, work, list(range(12)), lambda: 1, shortest=0.0, look=0.01))
+    assert calls == [False] * 12
+
+
+def test_the_parts_of_an_array_are_all_items_once_counted_from_0_or_from_1():
+    items = list(range(23))
+    for first in (0, 1):
+        parts = [part_of(items, f"{number}/5") for number in range(first, first + 5)]
+        assert sorted(item for part in parts for item in part) == items
+    for wrong in ("6/5", "1", "a/5", "1/0", "-1/5"):
+        with pytest.raises(ValueError, match="expected the number of this job and of all, such as 3/200"):
+            part_of(items, wrong)
+
+
+def die_once(item, second):
+    folder, number = item
+    mark = os.path.join(folder, f"died_{number}")
+    if number == 2 and not os.path.exists(mark):
+        open(mark, "w").close()
+        os._exit(1)  # as the kernel ends a process that takes too much memory
+    if number == 4:
+        raise ValueError("bad file")
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
+    pytest.importorskip("distributed")
+    with hire("local:2") as workers:
+        assert workers.number() == 2
+        items = [(str(tmp_path), number) for number in range(8)]
+        outcomes = {outcome.item[1]: outcome for outcome in spread(workers.executor, die_once, items, workers.number)}
+    assert sorted(outcomes) == list(range(8))
+    assert [number for number, outcome in outcomes.items() if outcome.error is not None] == [4]
+
+
+@pytest.mark.parametrize(
+    "content,said",
+    [
+        ({"queue_system": "cron"}, "queue_system: expected one of slurm, pbs, lsf, sge"),
+        ({"queue_system": "slurm", "maximum_jobs": 0}, "expected minimum_jobs and maximum_jobs"),
+        ({"queue_system": "slurm", "maximum_jobs": 2, "cores": 2, "memory": "4GB", "quue": 1}, "quue"),
+    ],
+)
+def test_a_cluster_file_that_cannot_be_is_an_error_that_names_it(content, said, tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=said), hire(str(tmp_path / "c.json")):
+        pass
+
+
+def test_a_cluster_that_is_no_file_and_a_scheduler_that_is_not_there(tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(FileNotFoundError, match="--cluster"), hire(str(tmp_path / "nothing.json")):
+        pass
