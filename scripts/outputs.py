@@ -71,8 +71,8 @@ class SaveDetectiond(Transform):
     Notes
     -----
     Takes ``image`` (for the metadata), ``instances`` (labels), ``particles`` (the table) and optionally ``timings``
-    (seconds by stage) and ``computed`` (the path, tile and batch that memory allowed, whatever the settings say);
-    returns them unchanged, with ``output_files``.
+    (seconds by stage), ``warnings`` (texts beside those of the metadata) and ``computed`` (the path, tile and batch
+    that memory allowed, whatever the settings say); returns them unchanged, with ``output_files``.
     """
 
     streams = Streams("particles", "saved")
