@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = [
     "recorded_settings",
 ]
 
+LARGEST = 4096  # voxels along a side of a tile, and tiles at once: beyond what any device holds
 CONFIG = Path(__file__).parents[1] / "configs" / "inference.json"
 
 
@@ -86,11 +88,13 @@ def _voxel_size(value: Any) -> bool:
 
 def _tile(value: Any) -> bool:
     sides = value if isinstance(value, (list, tuple)) else [value]
-    return _are_numbers(value, 1, 3) and all(isinstance(side, Integral) and int(side) >= 16 for side in sides)
+    return _are_numbers(value, 1, 3) and all(
+        isinstance(side, Integral) and 16 <= int(side) <= LARGEST for side in sides
+    )
 
 
 def _device(value: Any) -> bool:
-    return isinstance(value, str) or type(value).__name__ == "device"  # torch's, which is not imported for this
+    return re.fullmatch(r"cpu|cuda(:\d+)?", str(value)) is not None  # a word, or torch's own type
 
 
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool), "true or false")
@@ -123,7 +127,7 @@ RESULT: dict[str, Kind] = {  # what a result depends on
     "membrane_max": DISTANCE,
     "membrane_action": _word("keep", "drop", "flag"),
     "flag_gold": SWITCH,
-    "tile": Kind("one or three (Z, Y, X) whole numbers of at least 16", _tile, "whole numbers", null=True),
+    "tile": Kind(f"one or three (Z, Y, X) whole numbers from 16 to {LARGEST}", _tile, "whole numbers", null=True),
     "overlap": _number("of at least 0 (voxels; below 1, a fraction of the tile)", lambda value: value >= 0),
     "amp": SWITCH,
     "tta": _whole("1, 2, 4 or 8", lambda value: value in (1, 2, 4, 8)),
@@ -140,7 +144,7 @@ SETTINGS: dict[str, Kind] = RESULT | {
     "copick": Kind("copick:CONFIG.json/OBJECT:USER/SESSION", TEXT.takes, null=True),
     "report": SWITCH,
     "overwrite": SWITCH,
-    "batch_size": _whole("a whole number of at least 1", lambda value: value >= 1),
+    "batch_size": _whole(f"a whole number from 1 to {LARGEST}", lambda value: 1 <= value <= LARGEST),
     "runtime": _word("auto", "torch", "openvino"),
     "weights": Kind("a path", TEXT.takes),
     "output_dir": Kind("a path", TEXT.takes),

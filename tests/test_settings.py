@@ -31,8 +31,13 @@ WRONG = [
     ("particle_diameter", None, "a number above 0 (Å)", "null"),
     ("min_distance", float("nan"), "a number above 0 (Å), or null", "NaN"),
     ("voxel_size", [10, 10], "one or three (Z, Y, X) numbers above 0 (Å), or null", "[10, 10]"),
-    ("tile", 96.5, "one or three (Z, Y, X) whole numbers of at least 16, or null", "96.5"),
-    ("tile", [8, 96, 96], "one or three (Z, Y, X) whole numbers of at least 16, or null", "[8, 96, 96]"),
+    ("tile", 96.5, "one or three (Z, Y, X) whole numbers from 16 to 4096, or null", "96.5"),
+    ("tile", 10**9, "one or three (Z, Y, X) whole numbers from 16 to 4096, or null", "1000000000"),
+    ("batch_size", 10**9, "a whole number from 1 to 4096", "1000000000"),
+    ("device", "meta", "cpu, cuda, cuda:1 ...", '"meta"'),
+    ("device", "xpu:0", "cpu, cuda, cuda:1 ...", '"xpu:0"'),
+    ("device", "mps", "cpu, cuda, cuda:1 ...", '"mps"'),
+    ("tile", [8, 96, 96], "one or three (Z, Y, X) whole numbers from 16 to 4096, or null", "[8, 96, 96]"),
     ("require_seed", "no", "true or false", '"no"'),
     ("method", "watersched", "watershed or nearest or split", '"watersched"'),
     ("tta", 3, "1, 2, 4 or 8", "3"),
@@ -130,7 +135,7 @@ def test_an_option_that_looks_like_code_is_text(option, text, setting, tmp_path,
     words = {"weights": options["weights"], "config": "small.json", "device": "cpu", option: text}
     words |= {"membrane_max": "9"} if option == "membrane" else {}
     given = [f"--{name}={value}" for name, value in words.items()]
-    assert cli.main(["detect", str(folder / "tomogram_0.mrc"), *given]) == 1
+    assert cli.main(["detect", str(folder / "tomogram_0.mrc"), *given]) == (2 if option == "device" else 1)
     assert text.partition("(")[0].partition("#")[0] in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,8 @@ sys.exit(0 if same else "the loaded network has other weights than models/model.
 
 def check_load(case: Case) -> str:
     """monai.bundle.load, as it comes, gives the network with its weights, from a folder and path without the bundle."""
+    if not (case.root / "configs" / "train.json").is_file():
+        raise ValueError("expected configs/train.json, which bundles of before 0.2.0 lack: build the bundle again")
     arguments = [case.root.name, str(case.root.parent), case.path("models/model.pt")]
     _run(case, ["-c", LOAD, *arguments])
     return f"from {case.work.name}/"
@@ -35,7 +38,10 @@ def _run(case: Case, arguments: list[str]) -> None:
         [sys.executable, *arguments], cwd=case.work, env=environment, capture_output=True, text=True
     )
     if result.returncode:
-        raise ValueError(f"exit code {result.returncode}: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        # of a chain of errors the first is the cause; MONAI's last line is advice on debugging
+        reason = next((line for line in lines if re.match(r"(\w+\.)*\w*[Ee]rror: ", line)), lines[-1])
+        raise ValueError(f"exit code {result.returncode}: {reason}")
 
 
 def check_run(case: Case) -> str:

@@ -16,6 +16,10 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path}: expected JSON, got brackets thousands deep. It is damaged: copy it again."
+        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not. Save it as UTF-8.") from error
 

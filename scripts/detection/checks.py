@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from custom_transforms.volumes.mrc_read import mrc_geometry
+from scripts.settings import check_setting
 
 __all__ = ["check_device", "check_mask"]
 
@@ -38,10 +39,8 @@ def check_device(device: str | torch.device) -> None:
     ValueError
         If the device is unknown or missing.
     """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: expected cpu or cuda (cuda:0, cuda:1 ...).") from error
+    check_setting("device", device)
+    kind = torch.device(device)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind.type == "cuda" and (kind.index or 0) >= available:
         raise ValueError(

@@ -19,6 +19,8 @@ from scripts.sources.labels_and_lists import SideFiles
 
 __all__ = ["EvaluationWarning", "evaluate"]
 
+MOST_DRAWS = 100_000  # more change the third digit of an interval, and take minutes and gigabytes
+
 
 class EvaluationWarning(UserWarning):
     """What is odd about an evaluation; every one is in its result's ``warnings``, too."""
@@ -69,7 +71,7 @@ def evaluate(
     voxel_size : float
         Å per voxel; replaces what the files say.
     bootstrap : int
-        Draws for the 95 % intervals; 0 leaves them out.
+        Draws for the 95 % intervals, at most 100000; 0 leaves them out.
     seed : int
         Of the draws.
     from_format : str, optional
@@ -89,6 +91,9 @@ def evaluate(
         If a path is missing, no names agree, shapes or voxel sizes differ, or a radius is unknown.
     """
     rules = Rules(rule, point_rule, border, match_fraction, particle_diameter=particle_diameter, beta=beta)
+    for name, value, most in (("bootstrap", bootstrap, MOST_DRAWS), ("seed", seed, 2**32 - 1)):
+        if not 0 <= value <= most:
+            raise ValueError(f"--{name}: expected a whole number from 0 to {most:,}, got {value:,}.")
     formats = _formats(from_format)
     pairs, unmatched = pair_sides(predicted, truth, formats)
     folder = None if output_dir is None else Path(output_dir).expanduser()

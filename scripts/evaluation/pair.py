@@ -40,7 +40,7 @@ class Rules:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("match_fraction", "beta"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
 
 

@@ -14,12 +14,15 @@ from tqdm.auto import tqdm
 
 from custom_transforms.volumes.mrc_write import write_instances, write_mrc
 from scripts.cluster.workers import each
+from scripts.settings import check_setting
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene
 from scripts.simulate.write import particle_table, split_datalist, write_json, write_table
 
 __all__ = ["simulate", "simulate_one"]
+
+MOST = 100_000  # tomograms of one call
 
 
 def simulate(
@@ -71,8 +74,9 @@ def simulate(
     FileNotFoundError, ValueError
         See `load_scene`; also if a folder holds tomograms of another scene or seed, or n is not positive.
     """
-    if n < 1:
-        raise ValueError(f"n: expected at least 1 tomogram, got {n}.")
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n: expected 1 to {MOST:,} tomograms, got {n:,}.")
+    check_setting("device", device)
     content, folder = load_scene(scene, maps), Path(output_dir)
     counts = _split_counts(content["split"], n, validation, test)
     split_datalist([{}] * n, *counts)  # an impossible split is refused before any work

@@ -15,7 +15,7 @@ import torch
 
 from bundle.__main__ import VERBS
 from bundle.build import build_bundle, bundle_files, with_settings
-from bundle.checks import code, configs, files, metadata, networks
+from bundle.checks import code, configs, files, loading, metadata, networks
 from bundle.verify import newest_zip, verify_zip
 from scripts.command_line.parser import main
 from scripts.records.bundle_zip import extract, unpacked
@@ -302,6 +302,11 @@ def import_unknown(root):
         ),
         (change("configs/train_mask.json", train={}), configs.check_keys, "train_mask.json has no train#trainer"),
         (remove("configs/inference.json"), configs.check_keys, "configs/inference.json is missing"),
+        (
+            remove("configs/train.json"),
+            loading.check_load,
+            "which bundles of before 0.2.0 lack: build the bundle again",
+        ),
         (spoil_weights, networks.check_weights, "NaN or infinite: mask_network.final_conv.bias"),
         (spoil_weights, files.check_provenance, "but provenance says"),
         (change("models/model.json", metrics={"f1": 0.9}), files.check_provenance, "metrics of provenance are not"),

@@ -288,7 +288,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="--device cuda:0: 0 GPUs are visible"):
         check_device("cuda:0")
-    with pytest.raises(ValueError, match="expected cpu or cuda"):
+    with pytest.raises(ValueError, match="device: expected cpu, cuda"):
         check_device("gpu")
 
 

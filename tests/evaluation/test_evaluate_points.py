@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from scripts.evaluation.evaluate import evaluate
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
 from scripts.matching import points as points_module
@@ -152,3 +153,18 @@ def test_each_class_may_have_its_own_diameter():
     predicted = listed([[40, 0, 0], [540, 0, 0]])
     result = of_points(predicted, true, particle_diameter={"small": 100.0, "large": 200.0})
     assert [result["classes"][name]["points"]["recall"] for name in ("small", "large")] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "options,told",
+    [
+        ({"bootstrap": 10**9}, "--bootstrap: expected a whole number from 0 to 100,000, got 1,000,000,000"),
+        ({"bootstrap": -1}, "--bootstrap: expected a whole number from 0 to 100,000, got -1"),
+        ({"seed": -1}, "--seed: expected a whole number from 0"),
+        ({"match_fraction": float("inf")}, "match_fraction: expected a number above 0, got inf"),
+        ({"beta": float("nan")}, "beta: expected a number above 0, got nan"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_a_file_is_read(options, told):
+    with pytest.raises(ValueError, match=told):
+        evaluate("no.csv", "none.csv", **options)

@@ -160,3 +160,28 @@ def test_starfile_and_dynamotable_read_what_cryocat_and_copick_need_beside_the_p
         assert set(table["rlnTomoName"]) == {"TS_01"}
     table = pytest.importorskip("dynamotable").read(str(tmp_path / "dynamo.tbl"), str(tmp_path / "dynamo.doc"))
     assert set(table["tomo_file"]) == {"TS_01"} and table["tag"].tolist() == list(range(1, 8))
+
+
+LOOP = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+
+
+@pytest.mark.parametrize(
+    "name,text,told",
+    [
+        (
+            "a.star",
+            LOOP + '"' * 3_000_000 + " 2 3\n",
+            "line 6 of the STAR file: expected a row of a table, got 3,000,0",
+        ),
+        ("a.star", "data_\nloop_\n" + "".join(f"_c{i}\n" for i in range(100_000)), "expected at most 1,000 columns"),
+        ("a.csv", "x_angstrom,y_angstrom,z_angstrom\n" + "1" * 3_000_000 + ",2,3\n", "field larger than field limit"),
+        ("a.json", '{"points": ' + "[" * 100_000, "not readable as JSON"),
+        ("a.xml", f'<objlist><object x="{"1" * 3_000_000}" y="2" z="3"/></objlist>', "attributes of 10,000 letters"),
+    ],
+    ids=["a line", "columns", "a row", "depth", "an attribute"],
+)
+def test_what_no_list_holds_is_refused_at_once_in_a_short_sentence(name, text, told, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=told) as error:
+        read_particles(tmp_path / name, voxel_size=10.0, size_zyx=(20, 30, 40), binning=1.0)
+    assert len(str(error.value)) < 400

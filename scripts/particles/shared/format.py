@@ -107,8 +107,8 @@ def to_numbers(values: object, column: str, format_name: str, path: Path, empty_
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"{path}: {format_name} column {column}, row {row + 1}: expected a number, got {str(series.iloc[row])!r} "
-            f"({int(bad.sum())} such rows). Correct or remove the row."
+            f"{path}: {format_name} column {column}, row {row + 1}: expected a number, got "
+            f"{str(series.iloc[row])[:60]!r} ({int(bad.sum())} such rows). Correct or remove the row."
         )
     return numbers
 

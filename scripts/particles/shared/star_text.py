@@ -16,6 +16,7 @@ import pandas as pd
 __all__ = ["parse_star", "star_text"]
 
 _TOKEN = re.compile(r"\"((?:[^\"]|\"(?=\S))*)\"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(#.*)|(\S+)")
+LONGEST_LINE, MOST_COLUMNS = 100_000, 1000  # letters; no list comes near
 _KEYWORDS = ("data_", "loop_", "save_", "stop_", "global_")
 
 
@@ -39,6 +40,11 @@ def parse_star(text: str, path: Path) -> dict[str, pd.DataFrame]:
             tables[name] = pd.DataFrame(rows, columns=columns, dtype=object)
 
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(
+                f"{path}: line {number} of the STAR file: expected a row of a table, got {len(line):,} letters. "
+                "Is it another file?"
+            )
         words = line.split() if not any(letter in line for letter in "#\"'") else _words(line)
         if not words:
             continue
@@ -56,6 +62,8 @@ def parse_star(text: str, path: Path) -> dict[str, pd.DataFrame]:
             if name in columns:
                 raise ValueError(f"{path}: line {number} of the STAR file: the column {name} is there twice.")
             columns.append(name)
+            if len(columns) > MOST_COLUMNS:
+                raise ValueError(f"{path}: expected at most {MOST_COLUMNS:,} columns, got more. Is it another file?")
             if not in_loop:
                 rows = [[*(rows[0] if rows else []), " ".join(words[1:])]]
         elif in_loop and len(words) == len(columns):
