@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 
 from custom_transforms.volumes.mrc_write import write_instances, write_mrc
 from scripts.cluster.workers import each
-from scripts.settings import check_setting
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
 from scripts.simulate.scene import load_scene
@@ -76,7 +75,8 @@ def simulate(
     """
     if not 1 <= n <= MOST:
         raise ValueError(f"n: expected 1 to {MOST:,} tomograms, got {n:,}.")
-    check_setting("device", device)
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected cpu, cuda, cuda:1 ..., got {device!r}.")
     content, folder = load_scene(scene, maps), Path(output_dir)
     counts = _split_counts(content["split"], n, validation, test)
     split_datalist([{}] * n, *counts)  # an impossible split is refused before any work
