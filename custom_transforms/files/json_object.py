@@ -22,6 +22,8 @@ def read_json(path: str | Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not. Save it as UTF-8.") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got a number of thousands of digits. It is damaged.") from error
 
 
 def read_object(path: str | Path, what: str) -> dict[str, Any]:

@@ -24,6 +24,10 @@ ANGSTROM_PER_UNIT = {
     "angstrom": 1.0, "Angstrom": 1.0, "A": 1.0, "pm": 0.01,
 }  # fmt: skip
 TOMOGRAM_SIZES = (0.1, 1000.0)  # Å per voxel; a NIfTI size outside was not meant in its unit
+NIFTI_ERRORS = (
+    nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, EOFError,
+    OSError, zlib.error,
+)  # fmt: skip
 EM_DTYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 EM_HEADER_BYTES = 512
 EM_BIG_ENDIAN = (3, 5)  # machine codes: SGI, Mac
@@ -132,7 +136,7 @@ def read_nifti(path: Path) -> RawVolume:
         image: Any = nib.load(path)
         check_shape(path, image.shape)
         array = _nifti_array(path, image).T
-    except (nib.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
+    except NIFTI_ERRORS as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"{path}: expected a NIfTI volume, got something else or a damaged file ({reason}). Copy it again."

@@ -25,6 +25,7 @@ from scripts.particles.shared.format import (
     write_text,
 )
 from scripts.particles.shared.orientations import relion_angles, rotation_from_relion
+from scripts.particles.shared.star_text import MOST_COLUMNS
 
 __all__ = [
     "CSV",
@@ -170,6 +171,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         rows = [row for row in reader if row and (len(row) == len(columns) or not row[0].startswith("#"))]
     except csv.Error as error:
         raise ValueError(f"{path}: not readable as csv, row {reader.line_num} ({error}).") from error
+    if len(columns) > MOST_COLUMNS:
+        raise ValueError(f"{path}: csv: expected at most {MOST_COLUMNS:,} columns, got {len(columns):,}. Is it a list?")
     doubled = sorted({name for name in columns if name and columns.count(name) > 1})
     if doubled:
         raise ValueError(f"{path}: csv has the column {doubled[0]} twice. Rename or remove one.")

@@ -66,7 +66,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 def _parse_line(line: str, number: int, path: Path) -> dict:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: czi line {number} is not JSON ({error}). Is the file complete?") from error
     if not isinstance(row, dict) or row.get("type") not in _TYPES:
         got = row.get("type") if isinstance(row, dict) else line[:40]

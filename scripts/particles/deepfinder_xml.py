@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 from xml.sax.saxutils import quoteattr
@@ -79,24 +80,32 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
     write_text(path, "\n".join([*lines, "</objlist>"]) + "\n")
 
 
+class _InMegabytes(io.FileIO):
+    """A file that comes in large pieces: the parser looks at a word that is not at its end again with each."""
+
+    def read(self, _: int | None = -1) -> bytes:
+        return super().read(2**20)
+
+
 def _objects(path: Path) -> list[dict[str, str]]:
     """Attributes of every object, without building a tree (lists can have a million)."""
     rows: list[dict[str, str]] = []
     root = None
     try:
-        for event, element in iterparse(str(path), events=("start", "end"), forbid_dtd=True):
-            if root is None:
-                root = element
-                if root.tag != "objlist":
-                    raise ValueError(f"{path}: deepfinder needs the root <objlist>, got <{root.tag}>.")
-            if len(element.attrib) > _MOST or any(len(text) > _LONGEST for text in element.attrib.values()):
-                raise ValueError(
-                    f"{path}: deepfinder object {len(rows) + 1}: expected at most {_MOST} attributes of {_LONGEST:,} "
-                    f"letters, got {len(element.attrib)}. Is it a particle list?"
-                )
-            if event == "end" and element.tag == "object":
-                rows.append(dict(element.attrib))
-                root.clear()
+        with _InMegabytes(path) as source:
+            for event, element in iterparse(source, events=("start", "end"), forbid_dtd=True):
+                if root is None:
+                    root = element
+                    if root.tag != "objlist":
+                        raise ValueError(f"{path}: deepfinder needs the root <objlist>, got <{root.tag}>.")
+                if len(element.attrib) > _MOST or any(len(text) > _LONGEST for text in element.attrib.values()):
+                    raise ValueError(
+                        f"{path}: deepfinder object {len(rows) + 1}: expected at most {_MOST} attributes of "
+                        f"{_LONGEST:,} letters, got {len(element.attrib)}. Is it a particle list?"
+                    )
+                if event == "end" and element.tag == "object":
+                    rows.append(dict(element.attrib))
+                    root.clear()
     except DefusedXmlException:
         raise ValueError(
             f"{path}: deepfinder lists may not hold a document type or entities; this one does. "

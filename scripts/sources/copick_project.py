@@ -117,7 +117,7 @@ def open_project(config: str | Path) -> CopickProject:
         raise FileNotFoundError(f"{path}: no such copick config. Check the path.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a copick config, but it is not readable as JSON ({error}).") from error
     if not isinstance(content, dict) or "pickable_objects" not in content:
         raise ValueError(f"{path}: expected a copick config with pickable_objects and overlay_root, found neither.")
@@ -128,6 +128,8 @@ def open_project(config: str | Path) -> CopickProject:
             f"{kind}. Copy the project to a local one first, for example with `copick sync`."
         )
     radii = {}
+    if not isinstance(content["pickable_objects"], list):
+        raise ValueError(f"{path}: expected a list as pickable_objects, got {str(content['pickable_objects'])[:60]!r}.")
     for one in content["pickable_objects"]:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
             raise ValueError(f"{path}: expected pickable_objects with a name each, got {str(one)[:60]!r}.")

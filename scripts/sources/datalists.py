@@ -79,7 +79,11 @@ class Datalist:
                 f"{json.dumps(item)[:200]}. Give the file, or leave the entry out."
             )
         path = absolute_path(self.path.parent / value)
-        if existing and not Path(path).exists():
+        try:
+            there = not existing or Path(path).exists()
+        except OSError:  # a name that no file can have
+            there = False
+        if not there:
             raise FileNotFoundError(f"{self.path} names a file that is not there: {path} ({key}).")
         return path
 

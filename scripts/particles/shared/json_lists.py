@@ -18,7 +18,7 @@ def parse_json(path: Path, format_name: str) -> Any:
     """The content of a JSON file, or an error with the line."""
     try:
         return json.loads(read_text(path, format_name))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {format_name} is not readable as JSON ({error}). Is the file complete?") from error
 
 
