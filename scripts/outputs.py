@@ -98,6 +98,7 @@ class SaveDetectiond(Transform):
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         self.settings = {name: value for name, value in settings.items() if value is not None}
         self.report, self.overwrite = report, overwrite
+        self.edits: dict[str, Any] = {}  # ids of the config that were replaced, as `Detector` knows them
         self.formats = list(dict.fromkeys(["csv", *(find_format(name).name for name in formats)]))
         self.names = {
             "instances": "{name}_instances.mrc",
@@ -138,7 +139,7 @@ class SaveDetectiond(Transform):
     def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> Inputs:
         """What the detection of a tomogram, a path or an item of a datalist, depends on; see `inputs_of`."""
         item = tomogram if isinstance(tomogram, Mapping) else {"image": tomogram}
-        return inputs_of(item, self.settings, self.weights)
+        return inputs_of(item, self.settings, self.weights, self.edits)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         with claimed(self.folder(data["image"].meta["filename_or_obj"])):

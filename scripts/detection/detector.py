@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ from scripts.tiling.tiles import tile_of
 __all__ = ["Detector"]
 
 Source = str | Path | Mapping[str, Any] | Tomogram
+
+PARTS = ("preprocessing", "inferer", "postprocessing", "network", "network_def")  # that settings are put into
 
 
 class Detector:
@@ -114,6 +117,8 @@ class Detector:
         self.asked = self.inferer.roi_size, self.inferer.batch
         saves = self._steps(SaveDetectiond)
         self.save = saves[0] if saves else self.parser.get_parsed_content("write")
+        edits = {key: value for key, value in asked.items() if key.replace("::", "#").split("#")[0] in PARTS}
+        self.save.edits = json.loads(json.dumps(edits, default=str))
         self.network = self.parser.get_parsed_content("network").eval()
         self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
 

@@ -62,6 +62,9 @@ def _changed(then: Inputs, now: Inputs) -> list[str]:
     """Names of the settings and files that differ, also of those that either lacks."""
     old, new = {**LATER, **then.settings}, now.settings
     changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    if then.edits is not None and now.edits is not None:
+        changed += [key for key in {**now.edits, **then.edits} if then.edits.get(key) != now.edits.get(key)]
     before, after = then.content(), now.content()
-    changed += [key for key in {**after, **before} if key != "settings" and before.get(key) != after.get(key)]
+    rest = [key for key in {**after, **before} if key not in ("settings", "edits")]
+    changed += [key for key in rest if before.get(key) != after.get(key)]
     return list(dict.fromkeys(changed))

@@ -70,10 +70,15 @@ class Source(Record):
 
 
 class Inputs(Record):
-    """What a detection depends on; two detections with the same are the same. Volumes that go with it are extra."""
+    """What a detection depends on; two detections with the same are the same. Volumes that go with it are extra.
+
+    ``edits`` are ids of the config below the settings that were replaced; None where a record of an earlier version
+    does not say.
+    """
 
     tomogram: Source = Source()
     settings: dict[str, Any] = {}
+    edits: dict[str, Any] | None = None
     weights_sha256: str | None = None
 
 
@@ -157,7 +162,7 @@ def file_state(path: str | Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": status.st_size, "modified": status.st_mtime}
 
 
-def inputs_of(item: Mapping[str, Any], settings: Mapping[str, Any], weights: Path) -> Inputs:
+def inputs_of(item: Mapping[str, Any], settings: Mapping[str, Any], weights: Path, edits: Mapping[str, Any]) -> Inputs:
     """What the detection of an item of a datalist depends on; its own voxel size and contrast count, too.
 
     Raises
@@ -175,6 +180,7 @@ def inputs_of(item: Mapping[str, Any], settings: Mapping[str, Any], weights: Pat
         "tomogram": {**file_state(item["image"]), **own},
         **{name: file_state(mask_path(str(settings[name]), item["image"])) for name in named},
         "settings": settings,
+        "edits": edits,
         "weights_sha256": file_sha256(weights, weights.stat().st_mtime),
     }
     return Inputs(**to_json(content))

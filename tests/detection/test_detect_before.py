@@ -9,7 +9,7 @@ import torch
 
 from custom_transforms.io import write_mrc
 from scripts.console import user_message
-from scripts.detection.detect import Detector
+from scripts.detection.detect import Detector, detect
 from scripts.detection.finished import _changed, finished_record
 from scripts.detection.plan import Plan
 from scripts.outputs import SaveDetectiond
@@ -55,6 +55,26 @@ def test_a_setting_that_is_left_out_again_and_an_edited_mask_are_other_inputs(se
         then = save.inputs(item)
     without = Detector({**options, "voxel_size": None}).save
     assert set(_changed(then, without.inputs(item))) == {*masks, "membrane_max", "voxel_size"}
+
+
+def test_an_edited_step_is_another_input_and_records_that_do_not_say_are_believed(setting, tmp_path):
+    folder, options = setting
+    edit = {"postprocessing#transforms#2#threshold": 0.5}
+
+    def run(**edits):
+        detect(str(folder / "tomogram_0.mrc"), output_dir=str(tmp_path / "out"), report=False, **options, **edits)
+
+    run()
+    run()  # done before
+    with pytest.raises(FileExistsError, match="detected before with other postprocessing#transforms#2#threshold"):
+        run(**edit)
+    record = tmp_path / "out" / "tomogram_0" / "tomogram_0.json"
+    content = json.loads(record.read_text())
+    del content["inputs"]["edits"]  # as earlier versions wrote it
+    record.write_text(json.dumps(content))
+    before = record.stat().st_mtime_ns
+    run(**edit)
+    assert record.stat().st_mtime_ns == before
 
 
 def test_files_that_are_wanted_and_not_there_are_told_and_nothing_is_detected_again(setting, command, tmp_path):
