@@ -136,6 +136,8 @@ def open_project(config: str | Path) -> CopickProject:
         radius = one.get("radius")
         radii[one["name"]] = float(radius) if isinstance(radius, (int, float)) else np.nan
     static = content.get("static_root")
+    if not isinstance(static, (str, type(None))):
+        raise ValueError(f"{path}: expected a folder as static_root, got {str(static)[:60]!r}.")
     return CopickProject(
         path, _local(path, content["overlay_root"]), None if static is None else _local(path, static), radii
     )

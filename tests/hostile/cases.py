@@ -528,8 +528,6 @@ def _datalists(rng: random.Random) -> Iterator[Case]:
         def run(folder: Path, content: str = content) -> bool:
             (folder / "a.mrc").write_bytes(b"x")
             (folder / "dataset.json").write_text(content)
-            return all(
-                Path(item["image"]).name == "a.mrc" for item in read_datalist(folder / "dataset.json").every_item()
-            )
+            return all(Path(item["image"]).exists() for item in read_datalist(folder / "dataset.json").every_item())
 
         yield Case("datalists", f"dataset.json: {content[:50]}", run)

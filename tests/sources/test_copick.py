@@ -208,6 +208,11 @@ def test_configs_that_cannot_be_used_are_told(tmp_path):
         ('{"pickable_objects": [], "config_type": "cryoet_data_portal"}', "copy the project to a local one|Copy the"),
         ('{"pickable_objects": [], "overlay_root": "s3://bucket/x"}', "its root is s3://bucket/x"),
         ('{"pickable_objects": [3], "overlay_root": "x"}', "expected pickable_objects with a name each"),
+        ('{"pickable_objects": 3, "overlay_root": "x"}', "expected a list as pickable_objects, got '3'"),
+        (
+            '{"pickable_objects": [], "overlay_root": "x", "static_root": 3}',
+            "expected a folder as static_root, got '3'",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
