@@ -39,12 +39,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep an option in running text on one line; browsers break it after its dashes."""
+    """Keep each option on one line; browsers break it after its dashes."""
 
     def kept(code: re.Match[str]) -> str:
-        return re.sub(r"--\w+", lambda option: f'<span class="option">{option[0]}</span>', code[0])
+        return re.sub(r"(?<=[\s>])--?\w+", lambda option: f'<span class="option">{option[0]}</span>', code[0])
 
-    return re.sub(r"<code>[^<]*</code>", kept, html)
+    return re.sub(r"<code>.*?</code>", kept, html, flags=re.DOTALL)
 
 
 def rooms_table() -> str:
@@ -121,10 +121,10 @@ def settings_table(config: dict[str, Any]) -> str:
 
 
 def simple(value: Any) -> bool:
-    """Whether a value is one that a user sets: no list of parts."""
+    """Whether a value is one that a user sets: no list of parts, and no long expression (how a bundle finds itself)."""
     if isinstance(value, list):
         return all(isinstance(item, int | float) or (isinstance(item, str) and item[0] not in "$@") for item in value)
-    return not (isinstance(value, str) and value.startswith("%"))
+    return not (isinstance(value, str) and (value.startswith("%") or len(value) > 60))
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
@@ -138,7 +138,7 @@ def notebook_page(notebook: dict[str, Any]) -> str:
         text.append(fenced(source, "python"))
         for output in cell.get("outputs", ()):
             if "text" in output:
-                text.append(fenced("".join(output["text"]).rstrip()))
+                text.append(fenced("".join(output["text"]).rstrip(), "output"))
             else:
                 picture = output["data"]["image/png"]
                 text.append(f'<img alt="What the code above draws" src="data:image/png;base64,{picture}">')

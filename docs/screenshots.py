@@ -27,7 +27,8 @@ def photograph_report(demo: Path) -> None:
         size = {"width": 1240, "height": 1420, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(next(demo.glob("detections/*/*_report.html")).resolve().as_uri())
-        time.sleep(6)  # slices are unpacked
+        while browser.execute_script("return document.body.dataset.ready") != "all":  # slices are unpacked, plots drawn
+            time.sleep(0.1)
         browser.save_screenshot(str(PICTURES / "report.png"))
         browser.find_element("id", "gallery").screenshot(str(PICTURES / "report_gallery.png"))
     for name in ("report", "report_gallery"):

@@ -85,7 +85,7 @@ def run_demo(
     folder = Path(output_dir).expanduser().resolve()
     given: dict[str, Any] = {} if weights is None else {"weights": str(weights)}
     sides = [int(side) for side in shape]
-    given |= {"output_dir": str(folder / "detections"), "overwrite": True, "report": False}
+    given |= {"output_dir": str(folder / "detections"), "overwrite": True}
     detector = Detector({**given, **settings})
     scene = json.loads((ROOT / "configs" / "scene_demo.json").read_text(encoding="utf-8"))
     scene = {**scene, "shape": sides}

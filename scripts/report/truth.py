@@ -80,6 +80,12 @@ class Comparison:
         classes = self.metrics.get("classes")
         return list(classes.items()) if isinstance(classes, dict) else []
 
+    def class_scores(self) -> list[tuple[str, str]]:
+        """Return those of the scores that some class has: detections without classes have no precision by class."""
+        known = [scores for _, scores in self.by_class()]
+        pairs = [(kind, key) for kind in ("points", "volume") for key in ("precision", "recall", "f1")]
+        return [(kind, key) for kind, key in pairs if any((of.get(kind) or {}).get(key) is not None for of in known)]
+
 
 def compare(evaluation: Evaluation, run: RunData) -> Comparison | None:
     """Join an evaluation to the particle table.

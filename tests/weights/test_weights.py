@@ -436,11 +436,11 @@ def test_without_weights_the_demo_and_detect_say_what_to_do(tmp_path, monkeypatc
 def test_the_demo_writes_all_outputs_and_scores_them(files, tmp_path):
     from scripts.demo.demo import run_demo
 
-    settings = {**OPTIONS, "voxel_size_model": 10.0, "center_threshold": 0.01, "mask_threshold": 0.3}
+    settings = {**OPTIONS, "voxel_size_model": 10.0, "center_threshold": 0.01, "mask_threshold": 0.3, "report": True}
     made = run_demo(tmp_path, shape=(48, 96, 112), weights=files / "model.pt", **settings)
     assert made["report"].stat().st_size > 10_000 and "Compared with the truth" in made["report"].read_text()
     assert made["scores"]["points"]["n_true"] > 5
-    assert len(list(made["folder"].iterdir())) == 6
+    assert "No center map" not in made["report"].read_text() and len(list(made["folder"].iterdir())) == 7
 
 
 @pytest.mark.slow
