@@ -11,6 +11,7 @@ import numpy as np
 __all__ = ["available_memory", "check_memory"]
 
 GIB = 2**30
+WORKING = 8  # bytes a voxel beside the file's own: labels as int32 and an index, or the image as float32 and a copy
 ENDLESS = 2**60  # cgroup v1 says "no limit" as a number near 2**63
 
 
@@ -41,19 +42,20 @@ def available_memory(root: str | Path = "/") -> int:
 
 
 def check_memory(path: str | Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse a volume that a file declares and memory cannot hold.
+    """Refuse a volume that a file declares and memory cannot hold, with the copies that evaluate and prepare work on.
 
     Raises
     ------
     ValueError
         Says what it takes, and what there is.
     """
-    needed = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+    needed = int(np.prod(shape, dtype=object)) * (np.dtype(dtype).itemsize + WORKING)
     if needed > (free := available_memory()):
         raise ValueError(
-            f"{path}: it declares {' x '.join(map(str, shape))} voxels of {np.dtype(dtype).name}, "
-            f"{needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB of memory are free. If that is right, convert it to "
-            "MRC, not compressed, which is read by parts; if not, it is damaged: copy it again."
+            f"{path}: it declares {' x '.join(map(str, shape))} voxels of {np.dtype(dtype).name}. "
+            f"Reading and using it takes {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB of memory are free. "
+            "If that is right, convert it to MRC, not compressed, which is read by parts; if not, it is damaged: copy "
+            "it again."
         )
 
 
