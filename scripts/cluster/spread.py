@@ -111,10 +111,10 @@ def spread(
                 else:
                     yield Outcome(items[task.number], error=error)
             limit = max(shortest, STRAGGLES * statistics.median(seconds)) if seconds else float("inf")
-            for task in [its for its in running.values() if its.number not in twice]:
-                if len(running) < workers() and time.monotonic() - max(task.since, all_started) > limit:
-                    twice.add(task.number)
-                    submit(task.number, second=True)
+            late = [its for its in running.values() if time.monotonic() - max(its.since, all_started) > limit]
+            for task in [its for its in late if its.number not in twice][: max(workers() - len(running), 0)]:
+                twice.add(task.number)
+                submit(task.number, second=True)
     finally:
         for future in running:
             future.cancel()
