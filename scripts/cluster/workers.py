@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -136,10 +137,12 @@ def _jobs(path: str, settings: dict[str, Any]) -> Iterator[Any]:
             f"{path}: expected minimum_jobs and maximum_jobs, whole numbers, the first not above the second, got "
             f"{least!r} and {most!r}."
         )
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError as error:
         raise ImportError(f"{path}: jobs of a queue system need dask-jobqueue: {INSTALL}.") from error
+    signal.signal(signal.SIGINT, interrupt)  # Ctrl-C, which that import takes for itself
     # one task at a time in a job, whatever its cores: they are for the networks
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,11 +104,12 @@ def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
         ({"queue_system": "slurm", "maximum_jobs": 2, "cores": 2, "memory": "4GB", "quue": 1}, "quue"),
     ],
 )
-def test_a_cluster_file_that_cannot_be_is_an_error_that_names_it(content, said, tmp_path):
-    pytest.importorskip("dask_jobqueue")
+def test_a_cluster_file_that_cannot_be_is_an_error_that_names_it_and_leaves_ctrl_c_alone(content, said, tmp_path):
+    pytest.importorskip("distributed")
     (tmp_path / "c.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=said), hire(str(tmp_path / "c.json")):
         pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_cluster_that_is_no_file_and_a_scheduler_that_is_not_there(tmp_path):

@@ -296,8 +296,8 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path,
     class Stop(Exception):
         pass
 
-    def stop(given, overlays, **_):
-        raise Stop(sorted(name for name, value in given.items() if isinstance(value, bool)))
+    def stop(overrides, **_):
+        raise Stop(sorted(name for name, value in overrides.items() if isinstance(value, bool)))
 
     monkeypatch.setattr("scripts.detection.detect.Detector", stop)
     monkeypatch.setattr("scripts.detection.detect.find_tomograms", lambda tomograms: [])
