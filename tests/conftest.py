@@ -110,6 +110,12 @@ SMALL_TRAINING = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: two processes that take file after file end at the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _same_threads() -> None:
     torch.set_num_threads(min(2, os.cpu_count() or 1))

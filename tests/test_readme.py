@@ -38,6 +38,7 @@ QUICK = {
 }
 SCENE = '"shape": [64, 160, 160]'
 SMALL_SCENE = '"shape": [32, 64, 64]'
+FEATURES, FEW_FEATURES = "[16, 32, 64, 128, 128, 16]", "[8, 8, 8, 8, 8, 8]"
 
 
 def commands_in(text: str, languages: str = "bash|") -> list[str]:
@@ -140,6 +141,8 @@ def test_the_tour_runs_from_a_fresh_copy(tmp_path):
     scene = copy / "configs" / "scene_vlp.json"
     assert SCENE in scene.read_text()
     scene.write_text(scene.read_text().replace(SCENE, SMALL_SCENE).replace('"count": [12, 26]', '"count": [4, 5]'))
+    for config in (copy / "configs").glob("*.json"):
+        config.write_text(config.read_text().replace(FEATURES, FEW_FEATURES))
     tour = [command for page in TOUR for command in commands_in(DOCUMENTS[page], "bash")]
     assert len(tour) > 12
     for command in tour:
