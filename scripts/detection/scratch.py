@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,11 +46,24 @@ def scratch_folder(parent: str | Path, name: str) -> Iterator[Path]:
     for old in parent.iterdir():
         if old.name.startswith(prefix) and _is_abandoned(old):
             shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, open(Path(folder) / LOCK, "w") as lock:
-        with suppress(OSError):  # without locks in this file system nobody gets one, and nothing is removed
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with naming_the_full_disk(folder):
-            yield Path(folder)
+    folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    try:
+        with open(Path(folder) / LOCK, "w") as lock:
+            with suppress(OSError):  # without locks in this file system nobody gets one, and nothing is removed
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with naming_the_full_disk(folder):
+                yield Path(folder)
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder in which threads of zarr, which nobody can stop, may still end their writing."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            return
+        time.sleep(0.1)
 
 
 def _is_abandoned(folder: Path) -> bool:
