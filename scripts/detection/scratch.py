@@ -53,17 +53,14 @@ def scratch_folder(parent: str | Path, name: str) -> Iterator[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with naming_the_full_disk(folder):
                 yield Path(folder)
+    except BaseException:
+        # threads of zarr, which nobody can stop, may still end their writing, and make the folder anew for it
+        for _ in range(10):
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
+        raise
     finally:
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder in which threads of zarr, which nobody can stop, may still end their writing."""
-    for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
-        if not Path(folder).exists():
-            return
-        time.sleep(0.1)
 
 
 def _is_abandoned(folder: Path) -> bool:
