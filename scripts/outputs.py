@@ -16,7 +16,7 @@ from custom_transforms.files.whole_files import check_folder, check_name
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.checks import add_warning, metadata_warnings
 from custom_transforms.volumes.lazy import PlaneCache, Streams
-from custom_transforms.volumes.mrc_write import instance_dtype, new_header, write_instances, write_volume
+from custom_transforms.volumes.mrc_write import write_instances
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.console import user_message
 from scripts.metrics import SaveMetrics
@@ -148,19 +148,11 @@ class SaveDetectiond(Transform):
     def _written(self, d: dict[str, Any]) -> dict[str, Any]:
         meta = d["image"].meta
         path = meta["filename_or_obj"]
-        self.begin(path)
         labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
-        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
-        write_instances(
-            self.files(path)["instances"],
-            labels,
-            voxel_size_zyx,
-            origin_xyz=meta.get("origin_xyz", (0, 0, 0)),
-            nstart_xyz=meta.get("header", {}).get("nstart_xyz", (0, 0, 0)),
-        )
+        self._write_labels(meta, labels)
         if self.copick is not None:
             config, wanted, user, session = self.target
-            run = run_of(config, tomogram_name(path))
+            run, voxel_size_zyx = run_of(config, tomogram_name(path)), as_voxel_size_zyx(meta["voxel_size_zyx"])
             write_segmentation(labels, voxel_size_zyx, config, run, wanted, user, session, overwrite=self.overwrite)
         center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
         d["output_files"] = self.finish(d, labels.shape, center_map)
@@ -176,13 +168,16 @@ class SaveDetectiond(Transform):
                 "there is left as it is); the labels are in the MRC file"
             )
             add_warning(image.meta, text)
-        self.begin(path)
-        stored = instance_dtype(labels.highest)
-        nstart = image.meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
-        origin = image.meta.get("origin_xyz", (0, 0, 0))
-        header = new_header(labels.shape, stored, np.asarray(image.meta["voxel_size_zyx"]), origin, nstart)
-        write_volume(self.files(path)["instances"], PlaneCache(labels), stored, header)
+        self._write_labels(image.meta, PlaneCache(labels), labels.highest)
         return {**data, "output_files": self.finish(data, labels.shape, data["center_map"])}
+
+    def _write_labels(self, meta: Mapping[str, Any], labels: Any, highest: int | None = None) -> None:
+        """Make the folder of a tomogram, and its label volume, under the place that the tomogram's header has."""
+        path = meta["filename_or_obj"]
+        self.begin(path)
+        origin, nstart = meta.get("origin_xyz", (0, 0, 0)), meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
+        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
+        write_instances(self.files(path)["instances"], labels, voxel_size_zyx, origin, nstart, highest=highest)
 
     def check_output(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Refuse, before any work, items of a datalist whose results have no place to go.

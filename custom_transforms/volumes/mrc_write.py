@@ -64,19 +64,22 @@ def instance_dtype(highest: int, lowest: int = 0) -> np.dtype:
 
 def write_instances(
     path: str | os.PathLike,
-    labels: np.ndarray,
+    labels: Any,
     voxel_size_zyx: float | Sequence[float] | np.ndarray,
     origin_xyz: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
     nstart_xyz: Sequence[int] | np.ndarray = (0, 0, 0),
     labels_text: Sequence[str] = (),
     overwrite: bool = True,
+    highest: int | None = None,
 ) -> np.dtype:
     """Write instance labels in the smallest MRC type that keeps every label (`instance_dtype`).
 
     Parameters
     ----------
     labels : ndarray, shape (Z, Y, X), integer
-        -1 ignore, 0 background, 1..n particles. Untouched.
+        -1 ignore, 0 background, 1..n particles. Untouched. With ``highest`` anything that is read by slices of planes.
+    highest : int, optional
+        The highest label where it is known, of labels without a -1; else the volume is looked through for it.
     path, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text, overwrite
         As in `write_mrc`.
 
@@ -90,13 +93,16 @@ def write_instances(
     ValueError
         If ``labels`` is not of an integer dtype, or beyond what `instance_dtype` takes.
     """
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iub":
-        raise ValueError(
-            f"instance labels: expected an integer array, got {labels.dtype.name}. Round and convert it to int32 first."
-        )
-    lowest, highest = value_range(labels) if labels.size else (0, 0)
-    dtype = instance_dtype(int(highest), int(lowest))
+    lowest = 0
+    if highest is None:
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iub":
+            raise ValueError(
+                f"instance labels: expected an integer array, got {labels.dtype.name}. "
+                "Round and convert it to int32 first."
+            )
+        lowest, highest = map(int, value_range(labels)) if labels.size else (0, 0)
+    dtype = instance_dtype(highest, lowest)
     _check_shape(path, labels)
     header = new_header(labels.shape, dtype, voxel_size_zyx, origin_xyz, nstart_xyz, labels_text)
     write_volume(path, labels, dtype, header, overwrite)

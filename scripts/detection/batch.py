@@ -18,13 +18,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
+from custom_transforms.files.json_object import to_json
 from custom_transforms.files.names import tomogram_name
 from custom_transforms.files.whole_files import atomic_path
 from scripts.cluster.spread import spread
-from scripts.cluster.workers import Workers, hire
+from scripts.cluster.workers import hire
 from scripts.console import command_output, user_message
 from scripts.detection.detector import Detector
 from scripts.detection.finished import recorded
@@ -102,20 +102,15 @@ def _on_workers(batch: Batch, detector: Detector, items: Sequence[Item], cluster
     options = {**batch.options, "memory": share} if cluster.partition(":")[0] == "local" else batch.options
     with hire(cluster, number) as workers:
         if workers.dashboard:
-            print(f"{_hired(workers)}; Dask's dashboard: {workers.dashboard}", file=sys.stderr)
+            print(f"Dask's dashboard: {workers.dashboard}", file=sys.stderr)
         task = Task(replace(batch, options=options))
-        outcomes = spread(workers.executor, task, [_plain(item) for item in items], workers.number)
+        outcomes = spread(workers.executor, task, [to_json(dict(item)) for item in items], workers.number)
         for outcome in tqdm(outcomes, total=len(items), unit="tomogram", file=sys.stderr):
             done = outcome.result
             if outcome.error is not None:
                 done = Done(str(outcome.item["image"]), failure=_reason(outcome.error), error=outcome.error)
             sys.stderr.write(done.said)
             yield done
-
-
-def _hired(workers: Workers) -> str:
-    count = workers.number()
-    return f"{count} worker{'s' if count > 1 else ''}"
 
 
 def _local_workers(detector: Detector, items: Sequence[Item]) -> tuple[int, float | None]:
@@ -180,11 +175,6 @@ _one_at_a_time = threading.Lock()
 @lru_cache(maxsize=1)
 def _detector(options: str) -> Detector:
     return Detector(**json.loads(options))
-
-
-def _plain(item: Item) -> dict[str, Any]:
-    """An item of a datalist as it travels."""
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in item.items()}
 
 
 def _reason(error: BaseException) -> str:
