@@ -15,12 +15,16 @@ from typing import TextIO
 
 from custom_transforms.files.whole_files import check_folder
 
-__all__ = ["CLAIM", "claimed"]
+__all__ = ["CLAIM", "Claimed", "claimed"]
 
 CLAIM = ".claim.json"
 HEARTBEAT = 30.0  # seconds between the signs of life of a claim
 STALE = 300.0  # a claim of another machine without one for so long is nobody's
 _held: set[Path] = set()  # by this process, whose inner calls are free
+
+
+class Claimed(FileExistsError):
+    """Another process has the folder."""
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def claimed(folder: str | os.PathLike, option: str = "--output_dir") -> Iterator
 
     Raises
     ------
-    FileExistsError
+    Claimed
         If another process has it; says which.
     OSError
         If the folder cannot be written to.
@@ -101,9 +105,9 @@ def _read(claim: TextIO) -> dict[str, str]:
     return {}
 
 
-def _taken(path: Path, owner: dict[str, str]) -> FileExistsError:
+def _taken(path: Path, owner: dict[str, str]) -> Claimed:
     who = ", ".join(f"{name} {owner[name]}" for name in ("host", "process", "started") if name in owner)
-    return FileExistsError(
+    return Claimed(
         f"{path.parent}: another process writes here now ({who}). Wait for it, or choose another folder; "
         f"if it runs no more, delete {path.name} there."
     )

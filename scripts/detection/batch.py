@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from custom_transforms.files.claim import Claimed
 from custom_transforms.files.json_object import to_json
 from custom_transforms.files.names import tomogram_name
 from custom_transforms.files.whole_files import atomic_path
@@ -146,7 +147,12 @@ class Task:
             path = str(item["image"])
             try:
                 detector = _detector(json.dumps(dict(self.batch.options), sort_keys=True, default=str))
-                line = _second(detector, item) if second else detect_one(detector, item)
+                try:
+                    line = _second(detector, item) if second else detect_one(detector, item)
+                except (
+                    Claimed
+                ):  # by a worker that died elsewhere, whose claim looks alive for minutes, or by one that lives
+                    line = _second(detector, item)
                 return Done(path, line, recorded(detector.save, path), errors.getvalue())
             except (ValueError, ImportError, FileNotFoundError, FileExistsError) as error:
                 return Done(path, said=errors.getvalue(), failure=user_message(error))  # as wrong the next time
@@ -164,6 +170,7 @@ def _second(detector: Detector, item: Item) -> str:
         finally:
             save.output_dir = place
         if not record.exists():
+            record.parent.mkdir(parents=True, exist_ok=True)
             for path in sorted(found.parent.iterdir(), key=lambda path: path == found):  # the record comes last
                 os.replace(path, record.parent / path.name)
     return line.replace(str(found.parent), str(record.parent))

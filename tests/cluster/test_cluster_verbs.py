@@ -64,6 +64,10 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
 
     with claimed(tmp_path / "second" / "tomogram_0"):  # by the first start, on another worker
         second = start("second", second=True)
+    claim = tmp_path / "died" / "tomogram_0" / CLAIM  # by a worker that died on another machine, a moment ago
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({"host": "another", "process": 1}))
+    assert start("died", second=False) == second | {CLAIM: claim.read_bytes()}
     assert start("first", second=False) == {file: data for file, data in second.items() if file != CLAIM}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("*") if path.is_file()}
     start("first", second=True)
