@@ -8,9 +8,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 from custom_transforms.files.whole_files import check_folder
@@ -24,11 +25,13 @@ _held: set[Path] = set()  # by this process, whose inner calls are free
 
 
 class Claimed(FileExistsError):
-    """Another process has the folder."""
+    """Another process has the folder; ``owner`` is what its claim says: host, process, started, run."""
+
+    owner: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
-def claimed(folder: str | os.PathLike, option: str = "--output_dir") -> Iterator[None]:
+def claimed(folder: str | os.PathLike, option: str = "--output_dir", run: str = "") -> Iterator[None]:
     """Claim a folder for this process while the block runs; a second process gets an error.
 
     The claim is a file with machine, process and start time, locked as long as the process lives. A killed process
@@ -41,6 +44,8 @@ def claimed(folder: str | os.PathLike, option: str = "--output_dir") -> Iterator
         Made if it is missing.
     option : str
         What the user gives the folder with, for the message.
+    run : str
+        Which of several processes belong together, for `Claimed`.
 
     Raises
     ------
@@ -58,7 +63,7 @@ def claimed(folder: str | os.PathLike, option: str = "--output_dir") -> Iterator
         check_folder(one, option)
     stop = threading.Event()
     try:
-        with _own(folder / CLAIM) as claim:
+        with _own(folder / CLAIM, run) as claim:
             _held.add(folder)
             threading.Thread(target=_signs_of_life, args=(folder / CLAIM, stop), daemon=True).start()
             try:
@@ -74,7 +79,7 @@ def claimed(folder: str | os.PathLike, option: str = "--output_dir") -> Iterator
 
 
 @contextmanager
-def _own(path: Path) -> Iterator[TextIO]:
+def _own(path: Path, run: str) -> Iterator[TextIO]:
     while True:
         with open(path, "a+") as claim:
             try:
@@ -92,7 +97,8 @@ def _own(path: Path) -> Iterator[TextIO]:
                 raise _taken(path, owner)
             claim.truncate(0)
             started = time.strftime("%Y-%m-%d %H:%M:%S")
-            json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": started}, claim)
+            content = {"host": socket.gethostname(), "process": os.getpid(), "started": started, "run": run}
+            json.dump(content, claim)
             claim.flush()
             yield claim
             return
@@ -107,10 +113,12 @@ def _read(claim: TextIO) -> dict[str, str]:
 
 def _taken(path: Path, owner: dict[str, str]) -> Claimed:
     who = ", ".join(f"{name} {owner[name]}" for name in ("host", "process", "started") if name in owner)
-    return Claimed(
+    error = Claimed(
         f"{path.parent}: another process writes here now ({who}). Wait for it, or choose another folder; "
         f"if it runs no more, delete {path.name} there."
     )
+    error.owner = owner
+    return error
 
 
 def _signs_of_life(path: Path, stop: threading.Event) -> None:

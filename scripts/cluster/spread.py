@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Outcome", "spread"]
+__all__ = ["Outcome", "in_order", "spread"]
 
 STRAGGLES = 5  # times the median: then it is started a second time
 SHORTEST = 60.0  # seconds; what is done sooner is no straggler
@@ -29,12 +29,15 @@ class Outcome(Generic[Item]):
     ----------
     item
         What it was about.
+    number : int
+        Its place among the items.
     result
         What the function returned, None if it failed.
     error : BaseException or None
     """
 
     item: Item
+    number: int = 0
     result: Any = None
     error: BaseException | None = None
 
@@ -107,9 +110,9 @@ def spread(
                 if error is None:
                     result, took = future.result()
                     seconds.append(took)
-                    yield Outcome(items[task.number], result)
+                    yield Outcome(items[task.number], task.number, result)
                 else:
-                    yield Outcome(items[task.number], error=error)
+                    yield Outcome(items[task.number], task.number, error=error)
             limit = max(shortest, STRAGGLES * statistics.median(seconds)) if seconds else float("inf")
             late = [its for its in running.values() if time.monotonic() - max(its.since, all_started) > limit]
             for task in [its for its in late if its.number not in twice][: max(workers() - len(running), 0)]:
@@ -118,6 +121,25 @@ def spread(
     finally:
         for future in running:
             future.cancel()
+
+
+def in_order(outcomes: Iterable[Outcome[Item]]) -> Iterator[Any]:
+    """The results in the order of the items; those that come early wait. The first error that comes ends it.
+
+    Examples
+    --------
+    >>> list(in_order([Outcome("b", 1, "B"), Outcome("a", 0, "A")]))
+    ['A', 'B']
+    """
+    early: dict[int, Any] = {}
+    wanted = 0
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+        early[outcome.number] = outcome.result
+        while wanted in early:
+            yield early.pop(wanted)
+            wanted += 1
 
 
 def _timed(function: Callable[[Item, bool], Any], item: Item, second: bool) -> tuple[Any, float]:

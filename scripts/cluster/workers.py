@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tqdm.auto import tqdm
+
 from custom_transforms.files.json_object import read_object
+from scripts.cluster.elsewhere import Elsewhere
 from scripts.cluster.spread import Outcome, spread
 
 __all__ = ["Workers", "each", "hire", "part_of"]
@@ -23,6 +27,7 @@ JOBS = {
     "htcondor": "HTCondorCluster", "oar": "OARCluster",
 }  # fmt: skip
 RETRIES = 2  # of a task whose worker died, or that failed for a reason that may pass
+DIED = "its worker died each time it was tried, perhaps of too little memory. Give --memory, or larger jobs."
 # a task that dies takes no innocent ones with it: each worker holds the tasks it runs, and no more
 DASK = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 3}
 
@@ -35,18 +40,26 @@ class Workers:
     ----------
     executor : Executor
         Takes tasks; repeats one whose worker died.
-    dashboard : str
-        Address of the page that shows them at work; empty if there is none.
-    client : distributed.Client
+    number : callable
+        How many tasks can run at once, now; at least 1, as workers may be on their way.
+    most : int
+        How many there may be at once, later.
     """
 
     executor: Executor
-    dashboard: str
-    client: Any
+    number: Callable[[], int]
+    most: int
 
-    def number(self) -> int:
-        """How many tasks can run at once, now; at least 1, as workers may be on their way."""
-        return max(len(self.client.scheduler_info(n_workers=-1)["workers"]), 1)
+    def each(self, function: Callable[[Item, bool], Any], items: Sequence[Item]) -> Iterator[Outcome[Item]]:
+        """Run a function of every item, as `spread` does; what it says on a worker's stderr is said here."""
+        for outcome in spread(self.executor, Elsewhere(function), items, self.number):
+            error, back = outcome.error, outcome.result
+            if back is not None:
+                sys.stderr.write(back.said)
+                error = ValueError(back.error) if back.error else None
+            elif type(error).__name__ == "KilledWorker":
+                error = OSError(DIED)
+            yield Outcome(outcome.item, outcome.number, back and back.result, error)
 
 
 @contextlib.contextmanager
@@ -76,33 +89,38 @@ def hire(cluster: str, local: int = 1) -> Iterator[Workers]:
         raise ImportError(f"--cluster needs Dask: {INSTALL}.") from error
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(DASK))
-        address = stack.enter_context(_address(cluster, local))
+        address, most = stack.enter_context(_address(cluster, local))
         try:
             client = stack.enter_context(Client(address, timeout="20s", set_as_default=False))
         except OSError as error:
             raise ValueError(
                 f"--cluster {cluster}: no scheduler answers there. Start one (dask scheduler), or check the address."
             ) from error
-        executor = client.get_executor(pure=False, retries=RETRIES)
-        yield Workers(executor, client.dashboard_link or "", client)
+        if client.dashboard_link:
+            print(f"Dask's dashboard: {client.dashboard_link}", file=sys.stderr)
+
+        def number() -> int:
+            return max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+
+        yield Workers(client.get_executor(pure=False, retries=RETRIES), number, most or number())
 
 
 @contextlib.contextmanager
-def _address(cluster: str, local: int) -> Iterator[Any]:
-    """The scheduler to connect to, started if it must be."""
+def _address(cluster: str, local: int) -> Iterator[tuple[Any, int]]:
+    """The scheduler to connect to, started if it must be; and how many workers it may get, 0 if nobody knows."""
     kind, _, count = cluster.partition(":")
     if kind == "local" and (not count or count.isdigit()):
         with _local(int(count) if count else local) as found:
-            yield found
+            yield found, 0
     elif "://" in cluster:
-        yield cluster
+        yield cluster, 0
     else:
         settings = read_object(os.path.expanduser(cluster), "--cluster: local, tcp://HOST:PORT or a JSON file")
         if "address" in settings:  # a scheduler file
-            yield settings["address"]
+            yield settings["address"], 0
         else:
             with _jobs(cluster, settings) as found:
-                yield found
+                yield found, settings["maximum_jobs"]
 
 
 def _local(count: int) -> Any:
@@ -159,13 +177,13 @@ def each(
 ) -> Iterator[Outcome[Item]]:
     """Run a function of every item, as `spread` does: on workers, or without a cluster here, one after another.
 
-    ``local`` gives every core a worker.
+    ``local`` gives every core a worker. With a cluster there is a progress bar.
     """
     if cluster is None:
-        yield from (Outcome(item, function(item, False)) for item in items)
+        yield from (Outcome(item, number, function(item, False)) for number, item in enumerate(items))
         return
     with hire(cluster, min(os.cpu_count() or 1, len(items))) as workers:
-        yield from spread(workers.executor, function, items, workers.number)
+        yield from tqdm(workers.each(function, items), total=len(items), unit="tomogram", file=sys.stderr)
 
 
 def part_of(items: list, part: str) -> list:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from custom_transforms.units import voxel_size_text
 from custom_transforms.volumes.zarr_read import is_zarr
+from scripts.cluster.spread import in_order
+from scripts.cluster.workers import each
 from scripts.console import tell
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.registry import find_format, guess_format, losses, settled_context, write_particles
@@ -47,6 +50,7 @@ def export(
     only_class: str | None = None,
     only_tomogram: str | None = None,
     overwrite: bool = False,
+    cluster: str | None = None,
 ) -> None:
     """Convert a particle list between the formats of cryo-ET programs.
 
@@ -93,6 +97,8 @@ def export(
         Only the particles of this tomogram.
     overwrite : bool
         Replace the target.
+    cluster : str
+        Read detections by workers, as with detect: local, tcp://host:8786, or a JSON file.
 
     Examples
     --------
@@ -114,7 +120,7 @@ def export(
         known = {"from_format": from_format, "tomogram": tomogram, "voxel_size": voxel_size, "size": size}
         if surplus := [f"--{name}" for name, value in known.items() if value is not None]:
             raise ValueError(f"{source}: detections say this themselves; leave {', '.join(surplus)} out.")
-        particles, context = _detections(source, context)
+        particles, context = _detections(source, context, cluster)
     else:
         context = context if is_copick(source) else settled_context(path, from_format, context)
         particles = read_particles(path, from_format, context)
@@ -161,31 +167,43 @@ def _one_source(source: str) -> Path:
     return paths[0]
 
 
-def _detections(source: str, context: TomogramContext) -> tuple[ParticleList, TomogramContext]:
+def _detections(source: str, context: TomogramContext, cluster: str | None) -> tuple[ParticleList, TomogramContext]:
     """The particles of every finished detection that a user names, and what is known of the tomograms."""
     lists: list[ParticleList] = []
     sizes: dict[str, tuple[int, int, int]] = {}
     voxel_sizes: dict[tuple[float, ...], str] = {}
-    for run in find_detections(source):
-        record = run.with_name(f"{run.name}.json")
-        if not record.is_file():  # begun, and not finished
+    runs = find_detections(source)
+    for run, found in zip(runs, in_order(each(partial(_finished, context=context), runs, cluster)), strict=True):
+        if found is None:
             continue
-        known, name = read_detection(record).tomogram, tomogram_base_name(run.name)
+        particles, size, voxel_size_zyx = found
+        name = tomogram_base_name(run.name)
         if name in sizes:
             raise ValueError(f"{run.parent}: another tomogram is called {name}, too. Export the two apart.")
-        nz, ny, nx = known.shape_zyx
-        sizes[name] = (nz, ny, nx)
-        voxel_size_zyx = np.array(known.voxel_size_zyx_angstrom)
+        sizes[name] = size
         voxel_sizes.setdefault(tuple(np.round(voxel_size_zyx, 4)), run.name)
-        own = replace(context, name=run.name, size_zyx=sizes[name], voxel_size_zyx=voxel_size_zyx)
-        table = run.with_name(f"{run.name}_particles.csv")
-        lists.append(read_particles(table, "csv", own).with_tomogram(run.name))
+        lists.append(particles)
     if not lists:
         raise ValueError(f"{source}: expected a particle list, or what detect wrote; no finished detection is in it.")
     if len(voxel_sizes) > 1:
         sizes_text = ", ".join(f"{name} {voxel_size_text(np.array(size))}" for size, name in voxel_sizes.items())
         raise ValueError(f"{source}: expected tomograms of one voxel size, got {sizes_text}. Export them apart.")
     return ParticleList.concat(lists), replace(context, voxel_size_zyx=np.array(next(iter(voxel_sizes))), sizes=sizes)
+
+
+def _finished(
+    run: Path, second: bool, *, context: TomogramContext
+) -> tuple[ParticleList, tuple[int, int, int], np.ndarray] | None:
+    """The particles of a detection, size and voxel size of its tomogram; None if it was begun, and not finished."""
+    record = run.with_name(f"{run.name}.json")
+    if not record.is_file():
+        return None
+    known = read_detection(record).tomogram
+    nz, ny, nx = known.shape_zyx
+    voxel_size_zyx = np.array(known.voxel_size_zyx_angstrom)
+    own = replace(context, name=run.name, size_zyx=(nz, ny, nx), voxel_size_zyx=voxel_size_zyx)
+    table = run.with_name(f"{run.name}_particles.csv")
+    return read_particles(table, "csv", own).with_tomogram(run.name), (nz, ny, nx), voxel_size_zyx
 
 
 def _check_plausible(particles: ParticleList, source: str, context: TomogramContext) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import json
 import os
-import socket
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +20,9 @@ from tqdm.auto import tqdm
 from custom_transforms.files.claim import Claimed
 from custom_transforms.files.json_object import to_json
 from custom_transforms.files.names import tomogram_name
-from custom_transforms.files.whole_files import atomic_path
-from scripts.cluster.spread import spread
+from custom_transforms.files.whole_files import atomic_path, temporary_tag
 from scripts.cluster.workers import hire
-from scripts.console import command_output, user_message
+from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.detection.finished import recorded
 from scripts.detection.single import detect_one
@@ -35,6 +31,8 @@ from scripts.records.detection import COMMAND, command_line
 __all__ = ["Batch", "Done", "Task", "detect_batch"]
 
 Item = Mapping[str, Any]
+
+PAUSE = 5.0  # seconds between two looks whether another batch is done
 
 
 @dataclass(frozen=True)
@@ -49,69 +47,96 @@ class Batch:
         Where results go.
     account : bool
         Whether the output folder keeps account of what fails.
-    folder, command : str
-        The folder that paths start from, and the command that a record names, as they are where the batch started.
+    command : str
+        What a record names as the command.
+    run : str
+        Tells claims of this batch's workers from those of others.
     """
 
     options: Mapping[str, Any]
     output_dir: str
     account: bool = True
-    folder: str = field(default_factory=os.getcwd)
     command: str = field(default_factory=command_line)
+    run: str = field(default_factory=temporary_tag)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of one tomogram: a line and facts for the user, and what was said meanwhile; or an error.
+    """What became of one tomogram: a line and facts for the user; or an error.
 
-    ``failure`` is one sentence, empty where all went well.
+    ``failure`` is one sentence, empty where all went well; ``claimed`` says who has it, where that is another batch.
     """
 
     path: str
     line: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    said: str = ""
     failure: str = ""
+    claimed: str = ""
     error: BaseException | None = field(default=None, compare=False)
 
 
 def detect_batch(batch: Batch, detector: Detector, items: Sequence[Item], cluster: str | None = None) -> Iterator[Done]:
     """Detect tomograms, items of a datalist; give what became of each as it ends.
 
-    One that fails leaves ``failed/<tomogram>.json`` in the output folder, with the reason, until it succeeds.
+    One that another batch is at comes last: when that is done with it, or gone. One that fails leaves
+    ``failed/<tomogram>.json`` in the output folder, with the reason, until it succeeds.
     """
-    every = _here(detector, items) if cluster is None else _on_workers(batch, detector, items, cluster)
+    every = _here(batch, detector, items) if cluster is None else _on_workers(batch, detector, items, cluster)
     for done in every:
         if batch.account:
             _note_failure(batch.output_dir, done)
         yield done
 
 
-def _here(detector: Detector, items: Sequence[Item]) -> Iterator[Done]:
-    for number, item in enumerate(items, 1):
-        path = str(item["image"])
-        print(f"[{number}/{len(items)}] {path}", file=sys.stderr)
-        try:
-            yield Done(path, detect_one(detector, item), recorded(detector.save, path))
-        except Exception as error:
-            yield Done(path, failure=user_message(error), error=error)
-        gc.collect()
+def _here(batch: Batch, detector: Detector, items: Sequence[Item]) -> Iterator[Done]:
+    begun = set()
+
+    def detect(left: Sequence[Item]) -> Iterator[Done]:
+        for item in left:
+            path = str(item["image"])
+            if path not in begun:
+                begun.add(path)
+                print(f"[{len(begun)}/{len(items)}] {path}", file=sys.stderr)
+            try:
+                yield Done(path, detect_one(detector, item, batch.run), recorded(detector.save, path))
+            except Exception as error:
+                claimed = str(error) if isinstance(error, Claimed) and batch.account else ""
+                yield Done(path, failure=user_message(error), claimed=claimed, error=error)
+            gc.collect()
+
+    yield from _others_last(detect, items)
 
 
 def _on_workers(batch: Batch, detector: Detector, items: Sequence[Item], cluster: str) -> Iterator[Done]:
     number, share = _local_workers(detector, items)
     options = {**batch.options, "memory": share} if cluster.partition(":")[0] == "local" else batch.options
+    task = Task(replace(batch, options=options))
+
+    def detect(left: Sequence[Item]) -> Iterator[Done]:
+        for outcome in workers.each(task, left):
+            path, error = str(outcome.item["image"]), outcome.error
+            yield outcome.result if error is None else Done(path, failure=user_message(error), error=error)
+
     with hire(cluster, number) as workers:
-        if workers.dashboard:
-            print(f"Dask's dashboard: {workers.dashboard}", file=sys.stderr)
-        task = Task(replace(batch, options=options))
-        outcomes = spread(workers.executor, task, [to_json(dict(item)) for item in items], workers.number)
-        for outcome in tqdm(outcomes, total=len(items), unit="tomogram", file=sys.stderr):
-            done = outcome.result
-            if outcome.error is not None:
-                done = Done(str(outcome.item["image"]), failure=_reason(outcome.error), error=outcome.error)
-            sys.stderr.write(done.said)
-            yield done
+        outcomes = _others_last(detect, [to_json(dict(item)) for item in items])
+        yield from tqdm(outcomes, total=len(items), unit="tomogram", file=sys.stderr)
+
+
+def _others_last(detect: Callable[[Sequence[Item]], Iterator[Done]], items: Sequence[Item]) -> Iterator[Done]:
+    """Detect tomograms; those that another batch has are tried again until it is done with them, or gone."""
+    left, known = list(items), set()
+    while left:
+        later = set()
+        for done in detect(left):
+            if not done.claimed:
+                yield done
+                continue
+            later.add(done.path)
+            if done.path not in known:
+                print(f"note: {done.path}: waits, for {done.claimed}", file=sys.stderr)
+        known |= later
+        left = [item for item in left if str(item["image"]) in later]
+        time.sleep(PAUSE if left else 0)
 
 
 def _local_workers(detector: Detector, items: Sequence[Item]) -> tuple[int, float | None]:
@@ -136,26 +161,17 @@ class Task:
     batch: Batch
 
     def __call__(self, item: Item, second: bool) -> Done:
-        if not os.path.isdir(self.batch.folder):
-            host = socket.gethostname()
-            raise OSError(f"{self.batch.folder}: no such folder on {host}. Workers need the paths of this machine.")
-        os.chdir(self.batch.folder)
         COMMAND.set(self.batch.command)
-        errors = io.StringIO()
-        # Dask may give a worker several tasks at once; memory and threads are for one
-        with _one_at_a_time, contextlib.redirect_stderr(errors), command_output(as_json=True):
-            path = str(item["image"])
-            try:
-                detector = _detector(json.dumps(dict(self.batch.options), sort_keys=True, default=str))
-                try:
-                    line = _second(detector, item) if second else detect_one(detector, item)
-                except (
-                    Claimed
-                ):  # by a worker that died elsewhere, whose claim looks alive for minutes, or by one that lives
-                    line = _second(detector, item)
-                return Done(path, line, recorded(detector.save, path), errors.getvalue())
-            except (ValueError, ImportError, FileNotFoundError, FileExistsError) as error:
-                return Done(path, said=errors.getvalue(), failure=user_message(error))  # as wrong the next time
+        path = str(item["image"])
+        detector = _detector(json.dumps(dict(self.batch.options), sort_keys=True, default=str))
+        try:
+            line = _second(detector, item) if second else detect_one(detector, item, self.batch.run)
+        except Claimed as error:
+            if error.owner.get("run") != self.batch.run:  # which is not of this batch
+                return Done(path, claimed=str(error))
+            # by a worker that died elsewhere, whose claim looks alive for minutes, or by one that lives
+            line = _second(detector, item)
+        return Done(path, line, recorded(detector.save, path))
 
 
 def _second(detector: Detector, item: Item) -> str:
@@ -176,18 +192,9 @@ def _second(detector: Detector, item: Item) -> str:
     return line.replace(str(found.parent), str(record.parent))
 
 
-_one_at_a_time = threading.Lock()
-
-
 @lru_cache(maxsize=1)
 def _detector(options: str) -> Detector:
     return Detector(**json.loads(options))
-
-
-def _reason(error: BaseException) -> str:
-    if type(error).__name__ == "KilledWorker":
-        return "its worker died each time it was tried, perhaps of too little memory. Give --memory, or larger jobs."
-    return user_message(error)
 
 
 def _note_failure(output_dir: str, done: Done) -> None:

@@ -17,12 +17,15 @@ __all__ = ["detect_one"]
 DONE = "{path}: done before, skipped (--overwrite repeats it)"
 
 
-def detect_one(detector: Detector, source: Source) -> str:
-    """Detect one tomogram, a file or an item of a datalist, unless that is done; return the line for the user."""
+def detect_one(detector: Detector, source: Source, run: str = "") -> str:
+    """Detect one tomogram, a file or an item of a datalist, unless that is done; return the line for the user.
+
+    ``run`` is for its claim, see `claimed`.
+    """
     tomogram = detector.resolve(source)
     if finished_record(detector.save, tomogram.item):
         return DONE.format(path=tomogram.path)
-    with claimed(detector.save.folder(tomogram.path)):
+    with claimed(detector.save.folder(tomogram.path), run=run):
         if finished_record(detector.save, tomogram.item):  # by the process that had it until now
             return DONE.format(path=tomogram.path)
         return _detected(detector, tomogram)

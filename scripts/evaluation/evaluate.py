@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scripts.cluster.spread import in_order
+from scripts.cluster.workers import each
 from scripts.evaluation.outputs import write_coloured, write_tables
 from scripts.evaluation.pair import PairResult, Rules, compare_sides
 from scripts.evaluation.sides import Side, pair_sides, read_side
@@ -40,6 +43,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 0,
     from_format: str | None = None,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true particles and say how many were found, merged, split, missed or made up.
 
@@ -77,6 +81,8 @@ def evaluate(
     from_format : str, optional
         Format of the particle lists; guessed from their content and names. Two with a comma between are that of the
         predicted and that of the true ones: csv,relion5.
+    cluster : str, optional
+        Spread the tomograms over workers, as with detect: local, tcp://host:8786, or a JSON file.
 
     Returns
     -------
@@ -97,14 +103,11 @@ def evaluate(
     formats = _formats(from_format)
     pairs, unmatched = pair_sides(predicted, truth, formats)
     folder = None if output_dir is None else Path(output_dir).expanduser()
+    compare = partial(_compare, rules=rules, voxel_size=voxel_size, formats=formats, folder=folder)
     results, files = [], []
-    for name, predicted_files, true_files in pairs:
-        predicted_side, true_side = _read_pair(predicted_files, true_files, voxel_size, formats)
-        result = compare_sides(name, predicted_side, true_side, rules)
-        if folder is not None and predicted_side.volume is not None and true_side.volume is not None:
-            volumes = (predicted_side.volume, true_side.volume)
-            files += write_coloured(folder, result, *volumes, predicted_files.volume)
+    for result, written in in_order(each(compare, pairs, cluster)):
         results.append(result)
+        files += written
     inputs = {"predicted": str(predicted), "truth": str(truth), "voxel_size": voxel_size}
     summary = _finish(results, rules, bootstrap, seed, inputs, unmatched)
     for sentence in summary["warnings"]:
@@ -112,6 +115,25 @@ def evaluate(
     if folder is not None:
         files = [*write_tables(folder, summary, results), *files]
     return {**summary, "files": [str(path) for path in files]}
+
+
+def _compare(
+    pair: tuple[str, SideFiles, SideFiles],
+    second: bool,
+    *,
+    rules: Rules,
+    voxel_size: float | None,
+    formats: Sequence[str | None],
+    folder: Path | None,
+) -> tuple[PairResult, list[Path]]:
+    """Compare one tomogram, and show it in colour where both sides are volumes."""
+    name, predicted, true = pair
+    sides = _read_pair(predicted, true, voxel_size, formats)
+    result = compare_sides(name, *sides, rules)
+    volumes = [side.volume for side in sides]
+    if folder is None or volumes[0] is None or volumes[1] is None:
+        return result, []
+    return result, write_coloured(folder, result, volumes[0], volumes[1], predicted.volume)
 
 
 def _formats(from_format: str | None) -> list[str | None]:

@@ -40,31 +40,41 @@ class Item:
     classes: Mapping[str, int]
 
 
-def write_item(item: Item, folder: Path, output_dir: Path, background: np.ndarray | None = None) -> dict[str, Any]:
-    """Write the files of one item into ``folder``; returns its datalist entry, paths relative to ``output_dir``.
+def write_item(
+    item: Item, folder: Path, output_dir: Path, background: np.ndarray | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the files of one item into ``folder``.
 
     ``background``, shape (Z, Y, X), is the tomogram behind the outlines of the picture.
+
+    Returns
+    -------
+    entry : dict
+        Of the datalist, paths relative to ``output_dir``.
+    files : list of str
+        The names of what was written.
     """
     entry: dict[str, Any] = {}
     if isinstance(item.image, np.ndarray):
-        entry["image"] = _free(folder, f"{item.name}.mrc")
+        entry["image"] = f"{item.name}.mrc"
         write_mrc(folder / entry["image"], item.image, item.voxel_size_zyx, item.origin_xyz, dtype=np.float32)
     elif item.image is not None:
         entry["image"] = _relative(item.image, output_dir)
-    entry["label"] = _free(folder, f"{item.name}_labels.mrc")
-    labels = item.prepared.labels
-    write_instances(folder / entry["label"], labels, item.voxel_size_zyx, item.origin_xyz)
+    entry["label"] = f"{item.name}_labels.mrc"
+    write_instances(folder / entry["label"], item.prepared.labels, item.voxel_size_zyx, item.origin_xyz)
     if item.classes:
-        entry["classes"] = _free(folder, f"{item.name}_classes.mrc")
+        entry["classes"] = f"{item.name}_classes.mrc"
         classes = _class_volume(item)
         write_mrc(folder / entry["classes"], classes, item.voxel_size_zyx, item.origin_xyz, dtype=classes.dtype)
-    entry["particles"] = _free(folder, f"{item.name}_particles.csv")
+    entry["particles"] = f"{item.name}_particles.csv"
     write_text(folder / entry["particles"], table_text(item.prepared.table))
-    behind = item.image if isinstance(item.image, np.ndarray) else background
-    draw_slices(folder / _free(folder, f"{item.name}.png"), item, behind)
+    picture = f"{item.name}.png"
+    draw_slices(folder / picture, item, item.image if isinstance(item.image, np.ndarray) else background)
+    files = [name for key, name in entry.items() if key != "image" or isinstance(item.image, np.ndarray)]
     voxel = item.voxel_size_zyx
     same = bool(np.abs(voxel / voxel[0] - 1).max() < 0.01)
-    return {**entry, "contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
+    entry |= {"contrast": item.contrast, "voxel_size": float(voxel[0]) if same else voxel.tolist()}
+    return entry, [*files, picture]
 
 
 def write_datalist(
@@ -267,12 +277,6 @@ def _outlines(plane: np.ndarray) -> np.ndarray:
     picture[plane < 0] = (0.2, 0.4, 1.0, 0.3)
     picture[edge & (plane > 0)] = (1.0, 0.55, 0.0, 0.9)
     return picture
-
-
-def _free(folder: Path, name: str) -> str:
-    if (folder / name).exists():
-        raise ValueError(f"{name}: two tomograms would write this file. Rename one of them, or prepare them apart.")
-    return name
 
 
 def _relative(path: Path, output_dir: Path) -> str:

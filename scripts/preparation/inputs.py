@@ -11,6 +11,8 @@ import numpy as np
 
 from custom_transforms.files.json_object import read_object
 from custom_transforms.files.names import check_name, tomogram_base_name
+from custom_transforms.units import as_voxel_size_zyx
+from custom_transforms.volumes.mrc_read import mrc_geometry
 from custom_transforms.volumes.read import read_tomogram
 from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import project_radii
@@ -69,6 +71,15 @@ class TomogramInput:
             raise ValueError(str(error).replace("--voxel_size", "--tomogram_voxel_size")) from error
         size = (int(volume.shape[0]), int(volume.shape[1]), int(volume.shape[2]))
         return volume, size, np.asarray(metadata["voxel_size_zyx"]), metadata
+
+    def geometry(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and Å per voxel as `read` gives them, by the header alone where that is enough."""
+        known = None if self.path is None else mrc_geometry(self.path)
+        if known is not None and self.voxel_size is not None:
+            return known[0], as_voxel_size_zyx(self.voxel_size)
+        if known is not None and (known[1] > 0).all() and (known[1] != 1).any():
+            return known
+        return self.read()[1:3]
 
 
 def tomogram_inputs(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from custom_transforms.volumes.read import read_tomogram
+from scripts.cluster.spread import in_order
+from scripts.cluster.workers import each
 from scripts.console import tell
 from scripts.preparation import dataset
 from scripts.preparation.copick import config_of
@@ -24,10 +22,10 @@ from scripts.preparation.inputs import (
     read_shape_specs,
     tomogram_inputs,
 )
-from scripts.preparation.labels import LabelOptions, label_particles, labels_as_given
+from scripts.preparation.labels import LabelOptions
 from scripts.preparation.lists import Lists
-from scripts.preparation.resample import resample_grid
-from scripts.preparation.volume import is_box, read_region
+from scripts.preparation.tomogram import Prepared, Task, Work, find_particles
+from scripts.preparation.volume import is_box
 from scripts.sources.copick_project import is_copick
 from scripts.sources.labels_and_lists import TomogramFile, files_by_tomogram
 
@@ -64,6 +62,7 @@ def prepare(
     allow_empty: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    cluster: str | None = None,
 ) -> None:
     """Turn tomograms and a particle list into instance labels and a dataset.json that training takes as it is.
 
@@ -133,6 +132,8 @@ def prepare(
         Replace an earlier data set in the folder.
     quiet : bool
         No progress bar and no summary.
+    cluster : str
+        Spread the tomograms over workers, as with detect: local, tcp://host:8786, or a JSON file.
 
     Examples
     --------
@@ -161,13 +162,16 @@ def prepare(
     names = [one.name for one in inputs]
     volumes = None if labels is None else files_by_tomogram(labels, names, "volume")
     regions = {} if region is None or is_box(region) else files_by_tomogram(region, names, "volume")
-    job = _Job(inputs, lists, specs, labels, volumes, options, region, regions, voxel_size, contrast, bool(quiet))
+    job = _Job(inputs, lists, specs, labels, volumes, options, region, regions, voxel_size, cluster)
     folder = Path(output_dir)
     files = job.files() + [Path(file) for file in (shapes, template, tomograms_star) if file and Path(file).exists()]
     with staged_folder(folder, files, overwrite) as stage:
         split = dataset.split_names(names, validation, test, validation_fraction, test_fraction)
         part_apart = validation_fraction if len(inputs) == 1 and not validation and not test else 0.0
-        summary = _write_dataset(job, stage, split, part_apart, bool(allow_empty))
+        folders = stage.path.absolute(), stage.output_dir.absolute()
+        own_lists = None if cluster else lists
+        work = Work(specs, options, voxel_size, contrast, bool(quiet), *folders, part_apart, own_lists)
+        summary = _write_dataset(job, stage, work, split, bool(allow_empty))
     if not quiet:
         print(dataset.summary_text(summary))
     sections = {name: len(items) for name, items in summary["sections"].items()}
@@ -188,17 +192,12 @@ class _Job:
     region: str | None
     regions: dict[str, TomogramFile]
     voxel_size: float | None
-    contrast: str
-    quiet: bool
+    cluster: str | None
 
     @property
     def source(self) -> str:
         """What the particles are from."""
         return self.lists.particles if self.lists else str(self.labels)
-
-    @property
-    def classes(self) -> dict[str, int]:
-        return self.lists.classes if self.lists else {}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -220,80 +219,56 @@ class _Job:
         found += [Path(spec["mask"]) for spec in (self.specs.specs.values() if self.specs else ()) if "mask" in spec]
         return [config_of(path) if is_copick(path) else path for path in found]
 
+    def tasks(self, section_of: Mapping[str, str]) -> list[Task]:
+        """A task for every tomogram, with its particles if workers do it: they do not know how others are numbered."""
+        tasks = []
+        for one in self.inputs:
+            region = str(self.regions[one.name].path) if self.regions else self.region
+            labels = None if self.volumes is None else self.volumes[one.name].path
+            particles = find_particles(self.lists, one, *one.geometry()) if self.lists and self.cluster else None
+            tasks.append(Task(one, section_of[one.name], region, labels, particles))
+        return tasks
+
 
 def _write_dataset(
-    job: _Job, stage: Stage, section_of: dict[str, str], part_apart: float, allow_empty: bool
+    job: _Job, stage: Stage, work: Callable[[Task, bool], Prepared], section_of: Mapping[str, str], allow_empty: bool
 ) -> dict[str, Any]:
     sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": [], "labels": []}
     tomograms: dict[str, Any] = {}
-    notes = job.lists.notes if job.lists else []
+    notes: list[str] = []
+    files: set[str] = set()
     to_learn_from = 0
-    for one in job.inputs:
-        item, image = _prepare_one(job, one)
-        if doubt := item.prepared.summary.pop("doubt", ""):
-            notes.append(f"{one.name}: --recenter: {doubt}")
+    tasks = job.tasks(section_of)
+    for task, done in zip(tasks, in_order(each(work, tasks, job.cluster)), strict=True):
+        name = task.tomogram.name
+        notes += done.notes
+        if done.doubt:
+            notes.append(f"{name}: --recenter: {done.doubt}")
             warnings.warn(notes[-1], stacklevel=3)
-        parts = {"labels" if image is None else section_of[one.name]: item}
-        if image is not None and part_apart > 0:
-            parts = dataset.split_by_region(item, image, part_apart)
-        for section, part in parts.items():
-            sections[section].append(dataset.write_item(part, stage.path, stage.output_dir, image))
-            if section in ("training", "labels"):
-                to_learn_from += int((part.prepared.table["label"] > 0).sum())
+        for section, entry in done.parts.items():
+            sections[section].append(entry)
+        if twice := [file for file in done.files if file in files]:
+            raise ValueError(
+                f"{twice[0]}: two tomograms would write this file. Rename one of them, or prepare them apart."
+            )
+        files.update(done.files)
+        to_learn_from += done.to_learn_from
         stage.check()  # now, not after hours
-        tomograms[one.name] = {
-            "section": " + ".join(parts),
-            "size_zyx": list(item.prepared.labels.shape),
-            "voxel_size_zyx": item.voxel_size_zyx.tolist(),
-            **item.prepared.summary,
-        }
+        tomograms[name] = done.facts
     if to_learn_from == 0 and not allow_empty:
         raise ValueError(
             f"{job.source}: no particle is in the training part of {', '.join(list(section_of)[:5])}, and "
             "networks learn nothing from it. Check names, binning and region, or give --allow_empty."
         )
+    classes = job.lists.classes if job.lists else {}
     summary = {
         "files": stage.files(),
         "tomograms": tomograms,
-        "classes": job.classes,
+        "classes": classes,
         "notes": notes,
         "sections": {name: items for name, items in sections.items() if bool(sections["labels"]) == (name == "labels")},
         "options": job.record,
     }
     dataset.write_json(stage.path / "prepare.json", summary)
-    dataset.write_datalist(stage.path, stage.output_dir.resolve().name, sections, job.classes, job.source)
+    dataset.write_datalist(stage.path, stage.output_dir.resolve().name, sections, classes, job.source)
     return summary
-
-
-def _prepare_one(job: _Job, one: TomogramInput) -> tuple[dataset.Item, np.ndarray | None]:
-    volume, size, voxel, metadata = one.read()
-    grid = resample_grid(size, voxel, job.voxel_size)
-    image = None if volume is None else grid.resample(volume)
-    where = str(job.regions[one.name].path) if job.regions else job.region
-    region = None if where is None else grid.pick(read_region(where, one.name, size))
-    if job.volumes is not None:
-        path = job.volumes[one.name].path
-        labels, _ = read_tomogram(str(path), check="labels")
-        if labels.shape != size:
-            raise ValueError(f"{path}: expected labels of the tomogram's shape {size}, got {labels.shape}.")
-        prepared = labels_as_given(grid.pick(labels), grid.new_voxel_size_zyx, region, job.options.ignore_shell)
-    elif job.lists is not None and job.specs is not None:
-        particles = job.lists.particles_of(one, size, voxel)
-        detections = job.lists.detections_of(one, size, voxel)
-        look: dict[str, Any] = {"unit": "particle", "file": sys.stderr, "leave": False, "disable": job.quiet or None}
-        with tqdm(total=len(particles), desc=one.name, **look) as bar:
-            prepared = label_particles(
-                particles.with_centers(grid.move_centers(particles.centers_xyz_angstrom)),
-                job.specs,
-                grid.new_size_zyx,
-                grid.new_voxel_size_zyx,
-                job.options,
-                volume=image,
-                region=region,
-                detections=None if detections is None else grid.move_centers(detections),
-                progress=bar.update,
-            )
-    origin = np.asarray(metadata.get("origin_xyz", np.zeros(3)), dtype=float) + grid.shift_xyz_angstrom
-    stored: Path | np.ndarray | None = one.path if grid.is_same else image
-    item = dataset.Item(one.name, stored, prepared, grid.new_voxel_size_zyx, origin, job.contrast, job.classes)
-    return item, image

@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from custom_transforms.volumes.mrc_write import write_instances, write_mrc
+from scripts.cluster.spread import in_order
 from scripts.cluster.workers import each
 from scripts.simulate.content import fill
 from scripts.simulate.microscope import tomogram_of
@@ -83,9 +84,9 @@ def simulate(
     names = [f"{content['name']}_{index:03d}" for index in range(n)]
     todo = [index for index in range(n) if overwrite or not _finished(folder / names[index], content, seed)]
     write = partial(_write_one, folder=folder.absolute(), scene=content, seed=seed, device=device)
-    for outcome in tqdm(each(write, todo, cluster), "simulate " + content["name"], len(todo), unit="tomogram"):
-        if outcome.error is not None:
-            raise outcome.error
+    written = in_order(each(write, todo, cluster))
+    for _ in tqdm(written, "simulate " + content["name"], len(todo), unit="tomogram", disable=cluster is not None):
+        pass
     items = [_item(name, content) for name in names]
     provenance = {"made_by": "python -m scripts simulate", "seed": seed, "scene_sha256": _fingerprint(content)}
     datalist = {"name": content["name"], "voxel_size": content["voxel_size"], **split_datalist(items, *counts)}

@@ -1,23 +1,66 @@
-"""detect and simulate on workers give what they give without, byte by byte."""
+"""Every verb on workers gives what it gives without, byte by byte."""
 
 import json
+import os
+import shutil
 
+import numpy as np
 import pytest
 
 from custom_transforms.files.claim import CLAIM, claimed
+from custom_transforms.io import write_mrc
+from scripts.command_line.export import export
 from scripts.detection import batch
+from scripts.evaluation.evaluate import evaluate
+from scripts.preparation.prepare import prepare
 from scripts.simulate.simulate import simulate
+from tests.cluster.in_process import threads  # noqa: F401  fixture
+from tests.command_line.test_export import detections
+from tests.conftest import balls
 from tests.detection.detect_scene import files_of
 from tests.simulate.test_simulate import SCENE
 
-pytest.importorskip("distributed")
+VERBS = {
+    "simulate": lambda folder, out, cluster: simulate(SCENE, out, n=3, seed=2, cluster=cluster),
+    "prepare": lambda folder, out, cluster: prepare(
+        f"{folder}/t_*.mrc", particles=f"{folder}/{{name}}.csv", radius=50.0, output_dir=out, recenter=20.0,
+        cluster=cluster,
+    ),
+    "evaluate": lambda folder, out, cluster: evaluate(
+        f"{folder}/predicted", f"{folder}/true", out, bootstrap=20, cluster=cluster
+    ),
+    "export": lambda folder, out, cluster: export(
+        f"{folder}/detections", f"{out}.star", to_format="relion5", binning=2.0, cluster=cluster
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.slow
-def test_simulated_on_workers_as_one_after_another(tmp_path):
-    simulate(SCENE, tmp_path / "here", n=3, seed=2)
-    simulate(SCENE, tmp_path / "workers", n=3, seed=2, cluster="local")
-    assert files_of(tmp_path / "here") == files_of(tmp_path / "workers")
+@pytest.fixture(scope="module")
+def tomograms(tmp_path_factory):
+    """Tomograms with lists, each with a class of its own; labels of two sides; detections."""
+    folder = tmp_path_factory.mktemp("verbs")
+    for index in range(3):
+        labels = balls((20, 28, 36), seed=index)
+        noise = np.random.default_rng(index).normal(0, 0.2, labels.shape)
+        write_mrc(folder / f"t_{index}.mrc", (noise - (labels > 0)).astype(np.float32), 10.0)
+        rows = [f"{x},{y},{z},{'cab'[index]}" for x, y, z in ((12, 9, 8), (25, 20, 11))]
+        (folder / f"t_{index}.csv").write_text("\n".join(["x_vox,y_vox,z_vox,class", *rows]) + "\n")
+        for side, shift in (("predicted", 0), ("true", index)):
+            write_mrc(folder / side / f"t_{index}.mrc", np.roll(labels, shift, 1).astype(np.int16), 10.0)
+    detections(folder / "detections")
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_on_workers_as_one_after_another(verb, tomograms, tmp_path, monkeypatch, threads):  # noqa: F811
+    found = []
+    for cluster in (None, "any"):
+        (tmp_path / "place").mkdir()
+        monkeypatch.chdir(tmp_path / "place")
+        VERBS[verb](tomograms, "out", cluster)
+        found.append(files_of(tmp_path / "place"))
+        shutil.rmtree(tmp_path / "place")
+    assert found[0] == found[1] and found[0]
 
 
 @pytest.mark.slow
@@ -57,8 +100,8 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
     item = {"image": str(folder / "tomogram_0.mrc")}
 
     def start(name, second):
-        detector = {"overrides": {**options, "output_dir": str(tmp_path / name), "report": False}}
-        done = batch.Task(batch.Batch(detector, str(tmp_path / name)))(item, second)
+        detector = {"overrides": {**options, "output_dir": str(tmp_path / name), "report": False, "runtime": "torch"}}
+        done = batch.Task(batch.Batch(detector, str(tmp_path / name), run="this"))(item, second)
         assert not done.failure and done.facts["written"], done
         return {file: data for file, data in files_of(tmp_path / name).items() if file != "tomogram_0.json"}
 
@@ -66,9 +109,42 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
         second = start("second", second=True)
     claim = tmp_path / "died" / "tomogram_0" / CLAIM  # by a worker that died on another machine, a moment ago
     claim.parent.mkdir(parents=True)
-    claim.write_text(json.dumps({"host": "another", "process": 1}))
+    claim.write_text(json.dumps({"host": "another", "process": 1, "run": "this"}))
     assert start("died", second=False) == second | {CLAIM: claim.read_bytes()}
     assert start("first", second=False) == {file: data for file, data in second.items() if file != CLAIM}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("*") if path.is_file()}
     start("first", second=True)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("*") if path.is_file()}
+
+
+def test_a_tomogram_that_another_batch_has_comes_last_and_counts_once(
+    setting,
+    tmp_path,
+    monkeypatch,
+    capsys,
+    threads,  # noqa: F811
+):
+    """Of two batches over the same tomograms, here or on workers, each does what the other has not begun."""
+    folder, options = setting
+    items = [{"image": str(folder / f"tomogram_{index}.mrc")} for index in range(2)]
+    for cluster in (None, "any"):
+        place = tmp_path / str(cluster)
+        detector = {"overrides": {**options, "output_dir": str(place), "report": False, "runtime": "torch"}}
+        claim = place / "tomogram_0" / CLAIM
+        claim.parent.mkdir(parents=True)
+        claim.write_text(json.dumps({"host": "another", "process": 7, "run": "other"}))
+        looks = []
+
+        def pause(seconds, claim=claim, looks=looks, place=place):
+            if seconds:
+                looks.append(seconds)
+                assert (place / "tomogram_1" / "tomogram_1.json").exists()
+                if len(looks) == 2:
+                    claim.unlink()  # the other one stopped before its end
+
+        monkeypatch.setattr(batch.time, "sleep", pause)
+        done = list(batch.detect_batch(batch.Batch(detector, str(place)), batch.Detector(**detector), items, cluster))
+        assert [os.path.basename(one.path) for one in done] == ["tomogram_1.mrc", "tomogram_0.mrc"]
+        assert not any(one.failure for one in done) and len(looks) == 2 and not (place / "failed").exists()
+        said = capsys.readouterr().err
+        assert said.count("tomogram_0.mrc: waits, for") == 1 and "(host another, process 7)" in said
