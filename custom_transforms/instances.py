@@ -5,9 +5,10 @@ A chain of small named transforms for configs, each a thin adapter over a plain 
 ========================  ==========================  =====================================
 transform                 function                    reads -> writes
 ========================  ==========================  =====================================
-`SplitPredictiond`        `split_prediction`          pred -> probability, center_map
+`SplitPredictiond`        `split_prediction`          pred -> probability, center_map, class_maps
 `MaskFromProbabilityd`    `mask_from_probability`     probability -> foreground
-`FindSeedsd`              `find_seeds`,               center_map -> seeds
+`FindSeedsd`              `find_seeds`,               center_map, class_maps -> seeds
+                          `score_classes`,
                           `refine_seeds`
 `AssignInstancesd`        `assign_instances`          foreground, center_map, seeds -> instances
 `MeasureParticlesd`       `measure_particles`         instances, probability, seeds -> particles
@@ -20,7 +21,7 @@ every length that is not set by itself (`ParticleSizes`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,10 +33,14 @@ from monai.transforms import MapTransform
 from custom_transforms.labelling.assign import METHODS, assign_instances
 from custom_transforms.labelling.blockwise import (
     assign_in_blocks,
+    classes_in_blocks,
     components_in_blocks,
+    peaks_in_blocks,
+    refined_in_blocks,
     seeds_in_blocks,
     sums_in_blocks,
 )
+from custom_transforms.labelling.classes import ClassRules, SeedClasses, score_classes, with_classes
 from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.in_memory import check_finite, detect_instances, split_prediction
 from custom_transforms.labelling.refine import refine_seeds
@@ -48,7 +53,7 @@ from custom_transforms.measuring.particle_table import (
     measure_particles,
     table_from_sums,
 )
-from custom_transforms.units import ParticleSizes
+from custom_transforms.units import ParticleSizes, of_class
 from custom_transforms.volumes.lazy import ProbabilityVolume, StoredVolume, Streams
 from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
 
@@ -85,9 +90,11 @@ class Seeds:
     centers_zyx_vox, heights : ndarray, shapes (n, 3) and (n,), float64
         Refined centers, and the center map there.
     threshold : float
-        The ``center_threshold`` they passed.
+        The ``center_threshold`` they passed; of classes, the lowest.
     labels : ndarray, shape (n,), int64, or None
         Label of each seed in the instance volume, once assigned; 0 if it owns no voxel.
+    classes : SeedClasses or None
+        What each class's map is around each seed, where there are classes.
     """
 
     peaks_zyx: np.ndarray
@@ -95,12 +102,14 @@ class Seeds:
     heights: np.ndarray
     threshold: float
     labels: np.ndarray | None = None
+    classes: SeedClasses | None = None
 
 
 class SplitPredictiond(MapTransform):
-    """Replace the prediction (2, Z, Y, X) by "probability" and "center_map", each (1, Z, Y, X).
+    """Replace the prediction (1 + classes, Z, Y, X) by "probability" and "center_map", each (1, Z, Y, X).
 
-    A prediction that is not finite is an error.
+    The center map is the highest of the classes' maps, which stay as "class_maps" if there is more than one. A
+    prediction that is not finite is an error.
 
     Parameters
     ----------
@@ -131,16 +140,18 @@ class SplitPredictiond(MapTransform):
             plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else torch.as_tensor(prediction)
             check_finite(plain)
             maps = split_prediction(plain.detach(), self.dtype, self.in_place)
-            for name, volume in zip(("probability", "center_map"), maps, strict=True):
+            for name, volume in zip(("probability", "center_map", "class_maps"), maps, strict=False):
                 d[name] = MetaTensor(volume, meta=dict(meta))
         return d
 
     def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same of two volumes on disk, mask logit and center map; the center map is stored clipped to 0..1."""
+        """The same of volumes on disk: mask logit, center map, class maps; the latter are stored clipped to 0..1."""
         d = dict(data)
-        logits, centers = d.pop("pred")
+        logits, centers, *classes = d.pop("pred")
         d["probability"] = ProbabilityVolume(logits).with_meta(d["image"].meta)
         d["center_map"] = StoredVolume(centers).with_meta(d["image"].meta)
+        if classes:
+            d["class_maps"] = [StoredVolume(one) for one in classes]
         return d
 
 
@@ -189,27 +200,34 @@ class MaskFromProbabilityd(MapTransform):
 class FindSeedsd(MapTransform):
     """Write "seeds" (`Seeds`): the refined peaks of the center map; see `find_seeds` and `refine_seeds`.
 
+    With classes, a peak of the highest map is of the class whose own map is highest around it (`score_classes`), and
+    threshold, distance and radius are those of its class (`ClassRules`).
+
     Parameters
     ----------
     keys : str
-        The center map, with its voxel size in the metadata.
-    threshold : float
+        The center map, with its voxel size in the metadata; "class_maps" are read and removed.
+    threshold : float, or mapping of class name to float
         ``center_threshold``.
-    particle_diameter : float
+    particle_diameter : float, or mapping of class name to float
         Å; gives min_distance, and the radius of the refinement.
     min_distance : float, optional
         Å; seeds are at least this far apart.
+    classes : sequence of str, optional
+        Names of the classes, in the order of their maps; without, there is one kind of particle.
     """
 
     streams = Streams("foreground", "seeds", {"keys": ("center_map",)})
 
     def __init__(
-        self, keys: str = "center_map", *, threshold: float, particle_diameter: float,
-        min_distance: float | None = None, allow_missing_keys: bool = False,
+        self, keys: str = "center_map", *, threshold: float | Mapping[str, float],
+        particle_diameter: float | Mapping[str, float], min_distance: float | None = None,
+        classes: Sequence[str] | None = None, allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
-        check_center_threshold(threshold)
-        self.threshold = threshold
+        self.rules = ClassRules.of(classes, threshold, particle_diameter, min_distance) if classes else None
+        self.threshold = float(self.rules.thresholds.min()) if self.rules else threshold
+        check_center_threshold(self.threshold)
         sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance)
         self.radius, self.min_distance = sizes.refine_radius, sizes.min_distance
 
@@ -217,18 +235,52 @@ class FindSeedsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             center_map, voxel = volume_of(d, key), voxel_size_of(d, key)
-            peaks, _ = find_seeds(center_map, self.threshold, self.min_distance, voxel)
-            centers, heights = refine_seeds(center_map, peaks, self.radius, voxel)
-            d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold))
+            classes, radius = None, self.radius
+            peaks, heights = find_seeds(center_map, self.threshold, 0.0 if self.rules else self.min_distance, voxel)
+            maps = self._class_maps(d, center_map)
+            if self.rules:
+                classes = score_classes(maps, self.rules.names, peaks, self.rules.ball, voxel)
+                peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
+            centers, heights = refine_seeds(center_map, peaks, radius, voxel)
+            d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold), classes=classes)
         return d
 
     def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same block by block."""
-        found = seeds_in_blocks(
-            data["center_map"], self.threshold, self.min_distance, self.radius, voxel_size_of(data, "center_map"),
-            data["blocks"],
-        )  # fmt: skip
-        return {**data, "seeds": Seeds(*found, float(self.threshold))}
+        d = dict(data)
+        center_map, voxel, blocks = d["center_map"], voxel_size_of(d, "center_map"), d["blocks"]
+        maps = self._class_maps(d, center_map)
+        if self.rules is None:
+            found = seeds_in_blocks(center_map, self.threshold, self.min_distance, self.radius, voxel, blocks)
+            return {**d, "seeds": Seeds(*found, float(self.threshold))}
+        peaks, heights = peaks_in_blocks(center_map, self.threshold, 0.0, voxel, blocks)
+        classes = classes_in_blocks(maps, self.rules.names, peaks, self.rules.ball, voxel, blocks)
+        peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
+        refined = refined_in_blocks(center_map, peaks, radius, voxel, blocks)
+        return {**d, "seeds": Seeds(peaks, *refined, float(self.threshold), classes=classes)}
+
+    def _class_maps(self, d: dict[Hashable, Any], center_map: Any) -> Any:
+        """Take the maps of the classes out of the data; of a single class it is the center map."""
+        maps = d.pop("class_maps", None)
+        if isinstance(maps, torch.Tensor):
+            maps = maps.detach().cpu().numpy()
+        maps = [center_map] if maps is None else maps
+        if len(maps) != (len(self.rules.names) if self.rules else 1):
+            names = f" ({', '.join(self.rules.names)})" if self.rules else ""
+            raise ValueError(
+                f"classes: expected a center map for each of {len(self.rules.names) if self.rules else 1} "
+                f"classes{names}, got {len(maps)} from the networks. Set classes to those of the weights."
+            )
+        return maps
+
+    def _chosen(
+        self, peaks: np.ndarray, heights: np.ndarray, classes: SeedClasses, voxel: np.ndarray
+    ) -> tuple[np.ndarray, SeedClasses, np.ndarray]:
+        """The peaks that are seeds, their classes, and the radius to refine each in."""
+        assert self.rules is not None
+        kept = self.rules.kept(peaks, heights, classes, voxel)
+        classes = classes.of(kept)
+        return peaks[kept], classes, self.rules.refine_radii[classes.index]
 
 
 class AssignInstancesd(MapTransform):
@@ -321,6 +373,8 @@ class MeasureParticlesd(MapTransform):
                 voxel_size_zyx=voxel_size_of(d, key), center_threshold=seeds.threshold,
                 neighbor_distance=self.neighbor_distance,
             )  # fmt: skip
+            if seeds.classes is not None:
+                d["particles"] = with_classes(d["particles"], seeds.classes)
         return d
 
     def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -331,7 +385,7 @@ class MeasureParticlesd(MapTransform):
             sums, seeds.labels, seeds.centers_zyx_vox, seeds.heights, center_threshold=seeds.threshold,
             voxel_size_zyx=voxel_size_of(data, "instances"), neighbor_distance=self.neighbor_distance,
         )  # fmt: skip
-        return {**data, "particles": table}
+        return {**data, "particles": table if seeds.classes is None else with_classes(table, seeds.classes)}
 
 
 class FilterParticlesd(MapTransform):
@@ -343,10 +397,10 @@ class FilterParticlesd(MapTransform):
     ----------
     keys : str
         The instances; "particles" is read and replaced too.
-    particle_diameter : float
+    particle_diameter : float, or mapping of class name to float
         Å; gives min_size and neighbor_distance.
-    min_size : float, optional
-        Å^3.
+    min_size : float, or mapping of class name to float, optional
+        Å^3; a particle must be as large as its class asks for.
     neighbor_number : int
         A particle needs so many others within neighbor_distance; 0 is off.
     neighbor_distance : float, optional
@@ -358,7 +412,8 @@ class FilterParticlesd(MapTransform):
     streams = Streams("particles", "particles", {"keys": ("instances",)})
 
     def __init__(
-        self, keys: str = "instances", *, particle_diameter: float, min_size: float | None = None,
+        self, keys: str = "instances", *, particle_diameter: float | Mapping[str, float],
+        min_size: float | Mapping[str, float] | None = None,
         neighbor_number: int = 0, neighbor_distance: float | None = None, in_place: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:  # fmt: skip
@@ -369,12 +424,18 @@ class FilterParticlesd(MapTransform):
         check_neighbor_number(neighbor_number)
         self.neighbor_number = neighbor_number
         self.in_place = in_place
+        named = next((value for value in (particle_diameter, min_size) if isinstance(value, Mapping)), {})
+        self.min_size_of = {}
+        for name in named:
+            sizes = ParticleSizes.from_diameter(of_class(particle_diameter, name), min_size=of_class(min_size, name))
+            self.min_size_of[name] = sizes.min_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
+            min_size = d["particles"]["class"].map(self.min_size_of).fillna(self.sizes.min_size).to_numpy(float)
             d["particles"], labels = filter_particles(
-                d["particles"], volume_of(d, key), min_size=self.sizes.min_size, neighbor_number=self.neighbor_number,
+                d["particles"], volume_of(d, key), min_size=min_size, neighbor_number=self.neighbor_number,
                 neighbor_distance=self.sizes.neighbor_distance, in_place=self.in_place,
             )  # fmt: skip
             d[key] = volume_like(labels, d[key])

@@ -17,6 +17,7 @@ __all__ = [
     "first_lengths",
     "following",
     "is_length_text",
+    "of_class",
     "particle_sizes",
     "voxel_size_text",
     "voxel_zyx_to_angstrom_xyz",
@@ -134,14 +135,31 @@ class ParticleSizes:
     SETTINGS: ClassVar = ("min_distance", "min_size", "radius_max", "neighbor_distance")  # that a config may set
 
     @classmethod
-    def from_diameter(cls, particle_diameter: float, **replaced: float | None) -> ParticleSizes:
+    def from_diameter(
+        cls, particle_diameter: float | Mapping[str, float], **replaced: float | Mapping[str, float] | None
+    ) -> ParticleSizes:
         """Derive every length from the particle's diameter in Å; keywords that are not None replace single ones.
+
+        A setting by class gives the lengths that hold for all classes together: the smallest distances and sizes, the
+        largest radii and reaches.
 
         Raises
         ------
         ValueError
             If the diameter or a replacement is not a finite number above 0 (``min_size`` may be 0).
         """
+        by_class = [value for value in (particle_diameter, *replaced.values()) if isinstance(value, Mapping)]
+        if by_class:
+            each = [
+                cls.from_diameter(
+                    of_class(particle_diameter, name), **{key: of_class(value, name) for key, value in replaced.items()}
+                )
+                for name in by_class[0]
+            ]
+            smallest = ("min_distance", "min_size", "refine_radius")
+            return cls(**{
+                key: (min if key in smallest else max)(getattr(sizes, key) for sizes in each) for key in vars(each[0])
+            })  # fmt: skip
         diameter = _positive("particle_diameter", particle_diameter)
         sizes = {
             "min_distance": diameter / 3,
@@ -162,6 +180,21 @@ class ParticleSizes:
 particle_sizes = ParticleSizes.from_diameter  # by the name that a config can give
 
 
+def of_class(value: Any, name: str) -> Any:
+    """What a setting, a value for all classes or an object by class name, is for one class.
+
+    Examples
+    --------
+    >>> of_class(0.3, "ribosome"), of_class({"ribosome": 0.4}, "ribosome")
+    (0.3, 0.4)
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if name not in value:
+        raise ValueError(f"expected a value for each class, got none for {name!r}, only for {', '.join(value)}.")
+    return value[name]
+
+
 def following(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write lengths as multiples of the particle's diameter, so that another diameter takes them along.
 
@@ -174,7 +207,7 @@ def following(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     result = dict(settings)
     for name, (power, _) in FIRST_LENGTHS.items():
-        if "particle_diameter" in result and isinstance(result.get(name), (int, float)):
+        if isinstance(result.get("particle_diameter"), (int, float)) and isinstance(result.get(name), (int, float)):
             factor = float(result[name]) / float(result["particle_diameter"]) ** power
             result[name] = f"${factor!r} * @particle_diameter" + ("" if power == 1 else f"**{power}")
     return result

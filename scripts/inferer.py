@@ -102,8 +102,8 @@ class TomogramInferer(Inferer):
     tta : {1, 2, 4, 8}
         Average the outputs over this many flips of each tile (`FLIPS`): logits as logits, values as values.
     background : sequence of float, optional
-        Output, one per channel, where there is nothing to see. Given, constant tiles (padding) and tiles outside
-        the region are skipped.
+        Output, one per channel (the last for all that follow), where there is nothing to see. Given, constant tiles
+        (padding) and tiles outside the region are skipped.
     region : path, optional
         Volume of the tomogram's shape; only where it is above 0 is anything found. Needs ``background``.
     map_dtype : {"float32", "float16"}
@@ -115,6 +115,8 @@ class TomogramInferer(Inferer):
         Never rescale.
     runtime : {"auto", "torch", "openvino"}
         What runs the network, see `choose_runtime`.
+    classes : sequence of str, optional
+        The network gives a map for each, after the first channel.
 
     Attributes
     ----------
@@ -130,7 +132,7 @@ class TomogramInferer(Inferer):
         progress: bool = False, amp: bool = True, tta: int = 1, background: Sequence[float] | None = None,
         region: str | Path | None = None, map_dtype: str = "float32",
         voxel_size_model: float | Sequence[float] | None = None, keep_voxel_size: bool = False,
-        runtime: str = "torch",
+        runtime: str = "torch", classes: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if tta not in FLIPS:
@@ -147,7 +149,11 @@ class TomogramInferer(Inferer):
         self.roi_size = None if roi_size is None else tuple(int(side) for side in roi_size)
         self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
         self.sw_device, self.device, self.progress = sw_device, device, progress
-        self.background = None if background is None else torch.tensor([float(value) for value in background])
+        self.channels = 1 + len(classes or [""])
+        self.background: torch.Tensor | None = None
+        if background is not None:
+            values = [float(value) for value in background]
+            self.background = torch.tensor(values + values[-1:] * (self.channels - len(values)))
         self.region, self.map_dtype = region, getattr(torch, map_dtype)
         self.voxel_size_model, self.keep_voxel_size = voxel_size_model, keep_voxel_size
 
@@ -247,7 +253,7 @@ class TomogramInferer(Inferer):
                 grid.wanted[index] = self._is_wanted(volume, region, grid, index, before)
         network = self._in_runtime(volume, network, grid, sw_device)
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
-        ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen)
+        ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen, self.channels)
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones

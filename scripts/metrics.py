@@ -7,7 +7,7 @@ batch-first tensor), keeps a few counts per volume, and adds the counts up over 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,8 @@ class CenterF1(_PooledMetric):
 
     def __init__(
         self,
-        particle_diameter: float,
-        threshold: float = 0.3,
+        particle_diameter: float | Mapping[str, float],
+        threshold: float | Mapping[str, float] = 0.3,
         voxel_size: Any = None,
         match_fraction: float = 0.5,
         min_voxels: float = 2.0,
@@ -126,7 +126,7 @@ class CenterF1(_PooledMetric):
     ) -> None:
         super().__init__(metric_name)
         self.sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance)
-        self.threshold = threshold
+        self.threshold = min(threshold.values()) if isinstance(threshold, Mapping) else threshold
         self.voxel_size = None if voxel_size is None else as_voxel_size_zyx(voxel_size)
         self.match_fraction = match_fraction
         self.min_voxels = min_voxels

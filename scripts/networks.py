@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ class MaskAndCenterNet(nn.Module):
     Parameters
     ----------
     mask_network, center_network : nn.Module
-        Each takes (B, 1, Z, Y, X) and returns (B, 1, Z, Y, X). Any MONAI network will do; the two may differ.
+        Each takes (B, 1, Z, Y, X) and returns (B, 1, Z, Y, X), the center network a map for each class. Any MONAI
+        network will do; the two may differ.
     """
 
     def __init__(self, mask_network: nn.Module, center_network: nn.Module) -> None:
@@ -46,7 +48,7 @@ class MaskAndCenterNet(nn.Module):
         self.center_network = center_network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Take (B, 1, Z, Y, X); return (B, 2, Z, Y, X): mask logit, center map."""
+        """Take (B, 1, Z, Y, X); return (B, 2, Z, Y, X): mask logit, center map; one more for each further class."""
         return torch.cat([self.mask_network(image), self.center_network(image)], dim=1)
 
 
@@ -98,7 +100,12 @@ def _check_zip(path: Path) -> None:
             raise ValueError(f"the checksum of {damaged} in it is wrong, so bytes have changed. Copy it again")
 
 
-def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Sequence[float] | None = None) -> nn.Module:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    voxel_size: float | Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+) -> nn.Module:
     """Load a weights file into a network, exactly.
 
     Parameters
@@ -110,8 +117,16 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
     voxel_size : float or sequence of 3 floats, optional
         Å per voxel that tomograms will be rescaled to for the network; another size than the one the record beside
         the weights names is a warning.
+    classes : sequence of str, optional
+        Names of the center maps that the network will be asked for, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit, were trained for other classes, or the network has not one center map per class.
     """
     state = read_state_dict(path)
+    _check_classes(network, path, list(classes or []))
     known = read_record(path).voxel_size
     if known is not None and voxel_size is not None and np.abs(np.divide(voxel_size, known) - 1).max() > TOLERANCE:
         given = ", ".join(f"{one:g}" for one in np.ravel(voxel_size))
@@ -121,6 +136,31 @@ def load_weights(network: nn.Module, path: str | Path, voxel_size: float | Seque
             stacklevel=2,
         )
     return spare_padding(_load_exactly(network, state, path))
+
+
+def _check_classes(network: nn.Module, path: str | Path, classes: list[str]) -> None:
+    known = read_record(path).detection_settings().get("classes")
+    if known and list(known) != classes:
+        raise ValueError(
+            f"{path}: was trained for the classes {', '.join(known)}, in this order, but classes is "
+            f"{', '.join(classes) or 'null'}. Set it to those of the weights, or leave it out."
+        )
+    channels = output_channels(network) if classes else None
+    if channels is not None and channels != 1 + len(classes):
+        raise ValueError(
+            f"network_def: expected {1 + len(classes)} channels, the mask and a center map for each of the classes "
+            f"{', '.join(classes)}, got {channels}. Give the center network an output for each class."
+        )
+
+
+def output_channels(network: nn.Module) -> int | None:
+    """How many channels a network gives of an image; None if it cannot be told without computing."""
+    try:
+        shadow = copy.deepcopy(network).to("meta")
+        with torch.no_grad():
+            return int(shadow(torch.empty((1, 1, 64, 64, 64), device="meta")).shape[1])
+    except (NotImplementedError, RuntimeError, ValueError):  # an operator without shapes-only form, or another size
+        return None
 
 
 def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str | None) -> nn.Module:
@@ -163,7 +203,7 @@ def _load_exactly(network: nn.Module, state: dict[str, torch.Tensor], path: str 
             f"{path}: the weights do not fit the network of the config: {len(missing)} names missing "
             f"({', '.join(missing[:2]) or 'none'}), {len(unknown)} unknown ({', '.join(unknown[:2]) or 'none'}), "
             f"{len(other)} of another shape ({', '.join(other[:2]) or 'none'}). "
-            "Use the network_def the weights were trained with."
+            "Use the network_def the weights were trained with, and their classes."
         )
     network.load_state_dict(state)
     return network

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from monai.transforms import Transform
 
 from custom_transforms.files.claim import claimed
@@ -15,7 +16,7 @@ from custom_transforms.files.names import tomogram_name
 from custom_transforms.files.whole_files import check_folder, check_name
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.checks import add_warning, metadata_warnings
-from custom_transforms.volumes.lazy import PlaneCache, Streams
+from custom_transforms.volumes.lazy import LabelVolume, PlaneCache, Streams
 from custom_transforms.volumes.mrc_write import write_instances
 from custom_transforms.volumes.zarr_read import import_zarr
 from scripts.console import user_message
@@ -100,8 +101,10 @@ class SaveDetectiond(Transform):
         self.report, self.overwrite = report, overwrite
         self.edits: dict[str, Any] = {}  # ids of the config that were replaced, as `Detector` knows them
         self.formats = list(dict.fromkeys(["csv", *(find_format(name).name for name in formats)]))
+        self.classes: list[str] = list(self.settings.get("classes") or [])
         self.names = {
             "instances": "{name}_instances.mrc",
+            **({"classes": "{name}_classes.mrc"} if len(self.classes) > 1 else {}),
             **{key: _list_name(key) for key in self.formats},
             **(PAGE if report else {}),
         }
@@ -149,7 +152,7 @@ class SaveDetectiond(Transform):
         meta = d["image"].meta
         path = meta["filename_or_obj"]
         labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
-        self._write_labels(meta, labels)
+        self._write_labels(meta, labels, d["particles"])
         if self.copick is not None:
             config, wanted, user, session = self.target
             run, voxel_size_zyx = run_of(config, tomogram_name(path)), as_voxel_size_zyx(meta["voxel_size_zyx"])
@@ -168,16 +171,30 @@ class SaveDetectiond(Transform):
                 "there is left as it is); the labels are in the MRC file"
             )
             add_warning(image.meta, text)
-        self._write_labels(image.meta, PlaneCache(labels), labels.highest)
+        self._write_labels(image.meta, labels, data["particles"])
         return {**data, "output_files": self.finish(data, labels.shape, data["center_map"])}
 
-    def _write_labels(self, meta: Mapping[str, Any], labels: Any, highest: int | None = None) -> None:
-        """Make the folder of a tomogram, and its label volume, under the place that the tomogram's header has."""
+    def _write_labels(self, meta: Mapping[str, Any], labels: Any, table: pd.DataFrame) -> None:
+        """Make the folder of a tomogram, and its label volumes, under the place that the tomogram's header has."""
         path = meta["filename_or_obj"]
         self.begin(path)
+        files = self.files(path)
         origin, nstart = meta.get("origin_xyz", (0, 0, 0)), meta.get("header", {}).get("nstart_xyz", (0, 0, 0))
-        voxel_size_zyx = as_voxel_size_zyx(meta["voxel_size_zyx"])
-        write_instances(self.files(path)["instances"], labels, voxel_size_zyx, origin, nstart, highest=highest)
+        place = as_voxel_size_zyx(meta["voxel_size_zyx"]), origin, nstart
+        lazy = isinstance(labels, LabelVolume)
+        highest = labels.highest if lazy else None
+        write_instances(files["instances"], PlaneCache(labels) if lazy else labels, *place, highest=highest)
+        if "classes" in files:
+            numbers = self._class_numbers(table, int(table["label"].max()) if len(table) else 0)
+            volume = PlaneCache(labels.renumbered(numbers)) if lazy else numbers[labels]
+            write_instances(files["classes"], volume, *place, highest=len(self.classes))
+
+    def _class_numbers(self, table: pd.DataFrame, highest: int) -> np.ndarray:
+        """Number of the class of every label, from 1 in the order of the classes; 0 for what has none."""
+        numbers = np.zeros(highest + 1, dtype=np.int32)
+        kept = table[table["label"] > 0]
+        numbers[kept["label"].to_numpy()] = kept["class"].map({c: k + 1 for k, c in enumerate(self.classes)}).fillna(0)
+        return numbers
 
     def check_output(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Refuse, before any work, items of a datalist whose results have no place to go.
@@ -262,6 +279,8 @@ class SaveDetectiond(Transform):
             "origin_xyz_angstrom": list(meta.get("origin_xyz", (0, 0, 0))),
             "header": meta.get("header", {}),
         }
+        kept = table.loc[table["label"] > 0, "class"]
+        by_class = {name: int((kept == name).sum()) for name in self.classes}
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
         content = {
             "bundle": self.bundle.name,
@@ -270,7 +289,8 @@ class SaveDetectiond(Transform):
             "conventions": CONVENTIONS,
             "weights": self.weights,
             "command": command_line(),
-            "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
+            "particles": {"kept": len(kept), "dropped": dropped, **({"by_class": by_class} if by_class else {})},
+            **({"classes": {str(k + 1): name for k, name in enumerate(self.classes)}} if self.classes else {}),
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
             "warnings": list(dict.fromkeys([*metadata_warnings(meta), *data.get("warnings", ())])),

@@ -18,6 +18,7 @@ __all__ = [
     "RECORDED",
     "SETTINGS",
     "Kind",
+    "check_classes",
     "check_setting",
     "checked_settings",
     "described_settings",
@@ -44,12 +45,15 @@ class Kind:
         numbers, whole number, whole numbers.
     null : bool
         Whether it may be left to something else.
+    by_class : bool
+        Whether it may be an object with such a value for each class.
     """
 
     expected: str
     takes: Callable[[Any], bool]
     typed: str = "text"
     null: bool = False
+    by_class: bool = False
 
 
 def _is_number(value: Any) -> bool:
@@ -63,8 +67,8 @@ def _are_numbers(value: Any, *counts: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) in counts and all(map(_is_number, value))
 
 
-def _number(expected: str, inside: Callable[[float], bool], null: bool = False) -> Kind:
-    return Kind(f"a number {expected}", lambda value: _is_number(value) and inside(value), "number", null)
+def _number(expected: str, inside: Callable[[float], bool], null: bool = False, by_class: bool = False) -> Kind:
+    return Kind(f"a number {expected}", lambda value: _is_number(value) and inside(value), "number", null, by_class)
 
 
 def _whole(expected: str, inside: Callable[[int], bool]) -> Kind:
@@ -74,8 +78,8 @@ def _whole(expected: str, inside: Callable[[int], bool]) -> Kind:
     return Kind(expected, takes, "whole number")
 
 
-def _positive(unit: str, null: bool = False) -> Kind:
-    return _number(f"above 0 ({unit})", lambda value: value > 0, null)
+def _positive(unit: str, null: bool = False, by_class: bool = False) -> Kind:
+    return _number(f"above 0 ({unit})", lambda value: value > 0, null, by_class)
 
 
 def _word(*words: str) -> Kind:
@@ -90,6 +94,14 @@ def _tile(value: Any) -> bool:
     sides = value if isinstance(value, (list, tuple)) else [value]
     return _are_numbers(value, 1, 3) and all(
         isinstance(side, Integral) and 16 <= int(side) <= LARGEST for side in sides
+    )
+
+
+def _classes(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and all(isinstance(name, str) and re.fullmatch(r"\w[\w .+-]*", name) for name in value)
+        and len(set(value)) == len(value)
     )
 
 
@@ -110,11 +122,12 @@ RESULT: dict[str, Kind] = {  # what a result depends on
     "signed": Kind(SWITCH.expected, SWITCH.takes, SWITCH.typed, null=True),
     "voxel_size_model": SIZE,
     "keep_voxel_size": SWITCH,
-    "particle_diameter": _positive("Å"),
+    "classes": Kind("a list of different names of letters, digits and . + - _", _classes, "texts", null=True),
+    "particle_diameter": _positive("Å", by_class=True),
     "mask_threshold": _number("between 0 and 1 (a probability)", lambda value: 0 < value < 1),
-    "center_threshold": _number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "center_threshold": _number("above 0 and at most 1", lambda value: 0 < value <= 1, by_class=True),
     "min_distance": _positive("Å", null=True),
-    "min_size": _number("of at least 0 (cubic Å)", lambda value: value >= 0, null=True),
+    "min_size": _number("of at least 0 (cubic Å)", lambda value: value >= 0, null=True, by_class=True),
     "radius_max": _positive("Å", null=True),
     "method": _word("watershed", "nearest", "split"),
     "require_seed": SWITCH,
@@ -171,6 +184,10 @@ def check_setting(name: str, value: Any, source: str = "") -> None:
     ValueError: my.json: center_threshold: expected a number above 0 and at most 1, got 5. Nothing was done.
     """
     kind = SETTINGS[name]
+    if kind.by_class and isinstance(value, Mapping):
+        for one, number in value.items():
+            check_setting(name, number, f"{source + ': ' if source else ''}class {one}")
+        return
     if (value is None and kind.null) or kind.takes(value):
         return
     got = json.dumps(value, default=str, ensure_ascii=False)
@@ -179,26 +196,53 @@ def check_setting(name: str, value: Any, source: str = "") -> None:
     raise ValueError(f"{source + ': ' if source else ''}{name}: expected {expected}, got {got}. Nothing was done.")
 
 
+def check_classes(settings: Mapping[str, Any]) -> None:
+    """Refuse a setting by class that does not name each of the classes, or names others.
+
+    Examples
+    --------
+    >>> check_classes({"classes": ["vlp"], "min_size": {"vlb": 8000}})
+    Traceback (most recent call last):
+    ValueError: min_size: expected a value for each of the classes (vlp), got vlb. Nothing was done.
+    """
+    classes = list(settings.get("classes") or [])
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and name in SETTINGS and set(value) != set(classes):
+            wanted = (
+                f"a value for each of the classes ({', '.join(classes)})" if classes else "one value without classes"
+            )
+            raise ValueError(f"{name}: expected {wanted}, got {', '.join(value) or 'none'}. Nothing was done.")
+
+
 def checked_settings(**values: Any) -> dict[str, Any]:
     """Check all settings of a config, and give them as they are.
 
     Raises
     ------
     ValueError
-        As `check_setting`; of a run of ``monai.bundle`` it names the file or option that the value came from.
+        As `check_setting` and `check_classes`; of a run of ``monai.bundle`` it names the file or option that the value
+        came from.
     """
     for name, value in values.items():
         try:
             check_setting(name, value)
         except ValueError:
             check_setting(name, value, _source_in_command(name))  # the same error, and where the value is from
+    check_classes(values)
     return values
 
 
 def recorded_settings(settings: Mapping[str, Any], sizes: Any) -> dict[str, Any]:
-    """The settings that a result depends on, as its record keeps them: lengths (`ParticleSizes`) in numbers."""
+    """The settings that a result depends on, as its record keeps them: lengths (`ParticleSizes`) in numbers.
+
+    Where a length differs by class, the settings it follows from say so.
+    """
     lengths = {name: getattr(sizes, name) for name in ("min_distance", "min_size", "radius_max")}
-    return {name: settings[name] for name in RECORDED} | lengths
+    if isinstance(settings["particle_diameter"], Mapping):
+        lengths = {"radius_max": lengths["radius_max"]}
+    elif isinstance(settings["min_size"], Mapping):
+        del lengths["min_size"]
+    return {name: settings[name] for name in RECORDED if name in settings} | lengths
 
 
 def _source_in_command(name: str) -> str:

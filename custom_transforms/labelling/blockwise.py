@@ -10,6 +10,7 @@ Volumes are anything that is read and written by slices and has a ``shape``: arr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from custom_transforms.labelling.assign import mark_labels
 from custom_transforms.labelling.blocks import Blocks, Box, Pieces, corner_of, points_inside
+from custom_transforms.labelling.classes import SeedClasses, ball_offsets, mean_in_balls
 from custom_transforms.labelling.components import find_components
 from custom_transforms.labelling.flood import Ball, flood_all, nearest_all, touched_components
 from custom_transforms.labelling.plateaus import PeakRuns, find_peak_runs, one_peak_per_plateau, reaches_a_face
@@ -26,7 +28,15 @@ from custom_transforms.measuring.particle_table import sums_by_label
 from custom_transforms.volumes.lazy import LabelVolume
 from custom_transforms.volumes.parallel import squared_axis_weights
 
-__all__ = ["assign_in_blocks", "components_in_blocks", "seeds_in_blocks", "sums_in_blocks"]
+__all__ = [
+    "assign_in_blocks",
+    "classes_in_blocks",
+    "components_in_blocks",
+    "peaks_in_blocks",
+    "refined_in_blocks",
+    "seeds_in_blocks",
+    "sums_in_blocks",
+]
 
 
 def components_in_blocks(probability: Any, threshold: float, min_size_voxels: float, blocks: Blocks) -> LabelVolume:
@@ -43,22 +53,54 @@ def seeds_in_blocks(
     center_map: Any, threshold: float, min_distance: float, radius: float, voxel_size_zyx: np.ndarray, blocks: Blocks
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Peaks (n, 3), sorted by z, y, x, refined centers (n, 3) and heights; see `find_seeds` and `refine_seeds`."""
-    weights, unit = squared_axis_weights(voxel_size_zyx)
+    peaks, _ = peaks_in_blocks(center_map, threshold, min_distance, voxel_size_zyx, blocks)
+    return peaks, *refined_in_blocks(center_map, peaks, radius, voxel_size_zyx, blocks)
+
+
+def peaks_in_blocks(
+    center_map: Any, threshold: float, min_distance: float, voxel_size_zyx: np.ndarray, blocks: Blocks
+) -> tuple[np.ndarray, np.ndarray]:
+    """Peaks (n, 3), sorted by z, y, x, and the map there; see `find_seeds`."""
+    weights, _ = squared_axis_weights(voxel_size_zyx)
     limit = np.float32(threshold)
     runs = PeakRuns.join(peaks_of_block(center_map, box, limit, weights, blocks) for _, box in blocks)
-    peaks, _ = settle_peaks(runs, blocks.shape, min_distance, voxel_size_zyx)
+    return settle_peaks(runs, blocks.shape, min_distance, voxel_size_zyx)
+
+
+def refined_in_blocks(
+    center_map: Any, peaks: np.ndarray, radius: float | np.ndarray, voxel_size_zyx: np.ndarray, blocks: Blocks
+) -> tuple[np.ndarray, np.ndarray]:
+    """Refined centers (n, 3) and heights of peaks; see `refine_seeds`."""
+    weights, unit = squared_axis_weights(voxel_size_zyx)
+    radii = np.full(len(peaks), radius, dtype=np.float64)
     centers, heights = peaks.astype(np.float64), np.zeros(len(peaks))
-    halo = np.ceil(4 * (radius / unit + 1) / np.sqrt(weights)) + 2
+    halo = np.ceil(4 * (radii.max(initial=0.0) / unit + 1) / np.sqrt(weights)) + 2
     for _, box in blocks:
         here = points_inside(peaks, box)
         if not here.size:
             continue
         grown, _ = blocks.grown(box, halo)
         near, corner = points_inside(peaks, grown), corner_of(grown)
-        refined, height = refine_seeds(_floats(center_map, grown), peaks[near] - corner, radius, voxel_size_zyx)
+        refined, height = refine_seeds(_floats(center_map, grown), peaks[near] - corner, radii[near], voxel_size_zyx)
         own = np.isin(near, here)
         centers[here], heights[here] = refined[own] + corner, height[own]
-    return peaks, centers, heights
+    return centers, heights
+
+
+def classes_in_blocks(
+    class_maps: Sequence[Any], names: Sequence[str], peaks: np.ndarray, radius: float, voxel_size_zyx: np.ndarray,
+    blocks: Blocks,
+) -> SeedClasses:  # fmt: skip
+    """The classes of peaks; see `score_classes`."""
+    offsets = ball_offsets(radius, voxel_size_zyx)
+    scores = np.zeros((len(peaks), len(class_maps)))
+    for _, box in blocks:
+        here = points_inside(peaks, box)
+        if here.size:
+            grown, _ = blocks.grown(box, offsets.max(axis=0))
+            for column, one in enumerate(class_maps):
+                scores[here, column] = mean_in_balls(_floats(one, grown), peaks[here] - corner_of(grown), offsets)
+    return SeedClasses(tuple(names), scores)
 
 
 def peaks_of_block(center_map: Any, box: Box, limit: np.float32, weights: np.ndarray, blocks: Blocks) -> PeakRuns:

@@ -44,13 +44,13 @@ def check_finite(maps: torch.Tensor, first: int = 0) -> None:
 
 def split_prediction(
     prediction: torch.Tensor, dtype: torch.dtype = torch.float32, in_place: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn the two network channels into a mask probability and a center map.
+) -> tuple[torch.Tensor, ...]:
+    """Turn the network's channels into a mask probability and center maps.
 
     Parameters
     ----------
-    prediction : tensor, shape (2, Z, Y, X)
-        Channel 0: mask logit. Channel 1: center map as the network gave it. On any device.
+    prediction : tensor, shape (1 + classes, Z, Y, X)
+        Channel 0: mask logit. The others: a center map for each class, as the network gave them. On any device.
     dtype : torch dtype
         float32, or float16 to halve the memory of the maps.
     in_place : bool
@@ -59,7 +59,9 @@ def split_prediction(
     Returns
     -------
     probability, center_map : tensor, shape (1, Z, Y, X)
-        Sigmoid of channel 0; channel 1 clipped to 0..1. NaN stays NaN.
+        Sigmoid of channel 0; the highest of the other channels, clipped to 0..1. NaN stays NaN.
+    class_maps : tensor, shape (classes, Z, Y, X)
+        All other channels, clipped; left out where there is only one.
 
     Examples
     --------
@@ -67,14 +69,18 @@ def split_prediction(
     >>> round(probability.item(), 3), center_map.item()
     (0.881, 1.0)
     """
-    if prediction.ndim != 4 or prediction.shape[0] != 2:
+    if prediction.ndim != 4 or prediction.shape[0] < 2:
         raise ValueError(
-            f"pred: expected (2, Z, Y, X), mask logit and center map, got {tuple(prediction.shape)}. "
-            "Use a network_def with two outputs, or join two networks."
+            f"pred: expected (2, Z, Y, X), mask logit and center map (or one for each class), got "
+            f"{tuple(prediction.shape)}. Use a network_def with two outputs, or join two networks."
         )
     if in_place and prediction.dtype == dtype:
-        return prediction[:1].sigmoid_(), prediction[1:].clamp_(0, 1)
-    return torch.sigmoid(prediction[:1]).to(dtype), prediction[1:].clamp(0, 1).to(dtype)
+        probability, centers = prediction[:1].sigmoid_(), prediction[1:].clamp_(0, 1)
+    else:
+        probability, centers = torch.sigmoid(prediction[:1]).to(dtype), prediction[1:].clamp(0, 1).to(dtype)
+    if len(centers) == 1:
+        return probability, centers
+    return probability, centers.amax(dim=0, keepdim=True), centers
 
 
 def detect_instances(

@@ -16,7 +16,7 @@ SETTLED = 1e-3  # voxels; a smaller step ends the rounds
 
 
 def refine_seeds(
-    center_map: np.ndarray, peaks_zyx: np.ndarray, radius: float, voxel_size_zyx: np.ndarray
+    center_map: np.ndarray, peaks_zyx: np.ndarray, radius: float | np.ndarray, voxel_size_zyx: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move every seed to the centroid of the center map around it.
 
@@ -33,8 +33,8 @@ def refine_seeds(
         Center map, 0..1.
     peaks_zyx : ndarray, shape (n, 3), int
         Seeds of `find_seeds`, sorted by z, y, x. ``n`` may be 0.
-    radius : float
-        Å; half the particle's radius is a good value.
+    radius : float or ndarray, shape (n,)
+        Å, of all seeds or of each; half the particle's radius is a good value.
     voxel_size_zyx : ndarray, shape (3,)
         Å per voxel along Z, Y, X.
 
@@ -60,12 +60,12 @@ def refine_seeds(
     if not len(peaks):
         return centers, heights
     weights, unit = squared_axis_weights(as_voxel_size_zyx(voxel_size_zyx))
-    reach = radius / unit
+    reaches = np.full(len(peaks), radius / unit, dtype=np.float64)
     # a voxel that counts is within 2 radii of its peak, so a peak that could own it is within 4
-    edges = np.maximum(np.ceil(4 * reach / np.sqrt(weights)), 1).astype(np.int64)
+    edges = np.maximum(np.ceil(4 * reaches.max() / np.sqrt(weights)), 1).astype(np.int64)
     head, following = grid_of_points(peaks, edges, peaks.max(axis=0) // edges + 3)
     jobs = [
-        (values, peaks, head, following, edges, reach, weights, a, b, centers, heights)
+        (values, peaks, head, following, edges, reaches, weights, a, b, centers, heights)
         for a, b in slab_bounds(len(peaks), 1024)
     ]
     run_parallel(_refine, jobs)
@@ -73,9 +73,10 @@ def refine_seeds(
 
 
 @njit(nogil=True, cache=True)
-def _refine(values, peaks, head, following, edges, reach, weights, first, last, centers, heights):
+def _refine(values, peaks, head, following, edges, reaches, weights, first, last, centers, heights):
     rivals = np.empty((peaks.shape[0], 3), np.int64)
     for seed in range(first, last):
+        reach = reaches[seed]
         count = _find_rivals(peaks, head, following, edges, weights, reach, seed, rivals)
         center = centers[seed]
         for _ in range(MAX_ROUNDS):

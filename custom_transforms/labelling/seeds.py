@@ -11,7 +11,7 @@ from custom_transforms.labelling.plateaus import PeakRuns, find_peak_runs, one_p
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.parallel import as_float_volume, squared_axis_weights
 
-__all__ = ["find_seeds", "grid_of_points", "settle_peaks"]
+__all__ = ["find_seeds", "grid_of_points", "settle_peaks", "thin_peaks"]
 
 
 def check_center_threshold(threshold: float) -> None:
@@ -90,16 +90,32 @@ def settle_peaks(
     weights, unit = squared_axis_weights(as_voxel_size_zyx(voxel_size_zyx))
     flat, heights = one_peak_per_plateau(runs, shape, weights)
     peaks = np.stack(np.unravel_index(flat, tuple(shape)), axis=1).astype(np.int64)
-    taken = _thin(peaks, np.lexsort((flat, -heights)), min_distance / unit, weights)
+    taken = thin_peaks(peaks, np.lexsort((flat, -heights)), min_distance / unit, weights)
     return peaks[taken], heights[taken].astype(np.float64)
 
 
-def _thin(peaks: np.ndarray, order: np.ndarray, distance: float, weights: np.ndarray) -> np.ndarray:
-    """Greedy thinning; ``distance`` in units of the smallest voxel side. Returns a mask over the peaks."""
-    if distance <= 0 or len(peaks) < 2:
+def thin_peaks(peaks: np.ndarray, order: np.ndarray, distance: float | np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Take peaks in order, unless they are nearer to a taken one than both of them ask for.
+
+    Parameters
+    ----------
+    peaks : ndarray, shape (n, 3), int64
+    order : ndarray, shape (n,), int
+    distance : float or ndarray, shape (n,)
+        Of all peaks or of each, in units of the smallest voxel side; of two peaks the smaller one holds.
+    weights : ndarray, shape (3,)
+        Squared voxel sides in that unit.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    longest = np.max(distance, initial=0.0)
+    if longest <= 0 or len(peaks) < 2:
         return np.ones(len(peaks), dtype=bool)
-    edges = np.maximum(np.ceil(distance / np.sqrt(weights)), 1).astype(np.int64)
-    return _thin_on_grid(peaks, order, edges, peaks.max(axis=0) // edges + 3, distance**2, weights)
+    edges = np.maximum(np.ceil(longest / np.sqrt(weights)), 1).astype(np.int64)
+    limits = np.full(len(peaks), distance**2, dtype=np.float64)
+    return _thin_on_grid(peaks, order, edges, peaks.max(axis=0) // edges + 3, limits, weights)
 
 
 @njit(nogil=True, cache=True)
@@ -118,8 +134,8 @@ def grid_of_points(points, edges, shape):
 
 
 @njit(nogil=True, cache=True)
-def _thin_on_grid(peaks, order, edges, shape, limit, weights):
-    """Take peaks in order unless a taken one is nearer than sqrt(limit); cells hold the taken ones."""
+def _thin_on_grid(peaks, order, edges, shape, limits, weights):
+    """Take peaks in order unless a taken one is nearer than the root of both limits; cells hold the taken ones."""
     head = np.full((shape[0], shape[1], shape[2]), -1, np.int64)
     following = np.full(peaks.shape[0], -1, np.int64)
     taken = np.zeros(peaks.shape[0], np.bool_)
@@ -130,7 +146,9 @@ def _thin_on_grid(peaks, order, edges, shape, limit, weights):
             other = head[cz - 1 + cell // 9, cy - 1 + cell // 3 % 3, cx - 1 + cell % 3]
             while other >= 0 and free:
                 dz, dy, dx = peaks[i, 0] - peaks[other, 0], peaks[i, 1] - peaks[other, 1], peaks[i, 2] - peaks[other, 2]
-                free = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2] >= limit
+                free = dz * dz * weights[0] + dy * dy * weights[1] + dx * dx * weights[2] >= min(
+                    limits[i], limits[other]
+                )
                 other = following[other]
         if free:
             taken[i] = True

@@ -147,7 +147,7 @@ def filter_particles(
     table: pd.DataFrame,
     labels: Any,
     *,
-    min_size: float = 0.0,
+    min_size: float | np.ndarray = 0.0,
     neighbor_number: int = 0,
     neighbor_distance: float,
     in_place: bool = False,
@@ -164,7 +164,7 @@ def filter_particles(
         Particle table of `measure_particles`; not changed.
     labels : ndarray or LabelVolume, shape (Z, Y, X), int32
         Its instance volume.
-    min_size : float
+    min_size : float or ndarray, one per row
         Å^3.
     neighbor_number : int
         0 switches the neighbour filter off.

@@ -21,7 +21,7 @@ from scripts.sources.tomograms import find_tomograms
 
 __all__ = ["Detection", "detect"]
 
-TEXT_COLUMNS = ("class", "dropped_by", "flags")
+TEXT_COLUMNS = ("class", "runner_up", "dropped_by", "flags")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Detection:
         0 is background; particle n has label n.
     particles : DataFrame
         A row per particle: ``label``, ``class``, center (``x_vox`` ..., ``x_angstrom`` ...), ``score``, volume,
-        ``touches_border``, ``neighbors``.
+        ``touches_border``, ``neighbors``; with classes ``class_score``, ``runner_up`` and ``runner_up_score``.
     dropped : DataFrame
         The particles that a filter dropped, with the reason in ``dropped_by``; they are not in ``labels``.
     voxel_size_zyx : ndarray, shape (3,)

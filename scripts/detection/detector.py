@@ -32,7 +32,7 @@ from scripts.outputs import SaveDetectiond
 from scripts.records.trust import trusted_root
 from scripts.records.weights import read_record
 from scripts.settings import SETTINGS as KINDS
-from scripts.settings import check_setting, is_code
+from scripts.settings import check_classes, check_setting, is_code
 from scripts.sources.tomogram import Tomogram
 from scripts.tiling.tiles import tile_of
 
@@ -102,6 +102,9 @@ class Detector:
         belonging = self._belonging(asked)
         self._set(belonging)
         self._check(dict.fromkeys(belonging, str(self._weights().with_suffix(".json"))))
+        content = self.parser.get()
+        check_classes({name: self.parser.get_parsed_content(name) for name in KINDS if name in content})
+        self.classes: list[str] = list(self.parser.get_parsed_content("classes") or []) if "classes" in content else []
         if (tile := self.parser.get_parsed_content("tile")) is not None:
             self.parser["tile"] = tile_of(tile)
         self.sizes = self._sizes()
@@ -150,8 +153,10 @@ class Detector:
     def _sizes(self) -> ParticleSizes:
         """The lengths, of which those of detection become settings in numbers, as the record has them."""
         lengths = {name: self.parser.get_parsed_content(name) for name in ParticleSizes.SETTINGS}
-        sizes = ParticleSizes.from_diameter(self.parser.get_parsed_content("particle_diameter"), **lengths)
-        self._set(lengths | {name: getattr(sizes, name) for name in FIRST_LENGTHS})
+        diameter = self.parser.get_parsed_content("particle_diameter")
+        sizes = ParticleSizes.from_diameter(diameter, **lengths)
+        if not any(isinstance(value, Mapping) for value in (diameter, *lengths.values())):
+            self._set(lengths | {name: getattr(sizes, name) for name in FIRST_LENGTHS})
         return sizes
 
     def _belonging(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,6 +214,7 @@ class Detector:
             memory=self.memory,
             stream=self.stream,
             reach=reach,
+            classes=max(1, len(self.classes)),
         )
         if plan.path == "streamed":
             check_streams(self.preprocessing, inferer, self.postprocessing)
@@ -245,7 +251,7 @@ class Detector:
             check_folder(self.scratch_dir, "--scratch_dir")
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Load one tomogram and run the networks: adds ``pred`` (2, Z, Y, X) to the item, and ``timings``."""
+        """Load one tomogram and run the networks: adds ``pred`` (1 + classes, Z, Y, X) to the item, and ``timings``."""
         start = time.perf_counter()
         data = self.preprocessing(dict(item))
         loaded = time.perf_counter()

@@ -92,6 +92,7 @@ def make_plan(
     stream: bool | None = None,
     reach: int = 0,
     seen_zyx: Sequence[int] | None = None,
+    classes: int = 1,
 ) -> Plan:
     """Decide how to detect a tomogram of this shape.
 
@@ -100,7 +101,7 @@ def make_plan(
     shape_zyx : sequence of 3 ints
         Voxels of the tomogram.
     network : nn.Module
-        (B, 1, Z, Y, X) to (B, 2, Z, Y, X).
+        (B, 1, Z, Y, X) to (B, 1 + classes, Z, Y, X).
     tile, overlap
         As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit. None takes the one that
         computes least within half of the memory, and that keeps the volumes in memory if they fit.
@@ -114,6 +115,8 @@ def make_plan(
         R_max, voxels.
     seen_zyx : sequence of 3 ints, optional
         The shape the networks see, if the tomogram is rescaled for them.
+    classes : int
+        Center maps that the network gives.
 
     Returns
     -------
@@ -130,11 +133,15 @@ def make_plan(
     seen = size if seen_zyx is None else (int(seen_zyx[0]), int(seen_zyx[1]), int(seen_zyx[2]))
     seen_voxels = int(np.prod(seen, dtype=np.int64))
     on_cuda = torch.device(device).type == "cuda"
+    channels, more = 1 + classes, classes if classes > 1 else 0  # of several maps the highest is one more
 
     def in_memory(sides: Sequence[int]) -> int:
         forward = 0 if on_cuda else forward_bytes(network, sides)
-        predicting = 8 * voxels + 12 * seen_voxels + 8 * sides[0] * seen[1] * seen[2] + (seen != size) * 8 * voxels
-        return int(BASE + max(forward + predicting, IN_MEMORY * voxels))
+        maps = 4 * channels
+        predicting = (
+            (8 + (seen != size) * maps) * voxels + (4 + maps) * seen_voxels + maps * sides[0] * seen[1] * seen[2]
+        )
+        return int(BASE + max(forward + predicting, (IN_MEMORY + 4 * more) * voxels))
 
     if tile is None:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
@@ -150,7 +157,7 @@ def make_plan(
         need = in_memory(sides)
         if path == "streamed":
             forward = 0 if on_cuda else forward_bytes(network, sides)
-            need = int(BASE + forward + _streamed_bytes(size, seen, sides, reach))
+            need = int(BASE + forward + _streamed_bytes(size, seen, sides, reach, classes))
         if need <= limit or (stream is False and tile is not None):
             break
     if need > limit:
@@ -162,9 +169,9 @@ def make_plan(
     padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    disk = results = 4 * voxels  # the labels, at most
+    disk = results = (6 if more else 4) * voxels  # the labels, at most, and the classes
     if path == "streamed":
-        disk = ON_DISK * voxels + (seen != size) * 12 * seen_voxels
+        disk = (ON_DISK + 2 * more) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
@@ -228,10 +235,11 @@ def halo_of(reach: int) -> int:
     return max(2 * reach + 1, math.ceil(4 / 3 * reach) + 8)
 
 
-def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int], reach: int) -> float:
+def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int], reach: int, classes: int) -> float:
     """Peak of the streamed path: the slab of tiles and the planes on their way to the disk, or the smallest block."""
     plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
-    slab = plane * (2 * 4 * tile[0] + 2 * 2 * 32 + 4 * 32)
+    waiting = 2 if classes == 1 else 2 + classes
+    slab = plane * ((1 + classes) * 4 * tile[0] + waiting * 2 * 32 + 4 * 32)
     grown = np.minimum(_smallest_block(reach) + 2 * halo_of(reach), size).astype(np.float64)
     return 1.1 * max(slab, BLOCK * grown.prod(), plane * 32 * 12)
 

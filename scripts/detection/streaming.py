@@ -168,8 +168,8 @@ def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:
 def _predict(
     folder: Path, image: NormalizedVolume, network: Callable, inferer: TomogramInferer, region: Any,
     own: tuple[int, ...], seen: tuple[int, ...],
-) -> tuple[Any, Any]:  # fmt: skip
-    """Run the networks; gives mask logit and center map on disk, float16, on the tomogram's own voxels."""
+) -> list[Any]:  # fmt: skip
+    """Run the networks; gives mask logit and center maps on disk, float16, on the tomogram's own voxels."""
     if own == seen:
         return _store(Scratch(folder, own), inferer, inferer.predict_slabs(image, network, region))
     rescaled = Scratch(folder, seen)("rescaled", np.float32)
@@ -178,32 +178,41 @@ def _predict(
     maps = _store(Scratch(folder, seen), inferer, inferer.predict_slabs(model_image, network, region), "seen_")
     back = zip(*(rescaled_slabs(PlaneCache(one), own, "map") for one in maps), strict=True)
     finished = (
-        (a, b, inferer.finish(torch.stack([logit, center]), a, b, region))
-        for (a, b, logit), (_, _, center) in back
-    )  # fmt: skip
+        (slab[0][0], slab[0][1], inferer.finish(torch.stack([planes for _, _, planes in slab]), *slab[0][:2], region))
+        for slab in back
+    )
     return _store(Scratch(folder, own), inferer, finished)
 
 
 def _store(
     scratch: Scratch, inferer: TomogramInferer, slabs: Iterable[tuple[int, int, torch.Tensor]], prefix: str = ""
-) -> tuple[Any, Any]:
-    """Write slabs (2, planes, Y, X), in order and without gaps, to two volumes; a center map ends clipped to 0..1."""
+) -> list[Any]:
+    """Write slabs (C, planes, Y, X), in order and without gaps, to C volumes; center maps end clipped to 0..1.
+
+    Of several center maps the highest is put before them, as one more volume, unless they have a prefix.
+    """
     dtype = np.dtype(str(inferer.map_dtype).removeprefix("torch."))
-    arrays = [scratch(f"{prefix}{name}", dtype) for name in ("logits", "centers")]
-    depth = arrays[0].chunks[0]
-    waiting = np.empty((2, depth, *scratch.shape[1:]), dtype=dtype)
+    arrays: list[Any] = []
+    waiting = np.empty(0)
     for first, last, maps in slabs:
         check_finite(maps, first)
         values = maps.to(inferer.map_dtype).cpu().numpy()
         if not prefix:
-            values[1] = values[1].clip(0, 1)
+            values[1:] = values[1:].clip(0, 1)
+            if len(values) > 2:
+                values = np.concatenate([values[:1], values[1:].max(axis=0, keepdims=True), values[1:]])
+        if not arrays:
+            names = ["logits", "centers", *(f"class_{number}" for number in range(len(values) - 2))]
+            arrays = [scratch(f"{prefix}{name}", dtype) for name in names]
+            depth = arrays[0].chunks[0]
+            waiting = np.empty((len(values), depth, *scratch.shape[1:]), dtype=dtype)
         for z in range(first, last):
             waiting[:, z % depth] = values[:, z - first]
             if (z + 1) % depth == 0 or z + 1 == scratch.shape[0]:
                 begin = z - z % depth
                 for array, planes in zip(arrays, waiting, strict=True):
                     array[begin : z + 1] = planes[: z + 1 - begin]
-    return arrays[0], arrays[1]
+    return arrays
 
 
 def _store_planes(array: Any, slabs: Iterable[tuple[int, int, np.ndarray]]) -> None:

@@ -92,10 +92,11 @@ class Tomogram(Record):
 
 
 class Counts(Record):
-    """How many particles were kept, and how many each filter dropped."""
+    """How many particles were kept, how many each filter dropped, and how many of those kept are of each class."""
 
     kept: int | None = None
     dropped: dict[str, int] = {}
+    by_class: dict[str, int] = {}
 
 
 class Evaluation(Record):
@@ -119,6 +120,7 @@ class DetectionRecord(Record):
     weights: str | None = None
     command: str | None = None
     particles: Counts
+    classes: dict[str, str] = {}  # names by the numbers in <tomogram>_classes.mrc
     files: dict[str, str]
     copick: str | None = None
     warnings: list[str] = []

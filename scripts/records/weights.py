@@ -31,6 +31,8 @@ def _voxel_sizes(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Settings go into a config, where text may be code and an object may call anything: a record is data."""
+    if isinstance(value, dict) and all(isinstance(one, (int, float)) for one in value.values()):
+        return value  # by class
     for one in value if isinstance(value, list) else [value]:
         is_code = isinstance(one, str) and one.lstrip()[:1] in ("$", "@", "%") and not is_length_text(one)
         if is_code or not isinstance(one, (str, bool, int, float, type(None))):

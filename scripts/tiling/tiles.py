@@ -15,7 +15,7 @@ from scripts.tiling.choice import starts_along
 
 __all__ = ["BlendedSlab", "TileGrid", "blends_on", "to_host"]
 
-SLAB_BYTES = 24  # a voxel of a layer of tiles on a GPU: two maps, their copy, and what is on its way
+SLAB_BYTES = 12  # a voxel of a map of a layer of tiles on a GPU, its copy, and what is on its way
 CACHED_WEIGHTS = 64 * 96**3  # voxels; tiles inside the volume share theirs, those at its borders are of several kinds
 
 
@@ -177,12 +177,12 @@ class BlendedSlab:
             self.pending = None
 
 
-def blends_on(device: torch.device, padded: Sequence[int], tile: Sequence[int]) -> bool:
+def blends_on(device: torch.device, padded: Sequence[int], tile: Sequence[int], channels: int = 2) -> bool:
     """Whether the tiles of a layer are added up on this GPU: it has room, and the copy that leaves it fits too."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return SLAB_BYTES * tile[0] * padded[1] * padded[2] < free / 2
+    return SLAB_BYTES * channels * tile[0] * padded[1] * padded[2] < free / 2
 
 
 def to_host(maps: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.cuda.Event]:
