@@ -226,7 +226,7 @@ def first_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: FIRST_LENGTHS[name][1] if lengths[name] is None else written[name] for name in lengths}
 
 
-def _positive(name: str, value: float, zero_allowed: bool = False) -> float:
+def _positive(name: str, value: Any, zero_allowed: bool = False) -> float:
     number = float(value)
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
         raise ValueError(f"{name}: expected a number above 0 in Å (volumes: cubic Å), got {value!r}")
