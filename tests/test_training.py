@@ -17,6 +17,7 @@ from custom_transforms.io import read_tomogram, write_instances
 from scripts.console import user_message
 from scripts.records.weights import file_digest
 from tests.conftest import ROOT, SMALL_TRAINING, VOXEL_SIZE, run_config, write_dataset
+from tests.forked_python import run_python
 
 
 def train(name, dataset_dir, folder, **overrides):
@@ -193,13 +194,11 @@ def small_options(folder, **values):
 @pytest.mark.slow
 def test_the_exact_command_works_from_the_root_and_with_bundle_root_from_elsewhere(tmp_path):
     write_dataset(tmp_path / "data")
-    command = [*COMMAND, "configs/train_center.json", *small_options(tmp_path, epochs=1)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    command = [*COMMAND[1:], "configs/train_center.json", *small_options(tmp_path, epochs=1)]
+    run_python(*command, cwd=ROOT, check=True)
     assert (tmp_path / "run" / "model.pt").is_file()
     options = small_options(tmp_path, epochs=1, bundle_root=ROOT, output_dir=tmp_path / "elsewhere")
-    command = [*COMMAND, str(ROOT / "configs" / "train_center.json"), *options]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run_python(*COMMAND[1:], ROOT / "configs" / "train_center.json", *options, cwd=tmp_path, check=True)
     assert (tmp_path / "elsewhere" / "model.pt").is_file()
 
 
@@ -207,7 +206,7 @@ def test_the_exact_command_works_from_the_root_and_with_bundle_root_from_elsewhe
 def test_a_killed_run_resumes_to_the_weights_of_one_that_was_not_killed(tmp_path):
     write_dataset(tmp_path / "data")
     whole = [*COMMAND, "configs/train_mask.json", *small_options(tmp_path, epochs=8, output_dir=tmp_path / "whole")]
-    subprocess.run(whole, cwd=ROOT, check=True, capture_output=True)
+    run_python(*whole[1:], cwd=ROOT, check=True)
     command = [*COMMAND, "configs/train_mask.json", *small_options(tmp_path, epochs=8)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "run" / "metrics.csv"
@@ -220,7 +219,7 @@ def test_a_killed_run_resumes_to_the_weights_of_one_that_was_not_killed(tmp_path
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run([*command, "--resume", "true"], cwd=ROOT, check=True, capture_output=True)
+    run_python(*command[1:], "--resume", "true", cwd=ROOT, check=True)
     states = [torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "run")]
     for part in ("network", "average"):
         assert all(torch.equal(states[0][part][key], states[1][part][key]) for key in states[0][part]), part

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -29,6 +27,7 @@ from scripts.records.trust import trusted_root
 from scripts.weights.export_onnx import export_onnx
 from tests.bundle.bundle_zip import NAME, read_zip
 from tests.conftest import ROOT, SMALL_NETWORK
+from tests.forked_python import run_python
 
 CARD = (ROOT / "bundle" / "docs" / "README.md").read_text()
 
@@ -104,8 +103,7 @@ def test_the_model_cards_python_runs_elsewhere_and_gives_the_networks(archive, t
     extract(archive, tmp_path / "bundles")
     block = re.search(r"```python\n(.*?)```", CARD, re.DOTALL).group(1)
     program = block + "\nimport os, scripts\nprint(type(network).__name__, os.path.realpath(scripts.__file__))\n"
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    result = run_python("-c", program, cwd=tmp_path, check=True)
     module = (tmp_path / "bundles" / NAME / "scripts" / "__init__.py").resolve()
     assert result.stdout.splitlines()[-1] == f"MaskAndCenterNet {module}"
 
@@ -129,9 +127,7 @@ def elsewhere(folder, *arguments):
     """Run Python in an empty folder, where nothing leads to the bundle's code."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     (folder / "empty").mkdir()
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=folder / "empty", env=environment, capture_output=True, text=True
-    )
+    return run_python(*arguments, cwd=folder / "empty", env=environment)
 
 
 @pytest.mark.slow
@@ -179,10 +175,8 @@ def test_both_networks_train_in_one_run_of_the_bundles_train_json(case, weights,
 @pytest.mark.slow
 def test_the_command_line_works_from_the_unpacked_zip(archive, case, tmp_path):
     tomogram = case.dataset / "noise.mrc"
-    command = [sys.executable, "-m", "scripts", "detect", str(tomogram), "--output_dir", str(tmp_path / "out")]
-    command += ["--device", "cpu", "--tile", "32,48,64"]
-    result = subprocess.run(command, cwd=case.root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    command = ["-m", "scripts", "detect", tomogram, "--output_dir", tmp_path / "out"]
+    run_python(*command, "--device", "cpu", "--tile", "32,48,64", cwd=case.root, check=True)
     assert (tmp_path / "out" / "noise" / "noise_instances.mrc").is_file()
 
 
@@ -192,10 +186,9 @@ def test_training_from_the_unpacked_zip_ends_in_one_weights_file(weights, case, 
     for name in ("mask", "center"):
         part = {key.removeprefix(f"{name}_network."): value for key, value in joint.items() if key.startswith(name)}
         torch.save(part, tmp_path / f"{name}.pt")
-    command = [sys.executable, "-m", "scripts", "join", str(tmp_path / "mask.pt"), str(tmp_path / "center.pt")]
+    command = ["-m", "scripts", "join", tmp_path / "mask.pt", tmp_path / "center.pt"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(command, cwd=case.root, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run_python(*command, cwd=case.root, env=environment, check=True)
     assert torch.load(case.root / "runs" / "model.pt", weights_only=True).keys() == joint.keys()
 
 
