@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,10 @@ from scripts.command_line.arguments import parse_arguments
 from scripts.command_line.next_steps import next_step
 from scripts.command_line.parser import verb_named
 from scripts.command_line.signatures import read_signature
+from scripts.records.detection import command_line
 from tests.command_line.toy_verbs import CALLS, VERBS
 from tests.conftest import ROOT
+from tests.forked_python import run_python
 
 
 def main(*words):
@@ -225,20 +226,16 @@ def test_ctrl_c_says_that_the_same_command_goes_on_where_it_does(capsys, words, 
     assert capsys.readouterr().err == f"error: stopped{'; the same command goes on with what is left' * goes_on}\n"
 
 
-def test_the_recorded_command_is_as_it_was_typed(tmp_path):
-    code = "import sys; from scripts.outputs import command_line; print(command_line())"
+def test_the_recorded_command_is_as_it_was_typed(tmp_path, monkeypatch):
     (tmp_path / "tool").mkdir()
+    code = "import sys; from scripts.records.detection import command_line; print(command_line())"
     (tmp_path / "tool" / "__main__.py").write_text(code)
-    (tmp_path / "tool.py").write_text(code)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), str(Path(cli.__file__).parents[2])]),
-    }
-    for command, expected in ((["-m", "tool", "demo"], "python -m tool demo"), (["tool.py", "demo"], "tool.py demo")):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == expected
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), str(ROOT)])}
+    done = run_python("-m", "tool", "demo", cwd=tmp_path, env=environment, check=True)
+    assert done.stdout.strip() == "python -m tool demo"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "tool.py"), "demo"])
+    assert command_line() == "tool.py demo"
 
 
 def test_an_unknown_verb_lists_the_known_ones(capsys):
