@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.files.json_object import read_object
 from custom_transforms.volumes.mrc_read import mrc_geometry
 from custom_transforms.volumes.read import read_tomogram
 from custom_transforms.volumes.rescale import TOLERANCE
@@ -52,7 +52,7 @@ def describe_training(
     path = Path(dataset_dir).expanduser() / "dataset.json"
     dataset: dict[str, Any] = {"name": str(dataset_dir), "tomograms": len(items)}
     if path.is_file():  # a copick project has none
-        name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.resolve().name
+        name = read_object(path, "a datalist").get("name") or path.parent.resolve().name
         dataset |= {"name": name, "sha256": file_digest(path)}
     sizes = [voxel_size] if voxel_size is not None else sorted({_voxel_size(item) for item in items} - {0.0})
     size = sizes[0] if len(sizes) == 1 else sizes or None

@@ -30,7 +30,9 @@ def test_a_datalist_of_another_form_is_a_clear_error(content, message, fallback,
 
 def test_a_datalist_in_another_encoding_is_a_clear_error(tmp_path):
     (tmp_path / "dataset.json").write_bytes('{"name": "Å"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match=re.escape("dataset.json: expected JSON in UTF-8, but byte 10 is not")):
+    with pytest.raises(
+        ValueError, match=re.escape("dataset.json: expected a JSON file, which is text in UTF-8, but byte 10 is not")
+    ):
         load_datalist(tmp_path, "training")
 
 

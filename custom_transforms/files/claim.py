@@ -14,11 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
+from custom_transforms.files.json_object import parse_json
 from custom_transforms.files.whole_files import check_folder
 
 __all__ = ["CLAIM", "Claimed", "claimed"]
 
 CLAIM = ".claim.json"
+LONGEST = 10_000  # letters of it
 HEARTBEAT = 30.0  # seconds between the signs of life of a claim
 STALE = 300.0  # a claim of another machine without one for so long is nobody's
 _held: set[Path] = set()  # by this process, whose inner calls are free
@@ -107,7 +109,8 @@ def _own(path: Path, run: str) -> Iterator[TextIO]:
 def _read(claim: TextIO) -> dict[str, str]:
     claim.seek(0)
     with suppress(ValueError):
-        return dict(json.load(claim))
+        owner = parse_json(claim.read(LONGEST), CLAIM)
+        return owner if isinstance(owner, dict) else {}
     return {}
 
 

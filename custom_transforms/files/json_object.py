@@ -7,23 +7,56 @@ import math
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "read_object", "to_json"]
+from custom_transforms.files.text import read_text
+
+__all__ = ["parse_json", "read_json", "read_object", "to_json"]
+
+DEEPEST = 64  # brackets in brackets
+MOST_DIGITS = 20  # of a whole number: 64 bits
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
+def read_json(path: str | Path, what: str = "a JSON file") -> Any:
+    """Read a JSON file; ``what`` it should be is for the messages."""
+    return parse_json(read_text(path, what, lines=False), path)
+
+
+def parse_json(text: str, where: str | Path) -> Any:
+    """What a JSON text says; the errors begin with ``where`` it is from.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, nested more than 64 deep, or holds a whole number of more than 20 digits.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, but line {error.lineno} is not: {error.msg}.") from error
-    except RecursionError as error:
         raise ValueError(
-            f"{path}: expected JSON, got brackets thousands deep. It is damaged: copy it again."
+            f"{where}: expected JSON, but line {error.lineno} is not: {error.msg}. Is the file complete?"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected JSON in UTF-8, but byte {error.start} is not. Save it as UTF-8.") from error
+    except RecursionError as error:
+        raise _too_deep(where) from error
     except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got a number of thousands of digits. It is damaged.") from error
+        raise ValueError(f"{where}: expected JSON, got {error}. It is damaged: copy it again.") from error
+    level = [[content]]
+    for _ in range(DEEPEST + 1):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+    if level:
+        raise _too_deep(where)
+    return content
+
+
+def _too_deep(where: str | Path) -> ValueError:
+    return ValueError(
+        f"{where}: expected JSON of at most {DEEPEST} brackets in each other, got more. It is damaged: copy it again."
+    )
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits")
+    return int(digits)
 
 
 def read_object(path: str | Path, what: str) -> dict[str, Any]:
@@ -31,7 +64,7 @@ def read_object(path: str | Path, what: str) -> dict[str, Any]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected {what}, found none.")
-    content = read_json(path)
+    content = read_json(path, what)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {what}, a JSON object, got a {type(content).__name__}.")
     return content

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from custom_transforms.volumes.limits import check_memory
+from custom_transforms.files.limits import check_memory
 from custom_transforms.volumes.slabs import slabs
 
 __all__ = ["check_damage", "check_end", "naming_damage", "open_compressed", "read_compressed"]

@@ -13,9 +13,9 @@ import numpy as np
 import tifffile
 from defusedxml.ElementTree import fromstring
 
+from custom_transforms.files.limits import check_memory
 from custom_transforms.volumes.checks import RawVolume, check_shape
 from custom_transforms.volumes.compressed import check_end, open_compressed
-from custom_transforms.volumes.limits import check_memory
 
 __all__ = ["read_em", "read_nifti", "read_tiff"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.files.limits import check_memory
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.checks import Notes, RawVolume, check_shape
-from custom_transforms.volumes.limits import check_memory
 from custom_transforms.volumes.zarr_chunks import check_chunks, first_damaged, stores_empty_chunks
 
 __all__ = ["ZarrLevel", "import_zarr", "is_zarr", "open_zarr", "read_zarr"]

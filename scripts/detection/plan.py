@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from custom_transforms.volumes.limits import available_memory
+from custom_transforms.files.limits import available_memory
 from scripts.tiling.choice import LARGEST_TILE, OVERLAP, choose_tile
 from scripts.tiling.tiles import TileGrid
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, read_lines, write_text
+from scripts.particles.shared.format import Format, write_text
 
 __all__ = ["COORDS", "read", "write"]
 
@@ -21,7 +22,7 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     """
     rows = [
         (number, line.replace(",", " ").split())
-        for number, line in enumerate(read_lines(path, "coords"), start=1)
+        for number, line in enumerate(read_text(path, "a coords list").split("\n"), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     header = [word.lower() for word in rows.pop(0)[1]] if rows and not any(map(_is_number, rows[0][1])) else []

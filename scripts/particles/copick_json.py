@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.json_object import read_json
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.declared import Says, usable_pixel
 from scripts.particles.shared.format import Format, optional_numbers, write_text
-from scripts.particles.shared.json_lists import parse_json, point_xyz, rotation_from_matrices
+from scripts.particles.shared.json_lists import point_xyz, rotation_from_matrices
 
 __all__ = ["COPICK", "read", "says", "write"]
 
@@ -54,7 +55,7 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 
 def _content(path: Path) -> dict:
-    content = parse_json(path, "copick")
+    content = read_json(path, "a copick list")
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise ValueError(f'{path}: copick needs {{"pickable_object_name": ..., "points": [...]}}.')
     return content

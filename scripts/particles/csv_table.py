@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.declared import Says, voxel_size_in
@@ -18,7 +19,6 @@ from scripts.particles.shared.format import (
     Format,
     optional_angles,
     optional_column,
-    read_text,
     require_columns,
     to_numbers,
     whole_number_text,
@@ -159,7 +159,7 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 def _read_table(path: Path) -> pd.DataFrame:
     """All cells as text. Lines that begin with # are comments before the header, and after it if they are no row."""
-    text = read_text(path, "csv")
+    text = read_text(path, "a csv list")
     head = re.match(r"(?:[^\S\n]*(?:#[^\n]*)?\n)*", text)
     text = text[head.end() :] if head else text
     if not text.strip() or text.lstrip().startswith("#"):

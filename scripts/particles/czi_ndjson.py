@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.json_object import parse_json
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import listed_voxel_to_angstrom_xyz
 from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.declared import Says, usable_pixel
-from scripts.particles.shared.format import Format, read_lines, write_text
+from scripts.particles.shared.format import Format, write_text
 from scripts.particles.shared.json_lists import point_xyz, rotation_from_matrices
 
 __all__ = ["CZI", "read", "says", "write"]
@@ -23,7 +25,7 @@ _TYPES = ("point", "orientedPoint", "instancePoint")
 def read(path: Path, context: TomogramContext) -> ParticleList:
     """Read `point`, `orientedPoint` (with `xyz_rotation_matrix`) and `instancePoint`; needs the voxel size."""
     rows = []
-    for number, line in enumerate(read_lines(path, "czi"), start=1):
+    for number, line in enumerate(read_text(path, "a czi list").split("\n"), start=1):
         if line.strip():
             rows.append(_parse_line(line, number, path))
     if not rows:
@@ -64,10 +66,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 
 
 def _parse_line(line: str, number: int, path: Path) -> dict:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: czi line {number} is not JSON ({error}). Is the file complete?") from error
+    row = parse_json(line, f"{path}: czi line {number}")
     if not isinstance(row, dict) or row.get("type") not in _TYPES:
         got = row.get("type") if isinstance(row, dict) else line[:40]
         raise ValueError(f"{path}: czi line {number}: expected a type of {', '.join(_TYPES)}, got {got!r}.")

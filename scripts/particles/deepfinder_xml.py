@@ -12,6 +12,7 @@ import pandas as pd
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from custom_transforms.files.text import check_size
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.format import (
@@ -89,6 +90,7 @@ class _InMegabytes(io.FileIO):
 
 def _objects(path: Path) -> list[dict[str, str]]:
     """Attributes of every object, without building a tree (lists can have a million)."""
+    check_size(path, "a deepfinder list")
     rows: list[dict[str, str]] = []
     root = None
     try:

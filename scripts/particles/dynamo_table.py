@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_pixel_xyz, unbinned_to_angstrom_xyz
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
@@ -15,8 +16,6 @@ from scripts.particles.shared.format import (
     Format,
     optional_angles,
     optional_numbers,
-    read_lines,
-    read_text,
     to_numbers,
     write_text,
 )
@@ -86,7 +85,8 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    rows = [(number, line.split()) for number, line in enumerate(read_lines(path, "dynamo"), start=1) if line.strip()]
+    lines = read_text(path, "a dynamo list").split("\n")
+    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     for number, words in rows:
         if len(words) < _POSITION[2]:
             raise ValueError(f"{path}: dynamo row {number}: expected at least 26 columns, got {len(words)}.")
@@ -130,7 +130,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 def _read_doc(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    rows = [line.split(maxsplit=1) for line in read_text(path, "dynamo").splitlines() if line.strip()]
+    rows = [line.split(maxsplit=1) for line in read_text(path, "a dynamo list").split("\n") if line.strip()]
     if not all(len(row) == 2 and row[0].isdecimal() for row in rows):
         raise ValueError(f"{path}: expected lines of a tomogram's number and file. Correct or remove the .doc file.")
     return {int(number): tomogram_base_name(name.strip()) for number, name in rows}

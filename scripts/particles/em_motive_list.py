@@ -9,6 +9,7 @@ import emfile
 import numpy as np
 import pandas as pd
 
+from custom_transforms.files.text import check_size
 from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import angstrom_to_unbinned_xyz, unbinned_to_angstrom_xyz
@@ -62,6 +63,7 @@ def write(particles: ParticleList, path: Path, context: TomogramContext) -> None
 
 
 def _read_table(path: Path) -> np.ndarray:
+    check_size(path, "an em list")
     size = path.stat().st_size
     if size < _HEADER_BYTES:
         raise ValueError(f"{path}: em needs a header of 512 bytes, got {size}. Is the file complete?")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.json_object import read_json
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.declared import Says, usable_pixel
 from scripts.particles.shared.format import Format, class_numbers, optional_numbers, write_text
-from scripts.particles.shared.json_lists import parse_json
 
 __all__ = ["EMAN2", "read", "says", "write"]
 
@@ -50,7 +50,7 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 
 def _content(path: Path) -> dict:
-    content = parse_json(path, "eman2")
+    content = read_json(path, "an eman2 list")
     if not isinstance(content, dict) or not isinstance(content.get("boxes_3d"), list):
         raise ValueError(f'{path}: eman2 needs {{"boxes_3d": [[x, y, z, ...], ...]}}.')
     return content

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.text import check_size
 from custom_transforms.files.whole_files import atomic_path
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.binning import listed_voxel_to_angstrom_xyz
@@ -68,6 +69,7 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 
 def _model(path: Path) -> bytes:
+    check_size(path, "an IMOD model")
     data = path.read_bytes()
     if not data.startswith(b"IMODV1.") or len(data) < _HEADER_BYTES:
         raise ValueError(

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.declared import Says, voxel_size_in
-from scripts.particles.shared.format import Format, number_column, read_lines, require_columns, write_text
+from scripts.particles.shared.format import Format, number_column, require_columns, write_text
 
 __all__ = ["COLUMNS", "ORIGINAL_TXT", "read", "says", "write"]
 
@@ -31,7 +32,7 @@ def says(path: Path, context: TomogramContext) -> Says:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    lines = [line.split() for line in read_lines(path, "original") if line.strip()]
+    lines = [line.split() for line in read_text(path, "an original list").split("\n") if line.strip()]
     header = lines[0] if lines else []
     rows = lines[1:]
     for number, row in enumerate(rows, start=1):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
-from scripts.particles.shared.format import Format, read_lines
+from scripts.particles.shared.format import Format
 
 __all__ = ["SHREC", "read"]
 
@@ -21,7 +22,7 @@ def read(path: Path, context: TomogramContext) -> ParticleList:
     Angles are left out: their convention is not in the file.
     """
     names, rows = [], []
-    for number, line in enumerate(read_lines(path, "shrec"), start=1):
+    for number, line in enumerate(read_text(path, "a shrec list").split("\n"), start=1):
         words = line.replace(",", " ").split()
         if not words:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from custom_transforms.files.json_object import read_json
 from custom_transforms.files.whole_files import sweep, temporary_tag
 
 __all__ = ["Stage", "staged_folder"]
@@ -104,8 +104,8 @@ def _written_earlier(output_dir: Path) -> frozenset[str]:
     if not path.is_file():
         return frozenset()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = read_json(path)
+    except ValueError:
         return frozenset()
     files = content.get("files") if isinstance(content, dict) else None
     return frozenset(map(str, files)) if isinstance(files, list) else frozenset()

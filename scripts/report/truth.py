@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from custom_transforms.files.json_object import read_object
 from scripts.particles.shared.context import tomogram_base_name
 from scripts.report.inputs import RunData
 
@@ -107,7 +107,7 @@ def compare(evaluation: Evaluation, run: RunData) -> Comparison | None:
     parts = _parts(evaluation, run)
     if parts is None:
         return None
-    metrics = json.loads(Path(parts[0]).read_text("utf-8")) if isinstance(parts[0], (str, Path)) else dict(parts[0])
+    metrics = read_object(parts[0], "the metrics of evaluate") if isinstance(parts[0], (str, Path)) else dict(parts[0])
     matches = pd.read_csv(parts[1]) if isinstance(parts[1], (str, Path)) else parts[1].reset_index(drop=True)
     if "outcome" not in matches.columns:
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from custom_transforms.files.json_object import read_object
 from custom_transforms.volumes.mrc_write import write_instances, write_mrc
 from scripts.cluster.spread import in_order
 from scripts.cluster.workers import each
@@ -150,7 +151,7 @@ def _finished(folder: Path, scene: dict, seed: int) -> bool:
     record = folder / "scene.json"
     if not record.is_file():
         return False
-    made = json.loads(record.read_text(encoding="utf-8"))
+    made = read_object(record, "the scene of an earlier run")
     if (made.get("seed"), made.get("scene_sha256")) != (seed, _fingerprint(scene)):
         raise ValueError(
             f"{folder}: expected this scene with seed {seed}, found tomograms of another scene or seed. "

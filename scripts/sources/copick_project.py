@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.files.json_object import read_json
 from scripts.particles import copick_json
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext
@@ -115,10 +115,7 @@ def open_project(config: str | Path) -> CopickProject:
     path = Path(str(config).removeprefix(SCHEME)).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such copick config. Check the path.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a copick config, but it is not readable as JSON ({error}).") from error
+    content = read_json(path, "a copick config")
     if not isinstance(content, dict) or "pickable_objects" not in content:
         raise ValueError(f"{path}: expected a copick config with pickable_objects and overlay_root, found neither.")
     kind = content.get("config_type", "filesystem")

@@ -155,9 +155,13 @@ def xml(attributes):
     [
         ("a.xml", xml(" ".join(f'a{n}="1"' for n in range(200))), "at most 100 attributes of 10,000 letters, got 203"),
         ("a.xml", xml(f'a="{"x" * 20_000}"'), "expected at most 100 attributes of 10,000 letters"),
-        ("a.json", '{"points": ' + "[" * 200_000 + "]" * 200_000 + "}", "not readable as JSON"),
+        ("a.json", '{"points": ' + "[" * 200_000 + "]" * 200_000 + "}", "of at most 64 brackets in each other"),
         ("a.coords", "1 2 3" + " " * 2_000_000, "got a line of 2,000,005 letters"),
         ("a.tbl", "1 " * 1_000_000, "got a line of 2,000,000 letters"),
+        ("a.json", '{"points": [{"location": {"x": 1' + "0" * 99 + "}}]}", "got a whole number of 100 digits"),
+        ("a.ndjson", '{"type": "point", "location": ' + "[" * 90 + "]" * 90 + "}", "czi line 1: expected JSON of"),
+        ("a.ndjson", '{"type": "point"}' + " " * 200_000, "rows of a czi list, got a line of 200,017 letters"),
+        ("a.cbox", "data_cryolo\n" + "x" * 200_000, "got a line of 200,000 letters"),
     ],
 )  # fmt: skip
 def test_what_no_list_has_is_refused(name, text, message, tmp_path):

@@ -203,7 +203,7 @@ def test_configs_that_cannot_be_used_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such copick config"):
         open_project(path)
     for text, message in (
-        ("{", "not readable as JSON"),
+        ("{", "expected JSON, but line 1 is not"),
         ("[]", "expected a copick config with pickable_objects"),
         ('{"pickable_objects": [], "config_type": "cryoet_data_portal"}', "copy the project to a local one|Copy the"),
         ('{"pickable_objects": [], "overlay_root": "s3://bucket/x"}', "its root is s3://bucket/x"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from custom_transforms.volumes.limits import available_memory
+from custom_transforms.files import text
+from custom_transforms.files.limits import available_memory
 
 GIB = 2**30
 LIMITS = {
@@ -36,3 +37,23 @@ def test_memory_is_what_the_tightest_limit_leaves(name, tmp_path):
     (tmp_path / "proc" / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {100 * 2**20} kB\n")
     (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
     assert available_memory(tmp_path) == expected * GIB
+
+
+def test_text_files_beyond_what_lists_are_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.star"
+    with open(path, "wb") as file:
+        file.truncate(3 * GIB)  # takes no disk
+    with pytest.raises(ValueError, match=r"a.star: expected a list of at most 2 GiB, got 3.0 GiB"):
+        text.read_text(path, "a list")
+    with open(path, "wb") as file:
+        file.truncate(GIB)
+    monkeypatch.setattr(text, "available_memory", lambda: 8 * GIB)
+    with pytest.raises(ValueError, match=r"reading it takes 16.00 GiB, and 8.00 GiB are free. Split it"):
+        text.read_text(path, "a list")
+    monkeypatch.setattr(text, "MOST_LINES", 3)
+    path.write_text("1\r2\r\n3\n")
+    with pytest.raises(ValueError, match="expected a list of at most 3 lines, got 4. Split it"):
+        text.read_text(path, "a list")
+    assert text.read_text(path, "a list", lines=False) == "1\n2\n3\n"
+    with pytest.raises(FileNotFoundError, match="expected a list, found no such file. Check the path."):
+        text.read_text("/dev/zero", "a list")

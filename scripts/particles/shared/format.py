@@ -26,8 +26,6 @@ __all__ = [
     "optional_angles",
     "optional_column",
     "optional_numbers",
-    "read_lines",
-    "read_text",
     "require_columns",
     "to_numbers",
     "whole_number_text",
@@ -39,7 +37,6 @@ Writer = Callable[[ParticleList, Path, TomogramContext], None]
 Sniffer = Callable[[bytes], bool]
 Teller = Callable[[Path, TomogramContext], Says]
 
-LONGEST_LINE = 1_000_000  # letters; no row of a list comes near
 MISSING = ("", "nan", "none", "<na>", "null")  # words for a value that is not there
 
 
@@ -173,31 +170,8 @@ def whole_number_text(text: str) -> str:
     return text.split(".")[0] if re.fullmatch(r"\d+\.0*", text) else text
 
 
-def read_lines(path: Path, format_name: str) -> list[str]:
-    """The lines of a text file; an error for one that is too long to be a row of a list."""
-    lines = re.split(r"\r\n|\r|\n", read_text(path, format_name))
-    longest = max(map(len, lines))
-    if longest > LONGEST_LINE:
-        raise ValueError(
-            f"{path}: expected rows of a {format_name} list, got a line of {longest:,} letters. Is it another file?"
-        )
-    return lines
-
-
 def _warn(text: str) -> None:
     warnings.warn(text, ParticleListWarning, stacklevel=3)
-
-
-def read_text(path: Path, format_name: str) -> str:
-    """The text of a file; an error if it is missing or is not text."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such particle list. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: {format_name} is a text format, but this file is not text ({error.reason})."
-        ) from None
 
 
 def class_numbers(particles: ParticleList, context: TomogramContext) -> list[int]:

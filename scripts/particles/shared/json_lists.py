@@ -1,25 +1,14 @@
-"""What the JSON formats share: parsing with clear errors, points, matrices."""
+"""What the JSON formats share: points, matrices."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scripts.particles.shared.format import read_text
-
-__all__ = ["parse_json", "point_xyz", "rotation_from_matrices"]
-
-
-def parse_json(path: Path, format_name: str) -> Any:
-    """The content of a JSON file, or an error with the line."""
-    try:
-        return json.loads(read_text(path, format_name))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {format_name} is not readable as JSON ({error}). Is the file complete?") from error
+__all__ = ["point_xyz", "rotation_from_matrices"]
 
 
 def point_xyz(location: Any, path: Path, format_name: str, number: int) -> list[float]:

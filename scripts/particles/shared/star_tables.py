@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.transform import Rotation
 
+from custom_transforms.files.text import read_text
 from scripts.particles.particle_list import ParticleList
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.declared import Says
@@ -19,7 +20,6 @@ from scripts.particles.shared.format import (
     number_column,
     optional_angles,
     optional_column,
-    read_text,
     require_columns,
     whole_number_text,
     write_text,
@@ -90,7 +90,7 @@ def read_particle_block(path: Path, format_name: str, needed: tuple[str, ...]) -
     ValueError
         If the file is not STAR, or no block holds the ``needed`` columns; lists what the blocks hold.
     """
-    text = read_text(path, format_name)
+    text = read_text(path, f"a {format_name} list")
     if "data_" not in text.lower():
         raise ValueError(f"{path}: {format_name} needs a STAR file with a line data_particles; found none.")
     tables = parse_star(text, path)
@@ -121,7 +121,7 @@ def describe_star(columns: list[str]) -> str:
 
 def star_columns(path: Path) -> list[str]:
     """Every column of every block of a STAR file."""
-    return [column for table in parse_star(read_text(path, "STAR"), path).values() for column in table.columns]
+    return [column for table in parse_star(read_text(path, "a STAR file"), path).values() for column in table.columns]
 
 
 def _listed(tables: dict[str, pd.DataFrame]) -> str:
