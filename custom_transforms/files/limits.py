@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["available_memory", "check_memory"]
+__all__ = ["DECLARING", "Declared", "available_memory", "check_memory"]
 
 GIB = 2**30
-WORKING = 8  # bytes a voxel beside the file's own: labels as int32 and an index, or the image as float32 and a copy
+WORKING = 4  # bytes a voxel beside the file's own: labels as int32, or the image as float32
 ENDLESS = 2**60  # cgroup v1 says "no limit" as a number near 2**63
+DECLARING = ContextVar("DECLARING", default=False)  # whether readers only say what they would read
+
+
+class Declared(Exception):
+    """Ends a reader that was about to take memory for a whole volume, while `DECLARING`."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        super().__init__(shape, dtype)
+        self.shape, self.dtype = shape, np.dtype(dtype)
 
 
 def available_memory(root: str | Path = "/") -> int:
@@ -42,13 +52,17 @@ def available_memory(root: str | Path = "/") -> int:
 
 
 def check_memory(path: str | Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse a volume that a file declares and memory cannot hold, with the copies that evaluate and prepare work on.
+    """Refuse a volume that a file declares and memory cannot hold; every reader calls it before it takes memory.
 
     Raises
     ------
     ValueError
         Says what it takes, and what there is.
+    Declared
+        While only the size is asked for.
     """
+    if DECLARING.get():
+        raise Declared(shape, dtype)
     needed = int(np.prod(shape, dtype=object)) * (np.dtype(dtype).itemsize + WORKING)
     if needed > (free := available_memory()):
         raise ValueError(

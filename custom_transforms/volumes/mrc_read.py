@@ -13,6 +13,7 @@ from mrcfile.constants import MAP_ID
 from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode, pretty_machine_stamp
 
+from custom_transforms.files.limits import check_memory
 from custom_transforms.volumes.checks import Notes, RawVolume, check_shape
 from custom_transforms.volumes.compressed import (
     check_damage,
@@ -70,6 +71,7 @@ def read_mrc(path: Path, signed: bool | None, notes: Notes) -> RawVolume:
         _check_finite(path, header)
         volume = _read_data(path, stream, dtype, shape, 1024 + max(0, int(header["nsymbt"])), notes)
     if not dtype.isnative:
+        check_memory(path, shape, dtype)
         # not of the map: what `astype` makes of one calls itself a map, too
         volume = np.asarray(volume).astype(dtype.newbyteorder("="))
     volume = _resolve_sign(path, volume, header, signed, notes)
@@ -272,6 +274,7 @@ def _in_zyx_order(path: Path, volume: np.ndarray, header: np.ndarray, notes: Not
     nstart_crs = [int(header[name]) for name in ("nxstart", "nystart", "nzstart")]
     nstart_xyz = [nstart_crs[axes.index(axis)] for axis in (1, 2, 3)]
     if axes != [1, 2, 3]:
+        check_memory(path, volume.shape, volume.dtype)
         volume = np.ascontiguousarray(volume.transpose(_zyx_axes(axes)))
         notes.warn(
             f"{path}: the map axes (columns, rows, sections) are {axes}, not [1, 2, 3]; the volume was transposed "

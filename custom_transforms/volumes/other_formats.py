@@ -156,11 +156,13 @@ def read_nifti(path: Path) -> RawVolume:
 
 def _nifti_array(path: Path, image: Any) -> np.ndarray:
     """The voxels (X, Y, Z): nibabel's map, which is copy-on-write, or of a compressed file what is read to its end."""
-    stream = open_compressed(path)
+    stream, stored = open_compressed(path), image.get_data_dtype()
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    if stream is not None or scaled:
+        check_memory(path, image.shape, np.dtype(np.float64) if scaled else stored)
     if stream is None:
         return np.asanyarray(image.dataobj)
     with stream:
-        check_memory(path, image.shape, image.get_data_dtype())
         array = np.asanyarray(type(image).from_stream(stream).dataobj)
         check_end(path, stream)
     return array
@@ -207,7 +209,10 @@ def _native_real(path: Path, array: np.ndarray) -> np.ndarray:
         raise ValueError(f"{path}: expected real values, got {array.dtype.name}. Give the tomogram in real space.")
     if array.dtype.kind == "b":
         return array.astype(np.int8)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.isnative:
+        return array
+    check_memory(path, array.shape, array.dtype)
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _without_size(array: np.ndarray, name: str, missing: str) -> RawVolume:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from custom_transforms.files.limits import DECLARING, GIB, Declared, available_memory
 from custom_transforms.volumes.checks import (
     CHECKS,
     Notes,
@@ -23,7 +24,7 @@ from custom_transforms.volumes.mrc_read import MRC_SUFFIXES, read_mrc
 from custom_transforms.volumes.other_formats import read_em, read_nifti, read_tiff
 from custom_transforms.volumes.zarr_read import is_zarr, read_zarr
 
-__all__ = ["VOLUME_SUFFIXES", "read_tomogram"]
+__all__ = ["VOLUME_SUFFIXES", "check_job", "read_tomogram"]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -82,6 +83,58 @@ def read_tomogram(
         warn_if_unrotated(path, raw.array.shape, notes)
     raw.array = check_values(path, raw.array, check, fill_nonfinite, notes)
     return raw.array, build_metadata(path, raw, size_zyx, notes)
+
+
+def check_job(
+    job: str, paths: Sequence[str | Path], per_voxel: Sequence[float], voxel_size: Any = None, voxels: int = 0
+) -> None:
+    """Refuse work whose volumes and copies memory cannot hold together, before any of them is read.
+
+    Parameters
+    ----------
+    job : str
+        Who needs them, for the message.
+    paths : sequence of path
+        All that is read of one tomogram. What is mapped (plain MRC, EM, TIFF) takes no memory of its own.
+    per_voxel : sequence of 2 float
+        Bytes of copies for each voxel of the largest volume, and more of them where a volume is of floats.
+    voxel_size : float, optional
+        Å; chooses the level of an OME-Zarr.
+    voxels : int
+        Of the work itself, where no file says so.
+
+    Raises
+    ------
+    ValueError
+        Says what is needed, for what, and what there is.
+    """
+    volumes = {str(path): _declared(Path(path), voxel_size) for path in paths}
+    sizes = {path: int(np.prod(shape, dtype=object)) for path, (shape, _, _) in volumes.items()}
+    floats = any(dtype.kind == "f" for _, dtype, _ in volumes.values())
+    copies = max([voxels, *sizes.values()]) * (per_voxel[0] + per_voxel[1] * floats)
+    whole = {path: sizes[path] * dtype.itemsize for path, (_, dtype, mapped) in volumes.items() if not mapped}
+    needed, free = sum(whole.values()) + copies, available_memory()
+    if needed > free:
+        read = "".join(f"{size / GIB:,.2f} for {path}, " for path, size in whole.items())
+        raise ValueError(
+            f"{job}: expected {needed / GIB:,.2f} GiB of memory ({read}{copies / GIB:,.2f} for copies), found "
+            f"{free / GIB:,.2f} GiB free. Close other programs, bin the volumes, or store them as MRC that is not "
+            "compressed, which is read by parts."
+        )
+
+
+def _declared(path: Path, voxel_size: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape and type by its header, and whether it is mapped; no voxels of what cannot be read: its reader says why."""
+    asked = DECLARING.set(True)
+    try:
+        raw = read_zarr(path, voxel_size, Notes()) if is_zarr(path) else _open_volume(path, None, Notes())
+    except Declared as found:
+        return found.shape, found.dtype, False
+    except (ValueError, OSError, ImportError):
+        return (0,), np.dtype(np.uint8), True
+    finally:
+        DECLARING.reset(asked)
+    return raw.array.shape, raw.array.dtype, True
 
 
 def _open_volume(path: Path, signed: bool | None, notes: Notes) -> RawVolume:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from custom_transforms.volumes.read import check_job
 from scripts.cluster.spread import in_order
 from scripts.cluster.workers import each
 from scripts.evaluation.outputs import write_coloured, write_tables
@@ -22,6 +23,7 @@ from scripts.sources.labels_and_lists import SideFiles
 
 __all__ = ["EvaluationWarning", "evaluate"]
 
+COPIES = 4, 6  # bytes a voxel: the coloured volume and slabs as int32; labels of floats become whole numbers
 MOST_DRAWS = 100_000  # more change the third digit of an interval, and take minutes and gigabytes
 
 
@@ -104,6 +106,9 @@ def evaluate(
     pairs, unmatched = pair_sides(predicted, truth, formats)
     folder = None if output_dir is None else Path(output_dir).expanduser()
     compare = partial(_compare, rules=rules, voxel_size=voxel_size, formats=formats, folder=folder)
+    if cluster is None:  # workers have memory of their own
+        for pair in pairs:
+            _check_memory(pair, voxel_size)
     results, files = [], []
     for result, written in in_order(each(compare, pairs, cluster)):
         results.append(result)
@@ -127,6 +132,7 @@ def _compare(
     folder: Path | None,
 ) -> tuple[PairResult, list[Path]]:
     """Compare one tomogram, and show it in colour where both sides are volumes."""
+    _check_memory(pair, voxel_size)
     name, predicted, true = pair
     sides = _read_pair(predicted, true, voxel_size, formats)
     result = compare_sides(name, *sides, rules)
@@ -134,6 +140,11 @@ def _compare(
     if folder is None or volumes[0] is None or volumes[1] is None:
         return result, []
     return result, write_coloured(folder, result, volumes[0], volumes[1], predicted.volume)
+
+
+def _check_memory(pair: tuple[str, SideFiles, SideFiles], voxel_size: float | None) -> None:
+    name, *sides = pair
+    check_job(f"evaluate: {name}", [side.volume for side in sides if side.volume], COPIES, voxel_size)
 
 
 def _formats(from_format: str | None) -> list[str | None]:

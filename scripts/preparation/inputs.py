@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from custom_transforms.files.json_object import read_object
 from custom_transforms.files.names import check_name, tomogram_base_name
 from custom_transforms.units import as_voxel_size_zyx
 from custom_transforms.volumes.mrc_read import mrc_geometry
-from custom_transforms.volumes.read import read_tomogram
+from custom_transforms.volumes.read import check_job, read_tomogram
 from scripts.particles.shared.options import context_of
 from scripts.preparation.copick import project_radii
 from scripts.preparation.shapes import Shape, Sphere, load_template
 from scripts.sources.copick_project import is_copick
+from scripts.sources.labels_and_lists import TomogramFile
 from scripts.sources.particle_lists import read_particles
 from scripts.sources.tomograms import find_tomograms, is_tomogram
 
@@ -26,6 +28,7 @@ __all__ = [
     "TomogramInput",
     "check_fractions",
     "check_length",
+    "check_room",
     "read_shape_specs",
     "tomogram_inputs",
 ]
@@ -114,6 +117,26 @@ def tomogram_inputs(
     listed = listed or ["tomogram"]
     names = [check_name(tomogram_base_name(name), f"{particles}: a tomogram's name") for name in listed]
     return [TomogramInput(name, None, context.size_zyx, size) for name in names]
+
+
+def check_room(
+    inputs: Sequence[TomogramInput],
+    files: Sequence[Mapping[str, TomogramFile]],
+    target: float | None,
+    moves: bool,
+) -> None:
+    """Refuse tomograms that memory cannot hold with their labels and regions (``files``) and what is worked on.
+
+    ``target`` is the voxel size that they are resampled to; ``moves`` says that distances or densities are computed.
+    """
+    for one in inputs:
+        known = None if one.path is None or target is None else mrc_geometry(one.path)
+        size = np.mean(one.voxel_size or (0.0 if known is None else known[1]))
+        factor = float(size / target) ** 3 if target and size > 0 else 1.0  # new voxels for an old one
+        labels, resampled, region = 4, 8 * (target is not None), 1
+        per_voxel = factor * (labels + resampled + 8 * moves) + region
+        paths = [kind[one.name].path for kind in files if one.name in kind] + ([one.path] if one.path else [])
+        check_job(f"prepare: {one.name}", paths, (per_voxel, 0), one.voxel_size, math.prod(one.size_zyx or (0,)))
 
 
 @dataclass

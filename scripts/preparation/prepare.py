@@ -19,6 +19,7 @@ from scripts.preparation.inputs import (
     TomogramInput,
     check_fractions,
     check_length,
+    check_room,
     read_shape_specs,
     tomogram_inputs,
 )
@@ -149,20 +150,21 @@ def prepare(
         raise ValueError(
             "--recenter_on: expected --particles, which move, and --recenter, by how many Å at most. Give both."
         )
-    if (particles is None) == (labels is None):
+    if bool(particles) == bool(labels):
         raise ValueError("give exactly one of --particles LIST and --labels 'FILES/{name}.mrc'.")
     about_list = from_format, None if binning is None else float(binning), tomograms_star
-    specs = lists = None
-    if particles is not None:
+    specs = None
+    if particles:
         specs = read_shape_specs(particles, shapes, radius, template, template_voxel_size, threshold, invert)
     inputs = tomogram_inputs(tomograms, shape, tomogram_voxel_size, voxel_size, particles, *about_list)
-    if particles is not None and specs is not None:
-        lists = Lists(inputs, particles, specs.class_names, *about_list, recenter_on)
+    lists = Lists(inputs, particles, specs.class_names, *about_list, recenter_on) if particles and specs else None
     options = LabelOptions(float(ignore_shell), bool(merge_duplicates), float(recenter))
     names = [one.name for one in inputs]
     volumes = None if labels is None else files_by_tomogram(labels, names, "volume")
     regions = {} if region is None or is_box(region) else files_by_tomogram(region, names, "volume")
     job = _Job(inputs, lists, specs, labels, volumes, options, region, regions, voxel_size, cluster)
+    if cluster is None:  # workers have memory of their own
+        check_room(inputs, (volumes or {}, regions), voxel_size, moves=bool(ignore_shell or recenter))
     folder = Path(output_dir)
     files = job.files() + [Path(file) for file in (shapes, template, tomograms_star) if file and Path(file).exists()]
     with staged_folder(folder, files, overwrite) as stage:

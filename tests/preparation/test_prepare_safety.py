@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from custom_transforms.io import LoadTomogramd, read_tomogram, write_mrc
+from custom_transforms.volumes import read
 from scripts.datalist import load_datalist
+from scripts.evaluation.evaluate import evaluate
 from scripts.preparation.labels import labels_as_given
 from scripts.preparation.prepare import prepare
 from scripts.preparation.volume import measure_labels, number_components, number_ids
@@ -270,3 +272,17 @@ def test_a_fraction_or_a_length_that_cannot_be_is_refused_before_any_work(option
     with pytest.raises(ValueError, match=message):
         painted(data, **options)
     assert not (data / "out").exists()
+
+
+def test_what_memory_cannot_hold_together_is_refused_before_a_folder_is_made(data, monkeypatch):
+    voxels = np.prod(SIZE)
+    for options, bytes_per_voxel in (({}, 4 + 1), ({"ignore_shell": 20.0}, 4 + 8 + 1), ({"voxel_size": 5.0}, 97)):
+        monkeypatch.setattr(read, "available_memory", lambda least=bytes_per_voxel: least * voxels - 1)
+        with pytest.raises(ValueError, match=r"^prepare: TS_0: expected 0.00 GiB of memory \(0.00 for copies\), found"):
+            painted(data, **options)
+        assert not (data / "out").exists()
+    monkeypatch.setattr(read, "available_memory", lambda: 97 * voxels)
+    painted(data, voxel_size=5.0)
+    monkeypatch.setattr(read, "available_memory", lambda: 0)
+    with pytest.raises(ValueError, match=r"^evaluate: TS_0_given: expected .* free. Close other programs, bin"):
+        evaluate(data / "TS_0_given.mrc", data / "TS_1_given.mrc")

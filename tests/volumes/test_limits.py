@@ -1,9 +1,13 @@
 """Memory that may be used: every limit above the process counts, whatever version of control groups sets it."""
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from custom_transforms.files import text
 from custom_transforms.files.limits import available_memory
+from custom_transforms.volumes import compressed, read
+from custom_transforms.volumes.mrc_write import write_mrc
 
 GIB = 2**30
 LIMITS = {
@@ -57,3 +61,21 @@ def test_text_files_beyond_what_lists_are_are_refused_before_they_are_read(tmp_p
     assert text.read_text(path, "a list", lines=False) == "1\n2\n3\n"
     with pytest.raises(FileNotFoundError, match="expected a list, found no such file. Check the path."):
         text.read_text("/dev/zero", "a list")
+
+
+def test_a_job_is_refused_by_the_sum_of_its_volumes_and_copies_before_any_is_read(tmp_path, monkeypatch):
+    volume = np.zeros((8, 16, 32), np.int16)
+    for name in ("a.mrc", "a.mrc.gz"):
+        write_mrc(tmp_path / name, volume, 10.0)
+    write_mrc(tmp_path / "b.mrc.gz", volume.astype(np.float32), 10.0)
+    nib.save(nib.Nifti1Image(volume.T, np.eye(4)), tmp_path / "c.nii")
+    monkeypatch.setattr(compressed, "_fill", lambda *_: pytest.fail("it was read"))
+    needed = {"a.mrc": 0, "c.nii": 0, "a.mrc.gz": 2, "b.mrc.gz": 4 + 6}  # bytes a voxel; floats cost 6 more
+    for names in (["a.mrc", "c.nii"], ["a.mrc", "a.mrc.gz"], ["a.mrc.gz", "b.mrc.gz"], []):
+        total = volume.size * (4 + sum(needed[name] for name in names))
+        paths = [tmp_path / name for name in names]
+        monkeypatch.setattr(read, "available_memory", lambda total=total: total)
+        read.check_job("job", paths, (4, 6), voxels=volume.size)
+        monkeypatch.setattr(read, "available_memory", lambda total=total: total - 1)
+        with pytest.raises(ValueError, match=r"^job: expected .* GiB of memory .* for copies\), found .* GiB free"):
+            read.check_job("job", paths, (4, 6), voxels=volume.size)

@@ -109,7 +109,7 @@ def test_a_record_of_other_weights_is_an_error(files, tmp_path):
 
 
 def test_settings_and_records_that_are_no_json_name_the_file(files, tmp_path):
-    for content, message in ((b"PK\x93\x04", "JSON in UTF-8, but byte 2"), (b"[]", "a JSON object, got a list")):
+    for content, message in ((b"PK\x93\x04", "in UTF-8, but byte 2"), (b"[]", "a JSON object, got a list")):
         (tmp_path / "settings.json").write_bytes(content)
         with pytest.raises(ValueError, match=rf"settings\.json: expected .*{message}"):
             Detector({**OPTIONS, "weights": str(files / "model.pt")}, config=[tmp_path / "settings.json"])
