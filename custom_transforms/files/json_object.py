@@ -38,7 +38,7 @@ def parse_json(text: str, where: str | Path) -> Any:
         raise _too_deep(where) from error
     except ValueError as error:
         raise ValueError(f"{where}: expected JSON, got {error}. It is damaged: copy it again.") from error
-    level = [[content]]
+    level: list[Any] = [[content]]
     for _ in range(DEEPEST + 1):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
         level = [child for children in inner for child in children if isinstance(child, (dict, list))]
