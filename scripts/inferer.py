@@ -6,8 +6,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from itertools import chain
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ __all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "ref
 # test-time flips by their number: which axes (1 is Z, 2 is Y, 3 is X of (C, Z, Y, X)); all keep the missing wedge
 FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,), (2,), (2, 3)]}
 FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
+
+Index = tuple[int, int, int]  # of a tile
 
 YIELDED_PLANES = 8
 CONSTANT = 1e-4  # a tile whose values differ by less than this fraction of the tomogram's deviation is padding
@@ -228,7 +230,8 @@ class TomogramInferer(Inferer):
             Read a row of tiles at a time, by ``volume[z, y]``, and a plane of a tile by ``volume[i, y, x]``, where z, y
         and x are slices and i is a number.
         network : callable
-            (B, 1, Z, Y, X) to (B, C, Z, Y, X), the same voxels.
+            (B, 1, Z, Y, X) to (B, C, Z, Y, X), the same voxels; or with a method ``outputs`` of what `predict_tiles`
+            gives elsewhere.
         region : array-like, (Z, Y, X) of bool, optional
             Tiles outside are skipped. If it has the shape of ``volume``, the maps outside are background.
 
@@ -240,20 +243,19 @@ class TomogramInferer(Inferer):
             Valid until the next one is asked for.
         """
         shape = tuple(volume.shape)
-        chosen = self.roi_size or choose_tile(shape, self.overlap)
-        self.tile = tuple(chosen)
-        padded = tuple(max(side, tile) for side, tile in zip(shape, chosen, strict=True))
         own = volume.device if isinstance(volume, torch.Tensor) else "cpu"
         sw_device = torch.device(self.sw_device or own)
         device = torch.device(self.device or own)
-        grid = TileGrid(padded, chosen, self.overlap, self.mode, sw_device)
+        padded, grid = self._grid(shape, sw_device)
         before = [(long - side) // 2 for long, side in zip(padded, shape, strict=True)]
         if self.background is not None:
             for index in np.ndindex(*grid.wanted.shape):
                 grid.wanted[index] = self._is_wanted(volume, region, grid, index, before)
-        network = self._in_runtime(volume, network, grid, sw_device)
+        elsewhere: Any = getattr(network, "outputs", None)
+        if elsewhere is None:
+            network = self._in_runtime(volume, network, grid, sw_device)
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
-        ahead = device.type == "cpu" and blends_on(sw_device, padded, chosen, self.channels)
+        ahead = device.type == "cpu" and blends_on(sw_device, padded, grid.tile, self.channels)
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
@@ -262,8 +264,17 @@ class TomogramInferer(Inferer):
             if isinstance(network, OpenVinoNetwork):
                 stack.callback(network.release)
             waiting: Iterator[tuple[int, int, torch.Tensor]] = iter(())
+            if elsewhere is not None:
+                wanted = [index for k in range(len(grid.starts[0])) for index in grid.layer(k)]
+                elsewhere = stack.enter_context(closing(elsewhere(volume, grid.tile, self.batch, wanted)))
             for k, z in enumerate(grid.starts[0]):
-                self._predict_layer(volume, network, grid, k, slab, sw_device, bar)
+                tiles = grid.layer(k)
+                outputs = self._outputs(volume, network, grid, tiles, sw_device) if elsewhere is None else elsewhere
+                for index, output in islice(outputs, len(tiles)):
+                    slab.add(index, output.to(sw_device) * grid.weights(index))
+                    bar.update()
+                for index in grid.layer(k, wanted=False):
+                    slab.clear(index, grid.uncovered(index), self.background)
                 last = grid.starts[0][k + 1] if k + 1 < len(grid.starts[0]) else padded[0]
                 maps = slab.finished(last - z)[yx]
                 first, end = z, last
@@ -285,6 +296,27 @@ class TomogramInferer(Inferer):
                     yield from self._planes(maps, None, first, end, inside)
                     slab.move(last - z)
             yield from waiting
+
+    def predict_tiles(
+        self, volume: Any, network: Callable[..., torch.Tensor], tiles: Sequence[Index]
+    ) -> Iterator[tuple[Index, torch.Tensor]]:
+        """What the network gives for tiles of one layer, before they are blended: index and (C, Z, Y, X), float32.
+
+        ``volume`` and ``network`` are as in `predict_slabs`; an index is a tile's place among those along Z, Y, X.
+        """
+        sw_device = torch.device(self.sw_device or "cpu")
+        _, grid = self._grid(tuple(volume.shape), sw_device)
+        grid.wanted[...] = False
+        grid.wanted[tuple(np.transpose(tiles))] = True
+        network = self._in_runtime(volume, network, grid, sw_device)
+        return self._outputs(volume, network, grid, tiles, sw_device)
+
+    def _grid(self, shape: tuple[int, ...], sw_device: torch.device) -> tuple[tuple[int, ...], TileGrid]:
+        """The shape that tiles cover, not smaller than one, and the tiles."""
+        chosen = self.roi_size or choose_tile(shape, self.overlap)
+        self.tile = tuple(chosen)
+        padded = tuple(max(side, tile) for side, tile in zip(shape, chosen, strict=True))
+        return padded, TileGrid(padded, chosen, self.overlap, self.mode, sw_device)
 
     def _planes(
         self, maps: torch.Tensor, arrived: torch.cuda.Event | None, first: int, last: int, region: Any
@@ -333,20 +365,14 @@ class TomogramInferer(Inferer):
         self.ran = "openvino" if isinstance(chosen, OpenVinoNetwork) else "torch"
         return chosen
 
-    def _predict_layer(
-        self,
-        volume: Any,
-        network: Callable,
-        grid: TileGrid,
-        k: int,
-        slab: BlendedSlab,
-        sw_device: torch.device,
-        bar: tqdm,
-    ) -> None:
-        tiles, width = grid.layer(k), grid.tile[2]
+    def _outputs(
+        self, volume: Any, network: Callable, grid: TileGrid, tiles: Sequence[Index], sw_device: torch.device
+    ) -> Iterator[tuple[Index, torch.Tensor]]:
+        """The network's outputs (C, Z, Y, X) of tiles of one layer, where the network is."""
+        width = grid.tile[2]
         strips: dict[int, torch.Tensor] = {}  # the last row of tiles: (1, 1, Z, Y, X), as long as the volume in X
 
-        def window(index: tuple[int, int, int]) -> torch.Tensor:
+        def window(index: Index) -> torch.Tensor:
             z, y, x = grid.start(index)
             if y not in strips:
                 strips.clear()
@@ -360,11 +386,7 @@ class TomogramInferer(Inferer):
         while tiles:
             now, tiles = tiles[: self.batch], tiles[self.batch :]
             outputs = self._forward(network, torch.stack([window(index) for index in now]), sw_device)
-            for index, output in zip(now, outputs, strict=True):
-                slab.add(index, output * grid.weights(index))
-            bar.update(len(now))
-        for index in grid.layer(k, wanted=False):
-            slab.clear(index, grid.uncovered(index), self.background)
+            yield from zip(now, outputs, strict=True)
 
     def _forward(self, network: Callable, tiles: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Outputs (B, C, Z, Y, X) of a batch, float32, averaged over the flips; in parts if memory is short."""

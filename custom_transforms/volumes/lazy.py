@@ -210,6 +210,9 @@ class PlaneCache(LazyVolume):
             raise IndexError(f"plane {z} of {len(self)}")
         return self._cached(int(z))[(int(z) - self.first, *rest)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PlaneCache, (self.volume,)  # the planes need not travel
+
     def _cached(self, z: int) -> np.ndarray:
         first = z - z % CACHED_PLANES
         if first != self.first:

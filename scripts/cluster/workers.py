@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -50,7 +50,9 @@ class Workers:
     number: Callable[[], int]
     most: int
 
-    def each(self, function: Callable[[Item, bool], Any], items: Sequence[Item]) -> Iterator[Outcome[Item]]:
+    def each(
+        self, function: Callable[[Item, bool], Any], items: Sequence[Item]
+    ) -> Generator[Outcome[Item], None, None]:
         """Run a function of every item, as `spread` does; what it says on a worker's stderr is said here."""
         for outcome in spread(self.executor, Elsewhere(function), items, self.number):
             error, back = outcome.error, outcome.result

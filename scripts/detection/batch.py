@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from scripts.cluster.workers import hire
 from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.detection.finished import recorded
+from scripts.detection.one_volume import NetworkElsewhere, detector_of
 from scripts.detection.single import detect_one
 from scripts.records.detection import COMMAND, command_line
 
@@ -118,8 +118,21 @@ def _on_workers(batch: Batch, detector: Detector, items: Sequence[Item], cluster
             yield outcome.result if error is None else Done(path, failure=user_message(error), error=error)
 
     with hire(cluster, number) as workers:
-        outcomes = _others_last(detect, [to_json(dict(item)) for item in items])
-        yield from tqdm(outcomes, total=len(items), unit="tomogram", file=sys.stderr)
+        shared = [item for item in items if len(items) < workers.most and _is_streamed(detector, item)]
+        if shared:  # its tiles over all workers
+            place = batch.output_dir if detector.scratch_dir is None else detector.scratch_dir
+            detector.network_elsewhere = lambda one: NetworkElsewhere(workers, batch.options, place, one.name)
+            yield from _here(batch, detector, shared)
+        outcomes = _others_last(detect, [to_json(dict(item)) for item in items if item not in shared])
+        yield from tqdm(outcomes, total=len(items) - len(shared), unit="tomogram", file=sys.stderr)
+
+
+def _is_streamed(detector: Detector, item: Item) -> bool:
+    try:
+        plan = detector.plan(item)
+    except (OSError, ValueError):  # its worker says what is wrong with it
+        return False
+    return plan is not None and plan.path == "streamed"
 
 
 def _others_last(detect: Callable[[Sequence[Item]], Iterator[Done]], items: Sequence[Item]) -> Iterator[Done]:
@@ -163,7 +176,7 @@ class Task:
     def __call__(self, item: Item, second: bool) -> Done:
         COMMAND.set(self.batch.command)
         path = str(item["image"])
-        detector = _detector(json.dumps(dict(self.batch.options), sort_keys=True, default=str))
+        detector = detector_of(self.batch.options)
         try:
             line = _second(detector, item) if second else detect_one(detector, item, self.batch.run)
         except Claimed as error:
@@ -190,11 +203,6 @@ def _second(detector: Detector, item: Item) -> str:
             for path in sorted(found.parent.iterdir(), key=lambda path: path == found):  # the record comes last
                 os.replace(path, record.parent / path.name)
     return line.replace(str(found.parent), str(record.parent))
-
-
-@lru_cache(maxsize=1)
-def _detector(options: str) -> Detector:
-    return Detector(**json.loads(options))
 
 
 def _note_failure(output_dir: str, done: Done) -> None:

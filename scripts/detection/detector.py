@@ -6,7 +6,7 @@ import difflib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,8 @@ class Detector:
         self.save.edits = json.loads(json.dumps(edits, default=str))
         self.network = self.parser.get_parsed_content("network").eval()
         self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
+        # what runs the networks on a streamed tomogram, where that is not this process
+        self.network_elsewhere: Callable[[Tomogram], Any] | None = None
 
     def _known(self, values: Mapping[str, Any], source: str) -> dict[str, Any]:
         """The values without comments; an id that the config lacks is an error."""
@@ -293,5 +295,6 @@ class Detector:
             else:
                 scratch_dir = self.scratch_dir or self.save.folder(tomogram.path)
                 chain = self.preprocessing, self.inferer, self.postprocessing
-                data = detect_streamed(tomogram, plan, self.network, *chain, scratch_dir)
+                network = self.network_elsewhere(tomogram) if self.network_elsewhere else self.network
+                data = detect_streamed(tomogram, plan, network, *chain, scratch_dir)
         return {**data, "warnings": heard}

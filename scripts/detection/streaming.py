@@ -146,6 +146,7 @@ def detect_streamed(
     with scratch_folder(scratch_dir, tomogram.name) as folder:
         data["pred"] = _predict(folder, image, network, inferer, region, image.shape, seen)
         predicted = time.perf_counter()
+        inferer.ran = getattr(network, "ran", inferer.ran)
         data["computed"] = computed("streamed", inferer)
         data["blocks"] = Blocks(
             image.shape, (plan.block,) * 3, lambda blocks: tqdm(blocks, unit="block", disable=not inferer.progress),

@@ -11,6 +11,7 @@ from custom_transforms.files.claim import CLAIM, claimed
 from custom_transforms.io import write_mrc
 from scripts.command_line.export import export
 from scripts.detection import batch
+from scripts.detection.one_volume import NetworkElsewhere
 from scripts.evaluation.evaluate import evaluate
 from scripts.preparation.prepare import prepare
 from scripts.simulate.simulate import simulate
@@ -115,6 +116,29 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("*") if path.is_file()}
     start("first", second=True)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("more", [{"region": "region.mrc"}, {"voxel_size_model": 13.0}], ids=str)
+def test_one_volume_over_workers_is_the_streamed_one(more, setting, tmp_path, monkeypatch, threads):  # noqa: F811
+    """Its tiles are run elsewhere, and blended as they would be here; also if it is rescaled, and outside a region."""
+    noise, inside = np.random.default_rng(3).normal(0, 0.2, (20, 24, 48)), np.zeros((20, 24, 48), np.int8)
+    inside[:, 5:, :40] = 1
+    write_mrc(tmp_path / "region.mrc", inside, 10.0)
+    write_mrc(tmp_path / "t.mrc", (noise - (balls(noise.shape, 0) > 0)).astype(np.float32), 10.0)
+    more = {key: str(tmp_path / value) if key == "region" else value for key, value in more.items()}
+    found, elsewhere = [], []
+    monkeypatch.setattr(
+        batch, "NetworkElsewhere", lambda *about: elsewhere.append(NetworkElsewhere(*about)) or elsewhere[-1]
+    )
+    for cluster in (None, "any"):
+        place = tmp_path / str(cluster)
+        overrides = {**setting[1], **more, "tile": [16, 32, 32], "output_dir": str(place), "report": False}
+        options = {"overrides": {**overrides, "runtime": "torch"}, "stream": True}
+        task, items = batch.Batch(options, str(place)), [{"image": str(tmp_path / "t.mrc")}]
+        assert [done.failure for done in batch.detect_batch(task, batch.Detector(**options), items, cluster)] == [""]
+        files = files_of(place)
+        found.append((json.loads(files.pop("t.json"))["computed"], files))
+    assert found[0] == found[1] and found[0][0]["path"] == "streamed" and len(elsewhere) == 1
 
 
 def test_a_tomogram_that_another_batch_has_comes_last_and_counts_once(
