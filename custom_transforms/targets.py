@@ -7,7 +7,7 @@ particle cut by a crop would get another center.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import fastremap
@@ -280,7 +280,11 @@ class CenterTargetd(MapTransform):
     dtype : torch.dtype or str
         Stored type; ``float16`` halves the cache and is exact to 0.0005.
     balance_voxels : float, optional
-        Add the `size_weights` as a second channel, (2, Z, Y, X), for `CenterLoss`.
+        Add the `size_weights` as one more channel for `CenterLoss`.
+    classes : sequence or mapping, optional
+        Make a channel for each class, (classes, Z, Y, X), of the particles that have its number in ``class_key``
+        (`ClassLabelsd`); -1 also where that is -1.
+    class_key : str
     """
 
     def __init__(
@@ -294,8 +298,11 @@ class CenterTargetd(MapTransform):
         allow_missing_keys: bool = False,
         sigma_max_voxels: float | None = None,
         balance_voxels: float | None = None,
+        classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        class_key: str = "class",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.classes, self.class_key = len(classes or ()), class_key
         if kind not in CENTER_KINDS:
             raise ValueError(f"kind of center target: expected one of {', '.join(CENTER_KINDS)}, got {kind!r}.")
         self.target_key = ensure_tuple_rep(target_key, len(self.keys))
@@ -311,13 +318,38 @@ class CenterTargetd(MapTransform):
         for key, target_key in self.key_iterator(d, self.target_key):
             size = voxel_size_of(d, key)
             options = (self.sigma_fraction, self.closing_angstrom)
-            found = instance_centers(d[key], size, self.closing_angstrom) if self.balance_voxels is not None else None
-            target = center_target(d[key], size, self.kind, *options, self.sigma_max_voxels, found)
+            measured = self.balance_voxels is not None or self.classes
+            found = instance_centers(d[key], size, self.closing_angstrom) if measured else None
+            if self.classes and found is not None:
+                target = self._by_class(d[key], torch.as_tensor(d[self.class_key]), size, found)
+            else:
+                target = center_target(d[key], size, self.kind, *options, self.sigma_max_voxels, found)
             if self.balance_voxels is not None:
                 weights = size_weights(d[key], size, self.balance_voxels, *options, found)
                 target = torch.cat([torch.as_tensor(target), torch.as_tensor(weights)])
             d[target_key] = _like(target, d[key], self.dtype)
         return d
+
+    def _by_class(
+        self, labels: torch.Tensor, numbers: torch.Tensor, size: np.ndarray, found: InstanceCenters
+    ) -> torch.Tensor:
+        """A center target for each class, (classes, Z, Y, X)."""
+        volume, kinds = as_label_volume(labels), np.asarray(numbers).reshape(labels.shape[-3:])
+        of_label = np.zeros(int(volume.max(initial=0)) + 1, dtype=np.int64)
+        of_label[volume[volume > 0]] = kinds[volume > 0]
+        targets = []
+        for number in range(1, self.classes + 1):
+            chosen = of_label[found.ids] == number
+            own = InstanceCenters(found.ids[chosen], found.centers_zyx_vox[chosen], found.diameters_angstrom[chosen])
+            if self.kind == "distance":  # its distances end at the particle's own surface, whatever is beyond
+                volume_of_class = np.where((volume > 0) & (kinds != number), 0, volume)
+                target = center_target(volume_of_class, size, self.kind)
+            else:
+                options = (self.sigma_fraction, self.closing_angstrom, self.sigma_max_voxels)
+                target = center_target(volume, size, self.kind, *options, own)
+            target[kinds < 0] = IGNORED
+            targets.append(torch.from_numpy(target))
+        return torch.stack(targets)
 
 
 class CheckLabelsd(MapTransform):

@@ -74,7 +74,8 @@ class CenterLoss(nn.Module):
     against the many far from any. The result is the weighted **mean** of the error, the sum of
     weight times error over the sum of the weights: its size stays that of one voxel's error whatever
     the weight, the crop or the number of ignored voxels. All voxels ignored: 0, with a gradient of 0.
-    A second channel of the target, as `CenterTargetd` makes with ``balance_voxels``, multiplies the weights.
+    One more channel of the target, as `CenterTargetd` makes with ``balance_voxels``, multiplies the weights.
+    Of several maps, one for each class, the loss is the mean of their losses: a rare class counts as much as others.
     Computed in float32 under any autocast.
 
     Parameters
@@ -108,9 +109,10 @@ class CenterLoss(nn.Module):
         self.beta = float(beta)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Take a center map (B, 1, Z, Y, X) and its target: 0 to 1, negative where ignored; then weights, if any."""
-        weights = target[:, 1:2] if target.ndim > 2 and target.shape[1] == 2 else None
-        prediction, truth, valid = _prepare(input, target if weights is None else target[:, :1])
+        """Take center maps (B, C, Z, Y, X) and their targets: 0 to 1, negative where ignored; then weights, if any."""
+        count = input.shape[1] if input.ndim > 2 else 1
+        weights = target[:, count:] if target.ndim > 2 and target.shape[1] == count + 1 else None
+        prediction, truth, valid = _prepare(input, target if weights is None else target[:, :count], count)
         with torch.autocast(prediction.device.type, enabled=False):
             if self.kind == "mse":
                 error = functional.mse_loss(prediction, truth, reduction="none")
@@ -119,7 +121,8 @@ class CenterLoss(nn.Module):
             weight = valid * (1.0 + self.positive_weight * truth)
             if weights is not None:
                 weight = weight * (weights.as_tensor() if isinstance(weights, MetaTensor) else weights).to(weight)
-            return (weight * error).sum() / weight.sum().clamp(min=1.0)
+            parts = zip(weight.split(1, dim=1), error.split(1, dim=1), strict=True)
+            return torch.stack([(w * e).sum() / w.sum().clamp(min=1.0) for w, e in parts]).mean()
 
 
 class JointLoss(nn.Module):
@@ -149,8 +152,8 @@ class JointLoss(nn.Module):
         self.center_weight = float(center_weight)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Take (B, 2, Z, Y, X), and the targets in that order; weights of `CenterLoss` may follow."""
-        if input.ndim < 3 or input.shape[1] != 2:
+        """Take (B, 1 + classes, Z, Y, X), and the targets in that order; weights of `CenterLoss` may follow."""
+        if input.ndim < 3 or input.shape[1] < 2:
             raise ValueError(
                 f"JointLoss: expected an output (B, 2, Z, Y, X), mask logit and center map, got {tuple(input.shape)}. "
                 "Use a network_def with out_channels 2."
@@ -159,11 +162,13 @@ class JointLoss(nn.Module):
         return mask + self.center_weight * center
 
 
-def _prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _prepare(
+    input: torch.Tensor, target: torch.Tensor, channels: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Prediction and target as plain float32, 0 where ignored (NaN there must not spread), and the 0/1 mask."""
-    if input.shape != target.shape or input.ndim < 3 or input.shape[1] != 1:
+    if input.shape != target.shape or input.ndim < 3 or input.shape[1] != channels:
         raise ValueError(
-            f"loss: expected a prediction and a target of one shape (B, 1, Z, Y, X), "
+            f"loss: expected a prediction and a target of one shape (B, {channels}, Z, Y, X), "
             f"got {tuple(input.shape)} and {tuple(target.shape)}. Use a network with one output channel."
         )
     prediction = (input.as_tensor() if isinstance(input, MetaTensor) else input).float()

@@ -20,7 +20,7 @@ from monai.metrics import CumulativeIterationMetric
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
-from custom_transforms.measuring.instance_centers import instance_centers
+from custom_transforms.measuring.instance_centers import InstanceCenters, instance_boxes, instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.matching.overlap import overlap_table
 from scripts.matching.points import match_points, match_radius
@@ -105,11 +105,15 @@ class CenterF1(_PooledMetric):
         Å; replaces the default from the diameter.
     metric_name : str or list of str
         ``f1``, ``precision``, ``recall``.
+    classes : sequence of str, optional
+        Score each class by itself, and give the mean over those that have a particle or a prediction.
 
     Notes
     -----
-    ``y_pred`` is the network's output (B, C, Z, Y, X); its last channel is the center map, clipped to 0..1.
-    ``y`` is the instance labels (B, 1, Z, Y, X): 0 background, 1..n particles, -1 ignored.
+    ``y_pred`` is the network's output (B, C, Z, Y, X); its last channel is the center map, clipped to 0..1; with
+    classes its last channels are theirs.
+    ``y`` is the instance labels (B, 1, Z, Y, X): 0 background, 1..n particles, -1 ignored. With classes they come last,
+    after the center target of each class, which says what class an instance is of.
     """
 
     names = ("f1", "precision", "recall")
@@ -123,8 +127,10 @@ class CenterF1(_PooledMetric):
         min_voxels: float = 2.0,
         min_distance: float | None = None,
         metric_name: str | Sequence[str] = "f1",
+        classes: Sequence[str] | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(metric_name)
+        self.classes = len(classes or ())
         self.sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance)
         self.threshold = min(threshold.values()) if isinstance(threshold, Mapping) else threshold
         self.voxel_size = None if voxel_size is None else as_voxel_size_zyx(voxel_size)
@@ -133,20 +139,52 @@ class CenterF1(_PooledMetric):
 
     def _count(self, pred: torch.Tensor, label: torch.Tensor, voxel_size: Any) -> Sequence[float]:
         size = as_voxel_size_zyx(_required(self.voxel_size if voxel_size is None else voxel_size))
-        center_map = _array(pred[-1]).astype(np.float32, copy=False).clip(0.0, 1.0)
-        labels = _array(label[0]).astype(np.int32, copy=False)
-        peaks, _ = find_seeds(center_map, self.threshold, self.sizes.min_distance, size)
-        found, _ = refine_seeds(center_map, peaks, self.sizes.refine_radius, size)
-        _, true, diameters = instance_centers(labels, size)
+        labels = _array(label[-1]).astype(np.int32, copy=False)
+        if not self.classes:
+            return self._count_class(pred[-1], labels, instance_centers(labels, size), size)
+        targets = _array(label[: self.classes])
+        labels = np.where((targets[0] < 0) & (labels >= 0), IGNORE, labels)
+        true = instance_centers(labels, size)
+        kinds = _classes_of(true, labels, targets)
+        counts: list[float] = []
+        for number, center_map in enumerate(pred[-self.classes :]):
+            own = InstanceCenters(*(values[kinds == number] for values in true))
+            counts += self._count_class(center_map, labels, own, size)
+        return counts
+
+    def _count_class(
+        self, center_map: torch.Tensor, labels: np.ndarray, true: InstanceCenters, size: np.ndarray
+    ) -> tuple[int, int, int]:
+        """Hits, extra predictions and missed particles of one center map."""
+        values = _array(center_map).astype(np.float32, copy=False).clip(0.0, 1.0)
+        peaks, _ = find_seeds(values, self.threshold, self.sizes.min_distance, size)
+        found, _ = refine_seeds(values, peaks, self.sizes.refine_radius, size)
+        _, centers, diameters = true
         reach = match_radius(diameters / 2, size, self.match_fraction, self.min_voxels)
-        matches = match_points(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(true, size), reach)
+        matches = match_points(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(centers, size), reach)
         extra = np.setdiff1d(np.arange(len(found)), matches.predicted)
         at = np.clip(np.rint(found[extra]).astype(np.int64), 0, np.asarray(labels.shape) - 1)
         n_extra = int(np.count_nonzero(labels[tuple(at.T)] != IGNORE))
-        return len(matches.true), n_extra, len(true) - len(matches.true)
+        return len(matches.true), n_extra, len(centers) - len(matches.true)
 
     def _scores(self, totals: np.ndarray) -> dict[str, float]:
-        return _rates("f1", *totals)
+        if not self.classes:
+            return _rates("f1", *totals)
+        each = [_rates("f1", *counts) for counts in totals.reshape(-1, 3) if counts.any()]
+        known = {name: [one[name] for one in each if not np.isnan(one[name])] for name in self.names}
+        return {name: float(np.mean(values)) if values else np.nan for name, values in known.items()}
+
+
+def _classes_of(true: InstanceCenters, labels: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Which target, (classes, Z, Y, X), holds each instance: the highest at its center and in it; -1 if all are 0."""
+    at = np.clip(np.rint(true.centers_zyx_vox).astype(np.int64), 0, np.asarray(labels.shape) - 1)
+    boxes = dict(instance_boxes(labels))
+    highest = np.zeros((len(true.ids), len(targets)))
+    for k, label in enumerate(true.ids):
+        box = boxes[int(label)]
+        inside = targets[(slice(None), *box)][:, labels[box] == label].max(axis=1)
+        highest[k] = np.maximum(inside, targets[(slice(None), *at[k])])
+    return np.where(highest.max(axis=1, initial=0) > 0, highest.argmax(axis=1), -1)
 
 
 class MaskDice(_PooledMetric):

@@ -43,17 +43,18 @@ def average_weights(network: nn.Module, device: torch.device | str, decay: float
     return AveragedModel(network, device=torch.device(device), avg_fn=average, use_buffers=True)
 
 
-def select_channel(channel: int, keys: tuple[str, str] = ("pred", "label")) -> Any:
-    """Give an ``output_transform`` for metrics: predictions, and one channel of the labels.
+def select_channel(channel: int, keys: tuple[str, str] = ("pred", "label"), count: int | None = 1) -> Any:
+    """Give an ``output_transform`` for metrics: predictions, and one channel of the labels, or ``count`` from there on.
 
     Returns
     -------
     callable
-        Takes ignite's list of decollated outputs; returns (list of (1, Z, Y, X), list of (1, Z, Y, X)).
+        Takes ignite's list of decollated outputs; returns (list of (C, Z, Y, X), list of (count, Z, Y, X)). A count of
+        None takes all channels from there on.
     """
 
     def transform(output: list[dict[str, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        return [item[keys[0]] for item in output], [item[keys[1]][channel:][:1] for item in output]
+        return [item[keys[0]] for item in output], [item[keys[1]][channel:][:count] for item in output]
 
     return transform
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from custom_transforms.class_targets import class_members, classes_in_table
 from custom_transforms.files.json_object import read_object
 from custom_transforms.volumes.mrc_read import mrc_geometry
 from custom_transforms.volumes.read import read_tomogram
@@ -19,12 +21,16 @@ from scripts.records.weights import file_digest, read_record
 
 __all__ = ["describe_training"]
 
+FEW = 5  # particles of a class
+
 
 def describe_training(
     dataset_dir: str | Path,
     voxel_size: float | None = None,
     contrast: str = "dark",
     pretrained: str | Path | None = None,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    other: str = "background",
     **settings: Any,
 ) -> dict[str, Any]:
     """Say what a run is trained on, for its ``model.json``; part of ``train_*.json``.
@@ -39,6 +45,8 @@ def describe_training(
         Of items that do not say their own.
     pretrained : path, optional
         The weights the run starts from; another voxel size than theirs is a warning.
+    classes, other
+        The classes that are told apart (`class_members`), and what other particles are.
     **settings
         Recorded as they are.
 
@@ -46,7 +54,13 @@ def describe_training(
     -------
     dict
         ``dataset`` (name, tomograms, sha256 of its dataset.json if it has one), ``voxel_size`` (a number, None where
-        no file says it, or a list where tomograms differ), ``contrast``, and the settings.
+        no file says it, or a list where tomograms differ), ``contrast``, and the settings. With classes also their
+        names, the names of the data set that each stands for, and how many particles of each there are to train on.
+
+    Raises
+    ------
+    ValueError
+        If no tomogram has a particle of a class; lists the classes there are.
     """
     items = load_datalist(dataset_dir, "training")
     path = Path(dataset_dir).expanduser() / "dataset.json"
@@ -70,7 +84,29 @@ def describe_training(
         "contrast": contrasts[0] if len(contrasts) == 1 else contrasts,
         "pretrained": None if pretrained is None else str(pretrained),
         **settings,
+        **(_described_classes(items, classes, other) if classes else {}),
     }
+
+
+def _described_classes(items: Sequence[Mapping[str, Any]], classes: Any, other: str) -> dict[str, Any]:
+    """The classes and their particles; a class with hardly any is a warning, one with none an error."""
+    members = class_members(classes)
+    tables = {str(item["particles"]) for item in items if "particles" in item}  # each once, however often it is cropped
+    found = Counter(name for table in tables for name in classes_in_table(table))
+    counts = {name: sum(found[one] for one in group) for name, group in members.items()}
+    lacking = [one for group in members.values() for one in group if not found[one]]
+    if lacking:
+        known = ", ".join(f"{name or '(no name)'} ({count})" for name, count in sorted(found.items())) or "none"
+        raise ValueError(
+            f"classes: expected classes that the training tomograms have, got {', '.join(lacking)}. They have {known}."
+        )
+    for name, count in counts.items():
+        if count < FEW:
+            logging.getLogger(__name__).warning(
+                "class %s has %d particle%s to train on: expect it to be missed. Add tomograms that hold more, merge "
+                "it with another class, or leave it out.", name, count, "" if count == 1 else "s",
+            )  # fmt: skip
+    return {"classes": list(members), "class_members": members, "class_counts": counts, "other": other}
 
 
 def _voxel_size(item: Mapping[str, Any]) -> float:

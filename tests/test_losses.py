@@ -118,7 +118,7 @@ def test_shapes_that_do_not_fit_are_named(loss):
     with pytest.raises(ValueError, match=r"one shape \(B, 1, Z, Y, X\), got \(2, 1, 6, 8, 10\) and \(2, 6, 8, 10\)"):
         loss(torch.zeros(SHAPE), torch.zeros(2, 6, 8, 10))
     with pytest.raises(ValueError, match="one output channel"):
-        loss(torch.zeros(2, 2, 4, 4, 4), torch.zeros(2, 2, 4, 4, 4))
+        MaskLoss()(torch.zeros(2, 2, 4, 4, 4), torch.zeros(2, 2, 4, 4, 4))
 
 
 @pytest.mark.parametrize(

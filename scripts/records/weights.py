@@ -54,6 +54,7 @@ class Training(Record):
     voxel_size: Annotated[Any, PlainValidator(_voxel_sizes)] = None  # a list: tomograms differ
     contrast: Any = None
     pretrained: Any = None
+    classes: list[str] = []
 
 
 class WeightsRecord(Record):
@@ -85,7 +86,8 @@ class WeightsRecord(Record):
         {'voxel_size_model': 8.0}
         """
         size = self.training.voxel_size
-        trained = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
+        trained: dict[str, Any] = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
+        trained |= {"classes": list(self.training.classes)} if self.training.classes else {}
         return trained | {key: value for key, value in self.settings.content().items() if not key.startswith("_")}
 
     @property

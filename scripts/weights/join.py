@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,7 +53,8 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     with atomic_path(target) as temporary:
         torch.save(state, temporary)
     parts = {name: {"sha256": digests[name], "run": run.content() or None} for name, run in runs.items()}
-    settings = {} if size is None else {"voxel_size_model": size}
+    settings: dict[str, Any] = {} if size is None else {"voxel_size_model": size}
+    settings |= {"classes": classes} if (classes := runs["center"].training.classes) else {}
     write_record(target, WeightsRecord.model_validate({"settings": settings, **parts}))
     count = sum(value.numel() for value in state.values())
     tell(f"{target}: {count:,} numbers of both networks", written=[target, target.with_suffix(".json")], numbers=count)
