@@ -171,7 +171,7 @@ def make_plan(
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
     disk = results = (6 if more else 4) * voxels  # the labels, at most, and the classes
     if path == "streamed":
-        disk = (ON_DISK + 2 * more) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
+        disk = (ON_DISK + 2 * more + (results // voxels - 4)) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
