@@ -169,9 +169,10 @@ def make_plan(
     padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    disk = results = (6 if more else 4) * voxels  # the labels, at most, and the classes
+    numbers = 2 if more else 0  # bytes a voxel of the class volume
+    disk = results = (4 + numbers) * voxels  # the labels, at most
     if path == "streamed":
-        disk = (ON_DISK + 2 * more + (results // voxels - 4)) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
+        disk = (ON_DISK + 2 * more + numbers) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
