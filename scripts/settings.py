@@ -139,6 +139,7 @@ RESULT: dict[str, Kind] = {  # what a result depends on
     "membrane_min": DISTANCE,
     "membrane_max": DISTANCE,
     "membrane_action": _word("keep", "drop", "flag"),
+    "teach": VOLUME,
     "flag_gold": SWITCH,
     "tile": Kind(f"one or three (Z, Y, X) whole numbers from 16 to {LARGEST}", _tile, "whole numbers", null=True),
     "overlap": _number("of at least 0 (voxels; below 1, a fraction of the tile)", lambda value: value >= 0),

@@ -23,6 +23,7 @@ LEVELS = (
     ("scripts.report", "scripts.simulate"),
     ("scripts",),
     ("scripts.preparation", "scripts.evaluation", "scripts.detection", "scripts.weights", "scripts.view"),
+    ("scripts.teach",),
     ("scripts.command_line", "scripts.api"),
     ("scripts.demo",),
     ("bundle", "scripts.__main__"),

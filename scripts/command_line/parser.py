@@ -33,6 +33,7 @@ VERBS = {
     "join": ("scripts.weights.join:join", "join the weights of two training runs into the file that detection uses"),
     "calibrate": ("scripts.command_line.verbs:calibrate", "choose the thresholds of detection on validation data"),
     "detect": ("scripts.detection.detect:detect", "find and separate the particles of tomograms"),
+    "teach": ("scripts.teach.teach:teach", "choose the particles that are like a few examples"),
     "evaluate": ("scripts.command_line.verbs:evaluate", "compare detected with true particles"),
     "report": ("scripts.command_line.verbs:report", "make the HTML report of a detection"),
     "view": ("scripts.view.view:view", "look at a detection in napari and correct its centers"),

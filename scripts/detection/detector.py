@@ -20,6 +20,7 @@ from custom_transforms.files.whole_files import check_folder
 from custom_transforms.instances import AssignInstancesd
 from custom_transforms.io import LoadTomogramd
 from custom_transforms.measuring.particle_filter import ParticleFilter
+from custom_transforms.measuring.taught import read_taught
 from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, first_lengths, following
 from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
 from custom_transforms.volumes.rescale import model_shape
@@ -30,7 +31,7 @@ from scripts.detection.streaming import check_streams, computed, detect_streamed
 from scripts.inferer import TomogramInferer
 from scripts.outputs import SaveDetectiond
 from scripts.records.trust import trusted_root
-from scripts.records.weights import read_record
+from scripts.records.weights import file_digest, read_record
 from scripts.settings import SETTINGS as KINDS
 from scripts.settings import check_classes, check_setting, is_code
 from scripts.sources.tomogram import Tomogram
@@ -99,7 +100,7 @@ class Detector:
         asked.update(self._as_data(options))
         self._set(asked)
         self._check(sources | dict.fromkeys(options, ""))
-        belonging = self._belonging(asked)
+        belonging = self._belonging(asked) | self._taught(asked)
         self._set(belonging)
         self._check(dict.fromkeys(belonging, str(self._weights().with_suffix(".json"))))
         content = self.parser.get()
@@ -170,6 +171,20 @@ class Detector:
             recorded = following(read_record(weights).detection_settings())
             follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}
+
+    def _taught(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that examples were taught with, bar those that were asked for."""
+        file = self.parser.get_parsed_content("teach") if "teach" in self.parser else None
+        if file is None:
+            return {}
+        taught = read_taught(file)
+        if taught.weights_sha256 not in (None, file_digest(self._weights())):
+            warnings.warn(
+                f"{file}: taught on what other weights found. Give those, or teach anew.", UserWarning, stacklevel=3
+            )
+        for name, value in taught.settings.items():  # before the config takes them, where text would be code
+            check_setting(name, value, str(file))
+        return {key: value for key, value in taught.settings.items() if key not in asked}
 
     def _weights(self) -> Path:
         return Path(self.parser.get_parsed_content("weights")).expanduser()

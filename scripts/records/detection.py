@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-VOLUMES = ("region", "exclude", "membrane")  # settings that name a volume of the user's
+FILES = ("region", "exclude", "membrane", "teach")  # settings that name a file of the user's
 CONVENTIONS = {
     "axis_order": "volumes are (Z, Y, X); columns are named",
     "units": "vox counts voxel centers from 0; angstrom = vox x voxel size, without the header's origin",
@@ -70,7 +70,7 @@ class Source(Record):
 
 
 class Inputs(Record):
-    """What a detection depends on; two detections with the same are the same. Volumes that go with it are extra.
+    """What a detection depends on; two detections with the same are the same. Files that go with it are extra.
 
     ``edits`` are ids of the config below the settings that were replaced; None where a record of an earlier version
     does not say.
@@ -170,14 +170,14 @@ def inputs_of(item: Mapping[str, Any], settings: Mapping[str, Any], weights: Pat
     Raises
     ------
     FileNotFoundError
-        If the tomogram, or a volume that goes with it (region, exclude, membrane), is not there.
+        If the tomogram, or a file that goes with it (region, exclude, membrane, teach), is not there.
     """
     own: dict[str, Any] = {}
     if item.get("voxel_size") is not None:
         own["voxel_size"] = np.asarray(item["voxel_size"], dtype=float).ravel()
     if item.get("contrast") is not None:
         own["contrast"] = str(item["contrast"])
-    named = [name for name in VOLUMES if settings.get(name) is not None]
+    named = [name for name in FILES if settings.get(name) is not None]
     content = {
         "tomogram": {**file_state(item["image"]), **own},
         **{name: file_state(mask_path(str(settings[name]), item["image"])) for name in named},
