@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from scipy import ndimage
 from scipy.special import lpmv
 
@@ -72,7 +71,7 @@ def describe_particles(
     scale = _contrast(image, spacing) if len(table) else 1.0
     centers = table[["z_vox", "y_vox", "x_vox"]].to_numpy(float)
     own = table["label"].to_numpy(np.int64)
-    for rows in np.array_split(np.arange(len(table)), max(-(-len(table) // AT_ONCE), 1)):
+    for rows in (np.arange(n, min(n + AT_ONCE, len(table))) for n in range(0, len(table), AT_ONCE)):
         density = np.stack([_crop(image, centers[row], spacing, blurred=True) for row in rows]) / scale
         numbers = np.stack([_crop(labels, centers[row], spacing, blurred=False) for row in rows])
         mask = (numbers == own[rows, None]) & (own[rows, None] > 0)
@@ -168,41 +167,10 @@ def _crop(volume: Any, center: np.ndarray, spacing: np.ndarray, *, blurred: bool
     window = np.asarray(volume[tuple(map(slice, first, last))])
     if blurred and sigma.any():
         window = ndimage.gaussian_filter(window.astype(np.float32), sigma, mode="nearest")
-    window = np.ascontiguousarray(window, np.float32 if blurred else np.int32)
-    return (_interpolated if blurred else _nearest)(window, center - first, _grid() * (STEPS * spacing)[:, None])
-
-
-@njit(nogil=True, cache=True)
-def _interpolated(window, center, offsets):
-    result = np.empty(offsets.shape[1], np.float32)
-    nz, ny, nx = window.shape
-    for n in range(len(result)):
-        z, fz = _between(center[0] + offsets[0, n], nz)
-        y, fy = _between(center[1] + offsets[1, n], ny)
-        x, fx = _between(center[2] + offsets[2, n], nx)
-        z2, y2, x2 = min(z + 1, nz - 1), min(y + 1, ny - 1), min(x + 1, nx - 1)
-        near = (window[z, y, x] * (1 - fx) + window[z, y, x2] * fx) * (1 - fy)
-        near += (window[z, y2, x] * (1 - fx) + window[z, y2, x2] * fx) * fy
-        far = (window[z2, y, x] * (1 - fx) + window[z2, y, x2] * fx) * (1 - fy)
-        far += (window[z2, y2, x] * (1 - fx) + window[z2, y2, x2] * fx) * fy
-        result[n] = near * (1 - fz) + far * fz
-    return result
-
-
-@njit(nogil=True, cache=True)
-def _between(position, length):
-    position = min(max(position, 0.0), length - 1.0)
-    return int(position), position - int(position)
-
-
-@njit(nogil=True, cache=True)
-def _nearest(window, center, offsets):
-    """Labels; 0 beyond the volume."""
-    result = np.zeros(offsets.shape[1], np.int32)
-    for n in range(len(result)):
-        z = int(np.floor(center[0] + offsets[0, n] + 0.5))
-        y = int(np.floor(center[1] + offsets[1, n] + 0.5))
-        x = int(np.floor(center[2] + offsets[2, n] + 0.5))
-        if 0 <= z < window.shape[0] and 0 <= y < window.shape[1] and 0 <= x < window.shape[2]:
-            result[n] = window[z, y, x]
-    return result
+    places = (center - first)[:, None] + _grid() * (STEPS * spacing)[:, None]
+    if blurred:
+        return ndimage.map_coordinates(window.astype(np.float32), places, order=1, mode="nearest")
+    nearest = np.floor(places + 0.5).astype(np.int32)
+    side = np.array(window.shape)[:, None]
+    inside = ((nearest >= 0) & (nearest < side)).all(axis=0)
+    return np.where(inside, window[tuple(nearest.clip(0, side - 1))], 0)

@@ -16,7 +16,7 @@ from scripts.teach.fit import Fit, fit_class
 
 __all__ = ["Learnt", "LearntClass", "learn_classes", "standardised"]
 
-ALIKE = 0.7  # of two classes the share of pairs of held-out examples in the right order, below which they are one
+ALIKE = 0.7  # share of pairs of held-out examples of two classes in the right order, below which these look like one
 FEWEST = 3
 
 
@@ -64,7 +64,7 @@ def learn_classes(values: np.ndarray, known: np.ndarray, names: Sequence[str]) -
     warnings = [text for name, fit in fits.items() for text in _doubts(name, fit, known)]
     for one, other in combinations(names, 2):
         order = _told_apart(fits[one].scores - fits[other].scores, known == one, known == other)
-        if order is not None and order < ALIKE:
+        if order is not None and order < max(ALIKE, min(0.5 + 2 * _chance(known == one, known == other), 0.99)):
             warnings.append(
                 f"{one} and {other} can hardly be told apart: of two held-out examples the right one comes first in "
                 f"{order:.0%} of cases (50% is chance). Are they one class?"
@@ -84,6 +84,12 @@ def _doubts(name: str, fit: Fit, known: np.ndarray) -> list[str]:
             "Is any of them wrong?"
         )
     return texts
+
+
+def _chance(one: np.ndarray, other: np.ndarray) -> float:
+    """The deviation of `_told_apart` by chance."""
+    n, m = int(one.sum()), int(other.sum())
+    return float(np.sqrt((n + m + 1) / (12 * n * m)))
 
 
 def _told_apart(difference: np.ndarray, one: np.ndarray, other: np.ndarray) -> float | None:

@@ -19,6 +19,7 @@ FOLDS = 5
 STRENGTH = 0.2  # how much an example weighs against the wish for small weights
 LEAST_RECALL = 0.25  # of thresholds that say how many particles of the class there are
 PRIOR = 3.0  # examples' worth of the belief that the class spreads as far as everything else
+CAUTION = 1.0  # standard errors by which the examples' mean is taken to be lower
 MOST_UNLABELLED = 20_000
 
 
@@ -137,7 +138,8 @@ def choose_threshold(examples: np.ndarray, others: np.ndarray) -> Held:
     thresholds = np.concatenate([[-np.inf], np.quantile(every, np.linspace(0, 0.998, 300))])
     spread = every.var() if len(others) == 0 else others.var()
     variance = (PRIOR * spread + ((examples - examples.mean()) ** 2).sum()) / (PRIOR + n - 1) * (1 + 1 / n)
-    recall = norm.sf(thresholds, examples.mean(), np.sqrt(max(variance, 1e-12)))
+    deviation = np.sqrt(max(variance, 1e-12))
+    recall = norm.sf(thresholds, examples.mean() - CAUTION * deviation / np.sqrt(n), deviation)
     kept = len(others) - np.searchsorted(np.sort(others), thresholds) + n * recall
     enough = recall >= LEAST_RECALL
     particles = max(float(n), float((kept[enough] / recall[enough]).min()))
