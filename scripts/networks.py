@@ -1,4 +1,4 @@
-"""The two networks as one module, and how weights get into a network."""
+"""The two networks as one module, how weights get into a network, and the device it runs on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from torch import nn
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.records.bundle_zip import unpacked
 from scripts.records.weights import read_record
+from scripts.settings import check_setting
 
 __all__ = [
     "MaskAndCenterNet",
+    "check_device",
     "join_state_dicts",
     "load_pretrained",
     "load_weights",
@@ -240,3 +242,24 @@ def join_state_dicts(mask: dict[str, torch.Tensor], center: dict[str, torch.Tens
     joined = {f"mask_network.{name}": value for name, value in mask.items()}
     joined.update({f"center_network.{name}": value for name, value in center.items()})
     return joined
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a GPU that is not there; warn of one that is there and unused.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or missing.
+    """
+    check_setting("device", device)
+    kind = torch.device(device)
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind.type == "cuda" and (kind.index or 0) >= available:
+        raise ValueError(
+            f"--device {device}: {available} GPUs are visible to PyTorch. Use --device cpu, or fix the driver."
+        )
+    if kind.type == "cpu" and available:
+        warnings.warn(
+            f"{available} GPUs are there and unused: leave --device out to use one", UserWarning, stacklevel=2
+        )

@@ -177,7 +177,7 @@ class TrainingRun:
             return
         self.best = {"epoch": epoch, "score": score if known else None, "metric": metric}
         weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
-        _replace(self.folder / "model.pt", lambda path: torch.save(weights, path))
+        _save(self.folder / "model.pt", weights)
         made = WeightsRecord.model_validate({**self.best, "seed": self.seed, "training": self.record})
         write_record(self.folder / "model.pt", made)
 
@@ -212,7 +212,7 @@ class TrainingRun:
         }
         logger.info("  ".join(f"{name} {value}" for name, value in row.items()))
         self._log(row)
-        _replace(self.folder / "last.pt", lambda path: torch.save(self._state(), path))
+        _save(self.folder / "last.pt", self._state())
 
     def _log(self, row: dict[str, Any]) -> None:
         path = self.folder / "metrics.csv"
@@ -306,6 +306,16 @@ def as_truth(name: str, value: bool | str) -> bool:
 def _rank() -> int:
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _save(path: Path, content: Any) -> None:
+    """Write tensors, whole or not at all; the same bytes, and so the same sha256, for the same numbers."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch writes its name, which is random here, into the file
+            torch.save(content, file)
+
+    _replace(path, write)
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:

@@ -80,9 +80,7 @@ def run_config(name: str, run_id: str, **overrides: Any) -> Any:
         run_id=run_id,
         workflow_type="train" if name.startswith("train") else "inference",
         bundle_root=str(ROOT),
-        device="cpu",
-        progress=False,
-        **overrides,
+        **{"device": "cpu", "progress": False, **overrides},
     )
     workflow.initialize()
     workflow.run()

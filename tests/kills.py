@@ -1,4 +1,4 @@
-"""Run a command in a forked child that is stopped, or refused, at its n-th call that changes the disk."""
+"""Run a command, or a function, in a child that is stopped, or refused, at its n-th call that changes the disk."""
 
 import builtins
 import errno
@@ -70,7 +70,10 @@ FULL, READ_ONLY = refuse(errno.ENOSPC), refuse(errno.EROFS)
 
 
 def run(words, moment):
-    """Run a command line in a child; returns (exit code or minus the signal, stderr, calls that changed the disk)."""
+    """Run a command line, or a function, in a child.
+
+    Returns exit code or minus the signal, stderr, and how many calls changed the disk.
+    """
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as counted:
         child = os.fork()
         if child == 0:
@@ -83,7 +86,7 @@ def run(words, moment):
                 whole_files._swept.clear()  # of the parent
                 torch.set_num_threads(1)  # threads of the parent are not there
                 moment.watch()
-                code = main([*map(str, words)])
+                code = (words() or 0) if callable(words) else main([*map(str, words)])
                 os.write(counted.fileno(), str(moment.count).encode())
             except BaseException:
                 traceback.print_exc()

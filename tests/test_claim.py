@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from custom_transforms.files.claim import CLAIM, claimed
+from custom_transforms.files.claim import CLAIM, claimed, clear_claim
 from tests.conftest import ROOT
 
 HOLD = """
@@ -67,10 +67,11 @@ def test_the_claim_of_another_machine_holds_as_long_as_it_gives_signs_of_life(tm
     os.utime(claim, (0, 0))
     with claimed(tmp_path):
         assert json.loads(claim.read_text())["process"] == os.getpid()
-    claim.write_text("{damaged")
-    with claimed(tmp_path):
-        pass
-    assert not claim.exists()
+    for content in ("{damaged", "[1]", "[" * 9000):
+        claim.write_text(content)
+        clear_claim(tmp_path)
+        assert not claim.exists()
+    clear_claim(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

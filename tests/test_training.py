@@ -51,6 +51,14 @@ def test_a_run_writes_weights_last_state_and_a_row_per_epoch(name, metric, datas
     assert all(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in weights.values())
 
 
+@pytest.mark.parametrize("device,said", [("meta", "expected cpu, cuda"), ("xpu", 'got "xpu"'), ("cuda:99", "GPUs are")])
+def test_a_device_that_is_not_there_is_one_sentence_before_any_work(device, said, tmp_path):
+    with pytest.raises(Exception) as error:
+        train("train_mask.json", tmp_path / "nowhere", tmp_path / "run", device=device)
+    assert "device" in user_message(error.value) and said in user_message(error.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_run_moves_the_first_aside_instead_of_overwriting_it(dataset_dir, tmp_path):
     for _ in range(2):
         train("train_mask.json", dataset_dir, tmp_path / "run", epochs=1)

@@ -17,7 +17,7 @@ from typing import TextIO
 from custom_transforms.files.json_object import parse_json
 from custom_transforms.files.whole_files import check_folder
 
-__all__ = ["CLAIM", "Claimed", "claimed"]
+__all__ = ["CLAIM", "Claimed", "claimed", "clear_claim"]
 
 CLAIM = ".claim.json"
 LONGEST = 10_000  # letters of it
@@ -78,6 +78,13 @@ def claimed(folder: str | os.PathLike, option: str = "--output_dir", run: str = 
         for one in made:
             with suppress(OSError):  # it is not empty: there are results
                 one.rmdir()
+
+
+def clear_claim(folder: str | os.PathLike) -> None:
+    """Remove the claim that a process left which was killed after its last file; one that is held stays."""
+    if (Path(folder) / CLAIM).exists():
+        with suppress(OSError), claimed(folder):
+            pass
 
 
 @contextmanager

@@ -25,10 +25,11 @@ from custom_transforms.units import FIRST_LENGTHS, ParticleSizes, first_lengths,
 from custom_transforms.volumes.mrc_read import MRC_SUFFIXES
 from custom_transforms.volumes.rescale import model_shape
 from scripts.console import heard_warnings
-from scripts.detection.checks import check_device, check_mask
+from scripts.detection.checks import check_mask
 from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import check_streams, computed, detect_streamed
 from scripts.inferer import TomogramInferer
+from scripts.networks import check_device
 from scripts.outputs import SaveDetectiond
 from scripts.records.trust import trusted_root
 from scripts.records.weights import file_digest, read_record

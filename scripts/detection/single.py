@@ -7,7 +7,7 @@ import warnings
 
 import pandas as pd
 
-from custom_transforms.files.claim import claimed
+from custom_transforms.files.claim import claimed, clear_claim
 from scripts.detection.detector import Detector, Source
 from scripts.detection.finished import finished_record
 from scripts.sources.tomogram import Tomogram
@@ -23,9 +23,11 @@ def detect_one(detector: Detector, source: Source, run: str = "") -> str:
     ``run`` is for its claim, see `claimed`.
     """
     tomogram = detector.resolve(source)
+    folder = detector.save.folder(tomogram.path)
     if finished_record(detector.save, tomogram.item):
+        clear_claim(folder)
         return DONE.format(path=tomogram.path)
-    with claimed(detector.save.folder(tomogram.path), run=run):
+    with claimed(folder, run=run):
         if finished_record(detector.save, tomogram.item):  # by the process that had it until now
             return DONE.format(path=tomogram.path)
         return _detected(detector, tomogram)

@@ -15,9 +15,9 @@ from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.volumes.mrc_read import mrc_geometry
 from scripts.command_line.parser import main
 from scripts.console import user_message
-from scripts.detection.checks import check_device
 from scripts.detection.detect import Detector, detect
 from scripts.detection.single import detect_one
+from scripts.networks import check_device
 from tests.conftest import ROOT, VOXEL_SIZE, run_config
 from tests.detection.detect_scene import Blobs, files_of
 
