@@ -65,7 +65,8 @@ class SaveDetectiond(Transform):
         Replace the files of an earlier detection; otherwise one that is there is an error.
     copick : str, optional
         ``copick:CONFIG.json/OBJECT:USER/SESSION``: the particles are also written into that project as picks, and as
-        instance segmentation (not of a streamed tomogram), under the run of the tomogram's name.
+        instance segmentation (not of a streamed tomogram), under the run of the tomogram's name. With classes, ``*`` as
+        the object writes those of each class under the object of its name.
     bundle_root : path
         The bundle whose name and version are recorded; the one of this code if there is none.
 
@@ -90,10 +91,6 @@ class SaveDetectiond(Transform):
         bundle_root: str | Path = ".",
     ) -> None:
         self.target = ("", "", "", "") if copick is None else split_picks_uri(copick)
-        if "*" in self.target:
-            raise ValueError(
-                f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, got {'/'.join(self.target)}."
-            )
         self.bundle = read_metadata(Path(bundle_root), Path(__file__).parents[1])
         self.copick = copick
         self.output_dir, self.weights = Path(output_dir), Path(weights)
@@ -102,6 +99,12 @@ class SaveDetectiond(Transform):
         self.edits: dict[str, Any] = {}  # ids of the config that were replaced, as `Detector` knows them
         self.formats = list(dict.fromkeys(["csv", *(find_format(name).name for name in formats)]))
         self.classes: list[str] = list(self.settings.get("classes") or [])
+        of_classes = self.target[1] == "*" and bool(self.classes)
+        if "*" in self.target[2 if of_classes else 0 :]:
+            raise ValueError(
+                f"{copick}: expected copick:CONFIG.json/OBJECT:USER/SESSION, to write to, got {'/'.join(self.target)}."
+            )
+        self.objects = self.classes if of_classes else [self.target[1]]  # of the copick project
         self.names = {
             "instances": "{name}_instances.mrc",
             **({"classes": "{name}_classes.mrc"} if len(self.classes) > 1 else {}),
@@ -133,11 +136,12 @@ class SaveDetectiond(Transform):
             If the package is missing that writes segmentations.
         """
         if self.copick is not None:
-            (config, wanted, user, session), name = self.target, tomogram_name(tomogram)
-            check_target(config, name, wanted, user, session, self.overwrite)
-            if voxel_size_zyx is not None:
-                import_zarr()
-                check_segmentation(config, name, wanted, user, session, voxel_size_zyx, self.overwrite)
+            (config, _, user, session), name = self.target, tomogram_name(tomogram)
+            for wanted in self.objects:
+                check_target(config, name, wanted, user, session, self.overwrite)
+                if voxel_size_zyx is not None:
+                    import_zarr()
+                    check_segmentation(config, name, wanted, user, session, voxel_size_zyx, self.overwrite)
 
     def inputs(self, tomogram: str | Path | Mapping[str, Any]) -> Inputs:
         """What the detection of a tomogram, a path or an item of a datalist, depends on; see `inputs_of`."""
@@ -154,9 +158,12 @@ class SaveDetectiond(Transform):
         labels = np.asarray(d["instances"]).reshape(d["instances"].shape[-3:])
         self._write_labels(meta, labels, d["particles"])
         if self.copick is not None:
-            config, wanted, user, session = self.target
+            config, _, user, session = self.target
             run, voxel_size_zyx = run_of(config, tomogram_name(path)), as_voxel_size_zyx(meta["voxel_size_zyx"])
-            write_segmentation(labels, voxel_size_zyx, config, run, wanted, user, session, overwrite=self.overwrite)
+            of_label = self._class_numbers(d["particles"]) if self.target[1] == "*" else None
+            for number, name in enumerate(self.objects, start=1):
+                own = labels if of_label is None else np.where(of_label[labels] == number, labels, 0)
+                write_segmentation(own, voxel_size_zyx, config, run, name, user, session, overwrite=self.overwrite)
         center_map = np.asarray(d["center_map"]).reshape(labels.shape) if "center_map" in d else None
         d["output_files"] = self.finish(d, labels.shape, center_map)
         return d
@@ -185,13 +192,13 @@ class SaveDetectiond(Transform):
         highest = labels.highest if lazy else None
         write_instances(files["instances"], PlaneCache(labels) if lazy else labels, *place, highest=highest)
         if "classes" in files:
-            numbers = self._class_numbers(table, int(table["label"].max()) if len(table) else 0)
+            numbers = self._class_numbers(table)
             volume = PlaneCache(labels.renumbered(numbers)) if lazy else numbers[labels]
             write_instances(files["classes"], volume, *place, highest=len(self.classes))
 
-    def _class_numbers(self, table: pd.DataFrame, highest: int) -> np.ndarray:
+    def _class_numbers(self, table: pd.DataFrame) -> np.ndarray:
         """Number of the class of every label, from 1 in the order of the classes; 0 for what has none."""
-        numbers = np.zeros(highest + 1, dtype=np.int32)
+        numbers = np.zeros(int(table["label"].max() if len(table) else 0) + 1, dtype=np.int32)
         kept = table[table["label"] > 0]
         numbers[kept["label"].to_numpy()] = kept["class"].map({c: k + 1 for k, c in enumerate(self.classes)}).fillna(0)
         return numbers
@@ -255,9 +262,11 @@ class SaveDetectiond(Transform):
         lists = {format: files[format] for format in self.formats}
         particles = write_lists(lists, name, data["particles"], shape_zyx, voxel_size_zyx)
         if self.copick is not None:
-            config, wanted, user, session = self.target
+            config, _, user, session = self.target
             size, run = float(voxel_size_zyx[2]), run_of(config, name)
-            write_picks(particles, config, wanted, user, session, size, self.overwrite, run=run)
+            for wanted in self.objects:
+                own = particles.select(particles.class_name == wanted) if self.target[1] == "*" else particles
+                write_picks(own, config, wanted, user, session, size, self.overwrite, run=run)
         record = self._record(data, shape_zyx, files)
         if self.report:
             try:

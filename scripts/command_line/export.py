@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -49,6 +50,7 @@ def export(
     axis_order: str | None = None,
     only_class: str | None = None,
     only_tomogram: str | None = None,
+    split_by_class: bool = False,
     overwrite: bool = False,
     cluster: str | None = None,
 ) -> None:
@@ -95,6 +97,9 @@ def export(
         Only the particles of this class.
     only_tomogram : str
         Only the particles of this tomogram.
+    split_by_class : bool
+        Write a list for each class, picks_ribosome.star beside picks_proteasome.star for picks.star. Into a copick
+        project every class goes under the object of its name, with * as the object.
     overwrite : bool
         Replace the target.
     cluster : str
@@ -106,7 +111,7 @@ def export(
     python -m scripts export TS_01_particles.csv picks.tbl --tomogram TS_01.mrc
     python -m scripts export picks.xml picks.star --to_format relion5 --tomogram TS_01_bin4.mrc --binning 4
     """
-    writer = _writer_of(target, to_format, overwrite)
+    writer = _writer_of(target, to_format, overwrite or split_by_class)
     context = context_of(
         **_tomogram_options(tomogram, voxel_size, size, only_tomogram),
         binning=binning,
@@ -127,13 +132,30 @@ def export(
         _check_plausible(particles, source, context)
     total = len(particles)
     particles = _chosen(_moved(particles, scale, shift), only_class, only_tomogram)
-    if is_copick(target):
-        lost = _write_picks(particles, target, context, overwrite)
-    else:
-        lost = write_particles(particles, Path(os.path.expanduser(target)), writer.name, context)
-    of = "" if len(particles) == total else f" of {total}"
-    text = f"{target}: {len(particles)}{of} particles, {writer.description}"
-    tell(text, written=[target], format=writer.name, particles=len(particles), read=total, lost=lost)
+    chosen = _by_class(particles, target) if split_by_class and not is_copick(target) else {target: particles}
+    for name in chosen if split_by_class else ():
+        _writer_of(name, to_format, overwrite)
+    for name, own in chosen.items():
+        if is_copick(name):
+            lost = _write_picks(own, name, context, overwrite)
+        else:
+            lost = write_particles(own, Path(os.path.expanduser(name)), writer.name, context)
+        of = "" if len(own) == total else f" of {total}"
+        text = f"{name}: {len(own)}{of} particles, {writer.description}"
+        tell(text, written=[name], format=writer.name, particles=len(own), read=total, lost=lost)
+
+
+def _by_class(particles: ParticleList, target: str) -> dict[str, ParticleList]:
+    """The particles of each class, by the file they go to; those without a class as unnamed."""
+    path = Path(target)
+    chosen: dict[str, ParticleList] = {}
+    for name in sorted(set(map(str, particles.class_name))):
+        word = re.sub(r"[^\w.+-]", "_", name) or "unnamed"
+        file = path.with_name(f"{path.stem}_{word}{path.suffix}")
+        if str(file) in chosen:
+            raise ValueError(f"{file}: two classes would go there. Rename one, or write them apart with --only_class.")
+        chosen[str(file)] = particles.select(particles.class_name == name)
+    return chosen
 
 
 def _writer_of(target: str, to_format: str | None, overwrite: bool) -> Format:

@@ -17,7 +17,7 @@ from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 from scripts.sources.detections import detections_below, find_detections
-from scripts.weights.calibrate import calibrate_detector
+from scripts.weights.calibrate import calibrate_detector, centers_text
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
 
@@ -70,7 +70,7 @@ def calibrate(
     output: str = "thresholds.json",
     config: str | None = None,
     section: str = "validation",
-    beta: float = 1.0,
+    beta: float | None = None,
     particle_diameter: float | None = None,
     weights: str | None = None,
     method: str | None = None,
@@ -92,7 +92,7 @@ def calibrate(
     section : str
         Part of the dataset to choose on; never the one that is tested on.
     beta : float
-        How much more a missed particle weighs than a false one.
+        How much more a missed particle weighs than a false one; by default 1, with classes 4.
     """
     record = (ROOT / "models" / "model.pt" if weights is None else Path(weights).expanduser()).with_suffix(".json")
     if Path(output).expanduser().resolve() == record.resolve():
@@ -106,12 +106,13 @@ def calibrate(
     }
     asked = {name: value for name, value in settings.items() if value is not None}
     detector = Detector({**asked, "progress": False}, overlays_of(config))
+    beta = beta if beta is not None else 4.0 if detector.classes else 1.0
     chosen = calibrate_detector(detector, dataset_dir, output, section, beta)
-    centers, instances = chosen["scores"]["centers"], chosen["scores"]["instances"]
+    instances = chosen["scores"]["instances"]
     tell(
-        f"{chosen['path']}: center_threshold {chosen['center_threshold']:.2f}, mask_threshold "
+        f"{chosen['path']}: center_threshold {centers_text(chosen, 'center_threshold', 2)}, mask_threshold "
         f"{chosen['mask_threshold']:.2f}, min_size {chosen['min_size']:.0f} cubic Å; on {chosen['n_particles']} "
-        f"particles F{beta:g} of centers {centers['f_beta']:.3f}, of instances {instances['f_beta']:.3f}",
+        f"particles F{beta:g} of centers {centers_text(chosen)}, of instances {instances['f_beta']:.3f}",
         written=[chosen["path"]],
         **{key: value for key, value in chosen.items() if key != "path"},
     )
@@ -146,6 +147,15 @@ def evaluate(predicted: str, truth: str, output_dir: str = "evaluation", **optio
     for kind, scores in result["pooled"].items():
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         tell(f"{kind}: {numbers}", kind=kind, scores=scores)
+    for name, block in result["classes"].items():
+        points = block["points"]
+        numbers = "  ".join(f"{key} {points[key]:.3f}" for key in ("precision", "recall", "f1", "f_beta"))
+        tell(
+            f"class {name}: {points['n_true']} particles, {points['n_predicted']} predicted  {numbers}",
+            **{"class": name},
+        )
+    if "czii" in result:
+        tell(f"czii: {result['czii']['score']:.3f}", czii=result["czii"])
     folder = Path(os.path.expanduser(predicted))
     for run in detections_below(folder) if folder.is_dir() else []:
         if run.with_name(f"{run.name}_report.html").is_file():

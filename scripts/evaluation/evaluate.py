@@ -14,6 +14,7 @@ from typing import Any
 from custom_transforms.volumes.read import check_job
 from scripts.cluster.spread import in_order
 from scripts.cluster.workers import each
+from scripts.evaluation.classes import METRICS, confusion, czii
 from scripts.evaluation.outputs import write_coloured, write_tables
 from scripts.evaluation.pair import PairResult, Rules, compare_sides
 from scripts.evaluation.sides import Side, pair_sides, read_side
@@ -46,6 +47,8 @@ def evaluate(
     seed: int = 0,
     from_format: str | None = None,
     cluster: str | None = None,
+    metric: str | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true particles and say how many were found, merged, split, missed or made up.
 
@@ -86,6 +89,12 @@ def evaluate(
     cluster : str, optional
         Spread the tomograms over workers, as with detect: local, tcp://host:8786, or a JSON file.
 
+    metric : {"czii"}
+        A score beside the others: czii, that of the CZII challenge of 2024 (F-beta of each class, pooled over the
+        tomograms, within half the radius of the class, weighted mean over the classes).
+    class_weights : str
+        Of the metric, NAME=WEIGHT with commas between; by default those of the challenge, 1 for every other class.
+
     Returns
     -------
     dict
@@ -99,6 +108,9 @@ def evaluate(
         If a path is missing, no names agree, shapes or voxel sizes differ, or a radius is unknown.
     """
     rules = Rules(rule, point_rule, border, match_fraction, particle_diameter=particle_diameter, beta=beta)
+    if metric not in (None, *METRICS):
+        raise ValueError(f"--metric: expected {' or '.join(METRICS)}, got {metric!r}.")
+    weights = _weights(class_weights)
     for name, value, most in (("bootstrap", bootstrap, MOST_DRAWS), ("seed", seed, 2**32 - 1)):
         if not 0 <= value <= most:
             raise ValueError(f"--{name}: expected a whole number from 0 to {most:,}, got {value:,}.")
@@ -115,6 +127,8 @@ def evaluate(
         files += written
     inputs = {"predicted": str(predicted), "truth": str(truth), "voxel_size": voxel_size}
     summary = _finish(results, rules, bootstrap, seed, inputs, unmatched)
+    if metric == "czii":
+        summary["czii"] = czii(results, rules, weights)
     for sentence in summary["warnings"]:
         warnings.warn(sentence, EvaluationWarning, stacklevel=2)
     if folder is not None:
@@ -145,6 +159,20 @@ def _compare(
 def _check_memory(pair: tuple[str, SideFiles, SideFiles], voxel_size: float | None) -> None:
     name, *sides = pair
     check_job(f"evaluate: {name}", [side.volume for side in sides if side.volume], COPIES, voxel_size)
+
+
+def _weights(text: str | Mapping[str, float] | None) -> dict[str, float] | None:
+    """Read ``ribosome=1,vlp=2``."""
+    if text is None or isinstance(text, Mapping):
+        return None if text is None else dict(text)
+    found = dict(word.rpartition("=")[::2] for word in text.split(","))
+    try:
+        numbers = {name.strip(): float(value) for name, value in found.items()}
+    except ValueError:
+        numbers = {"": -1.0}
+    if not all(name and 0 <= value < float("inf") for name, value in numbers.items()):
+        raise ValueError(f"--class_weights: expected NAME=WEIGHT with commas between, got {text!r}.")
+    return numbers
 
 
 def _formats(from_format: str | None) -> list[str | None]:
@@ -182,4 +210,6 @@ def _finish(
             notes.append(f"evaluate: no {side} for {', '.join(unmatched[key][:10])}; left out of every number")
     settings = {**inputs, **vars(rules), "bootstrap": draws, "seed": seed}
     notes = list(dict.fromkeys(notes))
-    return {**summarise(results, rules, draws, seed), "settings": settings, "unmatched": unmatched, "warnings": notes}
+    classed = any(r.class_points is not None for r in results)
+    found = summarise(results, rules, draws, seed) | ({"confusion": confusion(results)} if classed else {})
+    return {**found, "settings": settings, "unmatched": unmatched, "warnings": notes}

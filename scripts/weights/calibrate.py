@@ -10,34 +10,63 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
+from custom_transforms.class_targets import classes_in_table
 from custom_transforms.files.json_object import to_json
 from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.units import following
 from custom_transforms.volumes.read import read_tomogram
 from scripts.datalist import load_datalist
+from scripts.records.weights import read_record
 from scripts.weights.thresholds import CalibrationSample, choose_thresholds
 
-__all__ = ["calibrate", "calibrate_detector", "samples", "write_overlay"]
+__all__ = ["calibrate", "calibrate_detector", "centers_text", "samples", "write_overlay"]
 
 
 class Detects(Protocol):
     """What is used of `scripts.detection.detector.Detector`."""
 
     parser: Any
+    classes: list[str]
 
     def predict(self, item: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def split(self, data: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
-def samples(detector: Detects, items: list[dict]) -> Iterator[CalibrationSample]:
-    """Run the networks over labelled tomograms, one after the other."""
+def samples(
+    detector: Detects, items: list[dict], groups: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[CalibrationSample]:
+    """Run the networks over labelled tomograms, one after the other; ``groups`` are the data set's names by class."""
     for item in items:
         data = detector.split(detector.predict(item))
         voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
         labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
         probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
-        yield CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx)
+        class_maps, of_label = [np.array(one) for one in data.get("class_maps", ())], {}
+        if groups:
+            number = {one: name for name, group in groups.items() for one in group}
+            table = classes_in_table(_particles_of(item))
+            of_label = {int(label): number.get(name, "") for label, name in table.items()}
+        yield CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx, class_maps, of_label)
+
+
+def _particles_of(item: Mapping[str, Any]) -> str:
+    if "particles" not in item:
+        raise ValueError(
+            f"{item['image']}: expected a particle table that names the class of each label ('particles' in the "
+            "datalist), got none. `python -m scripts prepare` and `simulate` write it."
+        )
+    return str(item["particles"])
+
+
+def members_of(weights: str | Path, classes: Sequence[str]) -> dict[str, list[str]]:
+    """The names in a data set that each class stands for, as the record beside the weights says, else its own."""
+    record = read_record(weights)
+    run = record.center.run if record.center else None
+    for training in (record.training, *([run.training] if run else [])):
+        if members := training.content().get("class_members"):
+            return {name: list(members.get(name, [name])) for name in classes}
+    return {name: [name] for name in classes}
 
 
 def calibrate_detector(
@@ -56,15 +85,25 @@ def calibrate_detector(
         Recall's weight against precision.
     """
     items = load_datalist(dataset_dir, section)
+    groups = members_of(detector.parser.get_parsed_content("weights"), detector.classes)
     return calibrate(
-        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram")),
+        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram"), groups),
         output,
         detector.parser["particle_diameter"],
         beta,
         source=f"the {section} tomograms of {Path(dataset_dir).name}",
         **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
         voxel_size_model=detector.parser["voxel_size_model"],
+        **({"classes": detector.classes} if detector.classes else {}),
     )
+
+
+def centers_text(chosen: Mapping[str, Any], score: str = "f_beta", digits: int = 3) -> str:
+    """A score of the centers at the chosen thresholds; of classes, each with its name."""
+    centers = chosen["scores"]["centers"]
+    if score in centers:
+        return f"{centers[score]:.{digits}f}"
+    return ", ".join(f"{name} {row[score]:.{digits}f}" for name, row in centers.items())
 
 
 def write_overlay(
@@ -79,9 +118,9 @@ def write_overlay(
     target = Path(path).expanduser()
     overlay = {
         "_desc_": provenance,
-        "particle_diameter": float(chosen["particle_diameter"]),
+        "particle_diameter": _rounded(chosen["particle_diameter"], 16),
         "mask_threshold": round(float(chosen["mask_threshold"]), 4),
-        "center_threshold": round(float(chosen["center_threshold"]), 4),
+        "center_threshold": _rounded(chosen["center_threshold"]),
         "min_size": chosen["min_size"],
         **{name: value for name, value in (settings or {}).items() if value is not None},
     }
@@ -92,10 +131,17 @@ def write_overlay(
     return target
 
 
+def _rounded(value: Any, digits: int = 4) -> Any:
+    """A number, or an object of them by class, rounded."""
+    if isinstance(value, Mapping):
+        return {name: round(float(one), digits) for name, one in value.items()}
+    return round(float(value), digits)
+
+
 def calibrate(
     samples: Iterable[Sequence[Any]] | Callable[[], Iterable[Sequence[Any]]],
     output: str | Path,
-    particle_diameter: float,
+    particle_diameter: float | Mapping[str, float],
     beta: float = 1.0,
     source: str = "validation data",
     voxel_size_model: float | None = None,
@@ -124,10 +170,11 @@ def calibrate(
     """
     chosen = choose_thresholds(samples() if callable(samples) else samples, particle_diameter, beta, **options)
     scores = chosen["scores"]
+    sizes = particle_diameter.values() if isinstance(particle_diameter, Mapping) else [particle_diameter]
     provenance = (
         f"Chosen by `python -m scripts calibrate` on {source}: {chosen['n_tomograms']} tomograms, "
-        f"{chosen['n_particles']} particles of {particle_diameter:g} Å. F{beta:g} of centers "
-        f"{scores['centers']['f_beta']:.3f}, of instances {scores['instances']['f_beta']:.3f}, "
+        f"{chosen['n_particles']} particles of {', '.join(f'{size:g}' for size in sizes)} Å. F{beta:g} of centers "
+        f"{centers_text(chosen)}, of instances {scores['instances']['f_beta']:.3f}, "
         f"panoptic quality {scores['instances']['panoptic_quality']:.3f}."
     )
     settings = {name: options.get(name) for name in ("method", "min_distance", "radius_max", "require_seed")}

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from custom_transforms.labelling.assign import assign_instances
+from custom_transforms.labelling.classes import ClassRules, SeedClasses, score_classes
 from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
-from custom_transforms.measuring.instance_centers import instance_centers
+from custom_transforms.measuring.instance_centers import InstanceCenters, instance_centers
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from scripts.matching.overlap import overlap_table
 from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
@@ -30,17 +31,19 @@ Curve = list[dict[str, float]]
 
 
 class CalibrationSample(NamedTuple):
-    """One validation tomogram: maps (Z, Y, X) in 0..1, true labels (-1 ignored), Å per voxel (Z, Y, X)."""
+    """One validation tomogram: maps (Z, Y, X) in 0..1, true labels (-1 ignored), Å per voxel (Z, Y, X), classes."""
 
     probability: np.ndarray
     center_map: np.ndarray
     labels: np.ndarray
     voxel_size_zyx: np.ndarray
+    class_maps: Sequence[np.ndarray] = ()  # a center map for each class, of which center_map is the highest
+    class_of_label: Mapping[int, str] = {}
 
 
 def choose_thresholds(
     samples: Iterable[Sequence[Any]],
-    particle_diameter: float,
+    particle_diameter: float | Mapping[str, float],
     beta: float = 1.0,
     match_fraction: float = 0.5,
     method: str = "watershed",
@@ -50,11 +53,13 @@ def choose_thresholds(
     center_grid: Sequence[float] = CENTER_GRID,
     mask_grid: Sequence[float] = MASK_GRID,
     size_grid: Sequence[float] = SIZE_GRID,
+    classes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Choose center_threshold, then mask_threshold, then min_size, on tomograms with known particles.
 
     1. *center_threshold*: F-beta of center matching. Seeds are found once, at the lowest threshold, and the sweep is
-       read off one matching: a higher threshold keeps exactly the higher seeds.
+       read off one matching: a higher threshold keeps exactly the higher seeds. Of classes each has its own, chosen
+       from the seeds and particles of that class; one without particles keeps the lowest that all others have.
     2. *mask_threshold*: panoptic quality of the instances with that center threshold and the default size, which falls
        with every merged particle and every wrong voxel.
     3. *min_size*: F-beta of the instances (`judge_volumes`).
@@ -74,6 +79,8 @@ def choose_thresholds(
         As detection will use them: `find_seeds` and `assign_instances`, Å.
     center_grid, mask_grid : sequence of float
         Thresholds to try, above 0.
+    classes : sequence of str
+        In the order of the samples' class maps; ``particle_diameter`` may then be an object by class.
     size_grid : sequence of float
         Sizes to try, as fractions of the volume of a sphere of the particle's diameter.
 
@@ -93,9 +100,17 @@ def choose_thresholds(
     if not known:
         raise ValueError("calibrate: expected validation tomograms, got none; add them to the datalist's validation")
     sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance, radius_max=radius_max)
-    center_threshold, center_curve = choose_center_threshold(known, sizes, beta, match_fraction, center_grid)
-    centers = next(row for row in center_curve if row["center_threshold"] == center_threshold)
-    seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
+    centers: Any
+    if classes:
+        rules = ClassRules.of(classes, min(center_grid), particle_diameter, min_distance)
+        center_threshold, center_curve = choose_class_thresholds(known, rules, beta, match_fraction, center_grid)
+        centers = {name: _row_at(center_curve[name], center_threshold[name]) for name in center_curve}
+        rules = ClassRules.of(classes, center_threshold, particle_diameter, min_distance)
+        seeds = [_class_seeds(s, rules)[0] for s in known]
+    else:
+        center_threshold, center_curve = choose_center_threshold(known, sizes, beta, match_fraction, center_grid)
+        centers = _row_at(center_curve, center_threshold)
+        seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
 
     def score(mask_threshold: float, min_size: float) -> dict[str, float]:
         trial = dataclasses.replace(sizes, min_size=min_size)
@@ -104,11 +119,13 @@ def choose_thresholds(
 
     mask_curve = [{"mask_threshold": float(t), **score(t, sizes.min_size)} for t in sorted(mask_grid)]
     mask_threshold = _middle_of_best(mask_curve, "mask_threshold", "panoptic_quality")
-    sphere = np.pi / 6 * particle_diameter**3
+    by_class = isinstance(particle_diameter, Mapping)
+    smallest = min(particle_diameter.values()) if isinstance(particle_diameter, Mapping) else particle_diameter
+    sphere = np.pi / 6 * smallest**3
     size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)} for f in sorted(size_grid)]
     chosen = _nearest_of_best(size_curve, "min_size", "f_beta", sizes.min_size)
     return {
-        "particle_diameter": float(particle_diameter),
+        "particle_diameter": dict(particle_diameter) if by_class else float(smallest),
         "center_threshold": center_threshold,
         "mask_threshold": mask_threshold,
         "min_size": chosen["min_size"],
@@ -127,7 +144,7 @@ def _nearest_of_best(curve: Curve, value: str, score: str, default: float) -> di
 
 
 def _checked(sample: Sequence[Any], index: int) -> CalibrationSample:
-    probability, center_map, labels, voxel_size = sample
+    probability, center_map, labels, voxel_size, *classes = sample
     maps = [np.asarray(a, np.float32) for a in (probability, center_map)]
     labels = np.asarray(labels)
     if labels.ndim != 3 or any(a.shape != labels.shape for a in maps):
@@ -135,7 +152,9 @@ def _checked(sample: Sequence[Any], index: int) -> CalibrationSample:
             f"calibrate: sample {index}: expected three volumes of one shape (Z, Y, X), got {maps[0].shape}, "
             f"{maps[1].shape} and {labels.shape}"
         )
-    return CalibrationSample(maps[0], maps[1], labels.astype(np.int32, copy=False), as_voxel_size_zyx(voxel_size))
+    return CalibrationSample(
+        maps[0], maps[1], labels.astype(np.int32, copy=False), as_voxel_size_zyx(voxel_size), *classes
+    )
 
 
 def choose_center_threshold(
@@ -149,14 +168,77 @@ def choose_center_threshold(
 
     A seed on an ignored voxel that is near no true center counts at no threshold.
     """
-    predicted_index, true_index, heights, n_seeds, n_true = [], [], [], 0, 0
+    found = []
     for sample in samples:
+        peaks, height = find_seeds(sample.center_map, min(grid), sizes.min_distance, sample.voxel_size_zyx)
+        centers, _ = refine_seeds(sample.center_map, peaks, sizes.refine_radius, sample.voxel_size_zyx)
+        found.append((sample, peaks, centers, height, instance_centers(sample.labels, sample.voxel_size_zyx)))
+    return _best_threshold(found, beta, match_fraction, grid)
+
+
+def choose_class_thresholds(
+    samples: Sequence[CalibrationSample],
+    rules: ClassRules,
+    beta: float = 1.0,
+    match_fraction: float = 0.5,
+    grid: Sequence[float] = CENTER_GRID,
+) -> tuple[dict[str, float], dict[str, Curve]]:
+    """The thresholds of the classes and their curves; see `choose_thresholds`.
+
+    Seeds are found once, at the lowest threshold: one that a higher seed of another class keeps away stays away, also
+    at thresholds that the other does not reach.
+    """
+    found = []
+    for sample in samples:
+        peaks, heights, classes = _class_seeds(sample, rules)
+        radii = rules.refine_radii[classes.index]
+        centers, _ = refine_seeds(sample.center_map, peaks, radii, sample.voxel_size_zyx)
+        true = instance_centers(sample.labels, sample.voxel_size_zyx)
+        kinds = np.array([sample.class_of_label.get(int(label), "") for label in true.ids], dtype=object)
+        found.append((sample, peaks, centers, heights, classes.index, true, kinds))
+    chosen: dict[str, float] = {}
+    curves: dict[str, Curve] = {}
+    for number, name in enumerate(rules.names):
+        own = []
+        for sample, peaks, centers, heights, index, true, kinds in found:
+            mine, its = index == number, kinds == name
+            particles = InstanceCenters(*(values[its] for values in true))
+            own.append((sample, peaks[mine], centers[mine], heights[mine], particles))
+        if sum(len(one[4].ids) for one in own) and sum(len(one[1]) for one in own):
+            chosen[name], curves[name] = _best_threshold(own, beta, match_fraction, grid)
+    if not chosen:
+        raise ValueError(
+            f"calibrate: expected particles and peaks of {', '.join(rules.names)} in the validation tomograms, got "
+            "none of any class. Check that their particle tables name these classes."
+        )
+    return {name: chosen.get(name, min(chosen.values())) for name in rules.names}, curves
+
+
+def _class_seeds(sample: CalibrationSample, rules: ClassRules) -> tuple[np.ndarray, np.ndarray, SeedClasses]:
+    """Peaks, heights and classes of the seeds, as `FindSeedsd` has them."""
+    size = sample.voxel_size_zyx
+    peaks, heights = find_seeds(sample.center_map, float(rules.thresholds.min()), 0.0, size)
+    classes = score_classes(sample.class_maps or [sample.center_map], rules.names, peaks, rules.ball, size)
+    kept = rules.kept(peaks, heights, classes, size)
+    return peaks[kept], heights[kept], classes.of(kept)
+
+
+def _row_at(curve: Curve, threshold: float) -> dict[str, float]:
+    return next(row for row in curve if row["center_threshold"] == threshold)
+
+
+def _best_threshold(
+    found: Sequence[tuple[CalibrationSample, np.ndarray, np.ndarray, np.ndarray, InstanceCenters]],
+    beta: float,
+    match_fraction: float,
+    grid: Sequence[float],
+) -> tuple[float, Curve]:
+    """The threshold with the best F-beta, and the curve, from samples, peaks, refined centers, heights and truth."""
+    predicted_index, true_index, heights, n_seeds, n_true = [], [], [], 0, 0
+    for sample, peaks, centers, height, (_, true, diameters) in found:
         size = sample.voxel_size_zyx
-        peaks, height = find_seeds(sample.center_map, min(grid), sizes.min_distance, size)
-        found, _ = refine_seeds(sample.center_map, peaks, sizes.refine_radius, size)
-        _, true, diameters = instance_centers(sample.labels, size)
         reach = match_radius(diameters / 2, size, match_fraction)
-        pairs = candidate_pairs(voxel_zyx_to_angstrom_xyz(found, size), voxel_zyx_to_angstrom_xyz(true, size), reach)
+        pairs = candidate_pairs(voxel_zyx_to_angstrom_xyz(centers, size), voxel_zyx_to_angstrom_xyz(true, size), reach)
         counted = sample.labels[tuple(peaks.T)] >= 0
         counted[pairs[0]] = True
         predicted_index.append((np.cumsum(counted) - 1)[pairs[0]] + n_seeds)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 
 from scripts.command_line.export import export
 from scripts.particles.registry import read_particles
@@ -85,3 +86,22 @@ def test_folders_that_make_no_list_are_refused(tmp_path):
     with pytest.raises(ValueError, match="rec_TS_01: another tomogram is called TS_01, too. Export the two apart"):
         export(str(twins), target, to_format="relion5")
     assert not (tmp_path / "all.star").exists()
+
+
+def test_a_list_is_split_by_class_and_an_independent_reader_finds_each_place_once(tmp_path, capsys):
+    centers = np.random.default_rng(1).uniform(0, 300, (6, 3))
+    names = ["ribosome", "a b/c", "ribosome", "", "ribosome", "a b/c"]
+    table = pd.DataFrame(centers, columns=ANGSTROM).assign(**{"class": names, "label": range(1, 7)})
+    table.to_csv(tmp_path / "all.csv", index=False)
+    size, target = (40, 60, 80), str(tmp_path / "p.star")
+    options = {"tomogram": "TS_01", "voxel_size": 10.0, "size": size, "binning": 1.0, "to_format": "relion5"}
+    export(str(tmp_path / "all.csv"), target, split_by_class=True, **options)
+    assert {one.name for one in tmp_path.glob("*.star")} == {"p_ribosome.star", "p_a_b_c.star", "p_unnamed.star"}
+    for word, name in (("ribosome", "ribosome"), ("a_b_c", "a b/c"), ("unnamed", "")):
+        read = starfile.read(tmp_path / f"p_{word}.star")
+        read = read["particles"] if isinstance(read, dict) else read
+        found = read[[f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]].to_numpy()
+        middle = np.array(size[::-1]) * 10.0 / 2
+        np.testing.assert_allclose(found + middle, centers[np.array(names) == name], atol=1e-3)
+    with pytest.raises(ValueError, match="p_unnamed.star: exists already"):
+        export(str(tmp_path / "all.csv"), target, split_by_class=True, **options)

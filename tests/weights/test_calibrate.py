@@ -97,3 +97,23 @@ def test_errors_say_what_is_missing():
         choose_thresholds([(probability, centers * 0, labels, voxel)], DIAMETER)
     with pytest.raises(ValueError, match="three volumes of one shape"):
         choose_thresholds([(probability[1:], centers, labels, voxel)], DIAMETER)
+
+
+def test_each_class_has_the_threshold_that_its_own_peaks_ask_for():
+    """Peaks of one class are three quarters as high as those of the other; so are its false ones."""
+    probability, center_map, labels, voxel = sample(5)
+    of_label = {int(label): "high" if label % 2 else "low" for label in np.unique(labels[labels > 0])}
+    is_low = np.array([of_label.get(label, "high") == "low" for label in range(labels.max() + 1)])[labels]
+    low = center_target(np.where(is_low, labels, 0), voxel) * 0.35
+    high = np.where((labels > 0) & is_low, 0, center_map)
+    maps = [np.maximum(high, 0).astype(np.float32), low.astype(np.float32)]
+    highest = np.maximum(*maps)
+    calibration = CalibrationSample(probability, highest, labels, voxel, maps, of_label)
+    chosen = choose_thresholds([calibration], DIAMETER, beta=4.0, classes=["high", "low"])
+    assert 0.4 < chosen["center_threshold"]["high"] < 0.62 and chosen["center_threshold"]["low"] <= 0.35
+    assert all(row["f_beta"] > 0.99 for row in chosen["scores"]["centers"].values())
+    assert set(chosen["curves"]["center"]) == {"high", "low"}
+    single = choose_thresholds([calibration], DIAMETER, beta=4.0)
+    assert single["scores"]["centers"]["f_beta"] < 0.999  # one threshold for both takes false peaks, or misses
+    with pytest.raises(ValueError, match="expected particles and peaks of a, b in the validation tomograms, got none"):
+        choose_thresholds([calibration], DIAMETER, classes=["a", "b"])
