@@ -120,13 +120,13 @@ def test_nothing_kept_says_whether_nothing_was_found_or_which_filters_dropped_it
     setting, command, tmp_path, monkeypatch
 ):
     folder, _ = setting
-    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: Blobs())
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, **_: Blobs())
     drop = ("--edge_margin", "1e4", "--center_threshold", "0.2", "--report", "false")
     code, _, error = command(folder / "tomogram_0.mrc", *drop)
     assert code == 0 and "no particle is left: the filters dropped all" in error and "by edge). Are" in error
     empty = Blobs()
     empty.forward = lambda image: torch.cat([image * 0 - 9, image * 0], dim=1)
-    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: empty)
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, **_: empty)
     code, _, error = command(folder / "tomogram_1.mrc")
     assert code == 0 and "no particle was found. Is the contrast right (--contrast)? Or are the particles" in error
 
@@ -186,7 +186,7 @@ def test_the_header_is_read_once_before_the_file_is_loaded(setting, tmp_path, mo
 def test_filters_by_place_drop_particles_from_volume_and_table(setting, tmp_path, monkeypatch):
     """Edge, excluded places and membrane as options: the table says why, the volume loses them, the rest stays."""
     folder, options = setting
-    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: Blobs())
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, **_: Blobs())
     whole = Detector({**options, "report": False, "output_dir": str(tmp_path / "whole")})(folder / "tomogram_0.mrc")
     table = whole["particles"]
     kept = table[table["label"] > 0]

@@ -376,7 +376,7 @@ def test_a_project_is_trained_on_detected_and_gets_its_picks_back(tmp_path, monk
     }
     torch.save(ConfigParser({"n": networks}).get_parsed_content("n").state_dict(), tmp_path / "model.pt")
     # after one step real networks find nothing yet
-    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, voxel_size: Blobs())
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, **_: Blobs())
     settings = {"tile": [32, 32, 32], "mask_threshold": 0.45, "center_threshold": 0.01, "min_size": 1.0}
     (tmp_path / "settings.json").write_text(json.dumps({**settings, "network_def": networks, "report": False}))
     call = ["detect", f"{uri}/wbp@10", "--config", str(tmp_path / "settings.json"), "--device", "cpu"]
