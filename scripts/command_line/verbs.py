@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from scripts.console import tell
+from scripts.console import note, tell
 from scripts.detection.detect import overlays_of
 from scripts.detection.detector import Detector
 from scripts.evaluation import evaluate as evaluation
@@ -17,7 +17,7 @@ from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 from scripts.sources.detections import detections_below, find_detections
-from scripts.weights.calibrate import calibrate_detector, centers_text
+from scripts.weights.calibrate import as_well, calibrate_detector, centers_text
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
 
@@ -116,6 +116,7 @@ def calibrate(
         written=[chosen["path"]],
         **{key: value for key, value in chosen.items() if key != "path"},
     )
+    note(as_well(chosen))
 
 
 def evaluate(predicted: str, truth: str, output_dir: str = "evaluation", **options: Any) -> None:

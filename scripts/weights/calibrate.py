@@ -19,7 +19,7 @@ from scripts.datalist import load_datalist
 from scripts.records.weights import read_record
 from scripts.weights.thresholds import CalibrationSample, choose_thresholds
 
-__all__ = ["calibrate", "calibrate_detector", "centers_text", "samples", "write_overlay"]
+__all__ = ["as_well", "calibrate", "calibrate_detector", "centers_text", "samples", "write_overlay"]
 
 
 class Detects(Protocol):
@@ -95,6 +95,7 @@ def calibrate_detector(
         **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
         voxel_size_model=detector.parser["voxel_size_model"],
         **({"classes": detector.classes} if detector.classes else {}),
+        shipped={name: detector.parser[name] for name in ("center_threshold", "mask_threshold")},
     )
 
 
@@ -138,6 +139,12 @@ def _rounded(value: Any, digits: int = 4) -> Any:
     return round(float(value), digits)
 
 
+def as_well(chosen: Mapping[str, Any]) -> str:
+    """The thresholds that fit as well, in words."""
+    texts = [f"{name} from {low:.2f} to {high:.2f}" for name, (low, high) in chosen["intervals"].items()]
+    return f"As far as these particles tell, {' and '.join(texts)} fit as well"
+
+
 def calibrate(
     samples: Iterable[Sequence[Any]] | Callable[[], Iterable[Sequence[Any]]],
     output: str | Path,
@@ -175,7 +182,7 @@ def calibrate(
         f"Chosen by `python -m scripts calibrate` on {source}: {chosen['n_tomograms']} tomograms, "
         f"{chosen['n_particles']} particles of {', '.join(f'{size:g}' for size in sizes)} Å. F{beta:g} of centers "
         f"{centers_text(chosen)}, of instances {scores['instances']['f_beta']:.3f}, "
-        f"panoptic quality {scores['instances']['panoptic_quality']:.3f}."
+        f"panoptic quality {scores['instances']['panoptic_quality']:.3f}. {as_well(chosen)}."
     )
     settings = {name: options.get(name) for name in ("method", "min_distance", "radius_max", "require_seed")}
     settings["voxel_size_model"] = voxel_size_model

@@ -14,7 +14,7 @@ from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
 from custom_transforms.measuring.instance_centers import InstanceCenters, instance_centers
-from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
+from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, of_class, voxel_zyx_to_angstrom_xyz
 from scripts.matching.overlap import overlap_table
 from scripts.matching.points import candidate_pairs, hits_by_threshold, match_radius
 from scripts.matching.scores import f_beta, ratio
@@ -54,6 +54,7 @@ def choose_thresholds(
     mask_grid: Sequence[float] = MASK_GRID,
     size_grid: Sequence[float] = SIZE_GRID,
     classes: Sequence[str] = (),
+    shipped: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Choose center_threshold, then mask_threshold, then min_size, on tomograms with known particles.
 
@@ -63,7 +64,9 @@ def choose_thresholds(
     2. *mask_threshold*: panoptic quality of the instances with that center threshold and the default size, which falls
        with every merged particle and every wrong voxel.
     3. *min_size*: F-beta of the instances (`judge_volumes`).
-    Among thresholds within 0.002 of the best score the middle one wins (min_size: the one nearest the default).
+    Thresholds around the best that these particles cannot tell from it (within 0.002, or a standard error of the
+    difference, from the particles that differ) are an interval; of it the one nearest to the shipped threshold wins,
+    or without one the middle (min_size: the one nearest the default). So few particles change little.
 
     Parameters
     ----------
@@ -83,12 +86,14 @@ def choose_thresholds(
         In the order of the samples' class maps; ``particle_diameter`` may then be an object by class.
     size_grid : sequence of float
         Sizes to try, as fractions of the volume of a sphere of the particle's diameter.
+    shipped : mapping, optional
+        ``center_threshold`` and ``mask_threshold`` from which only better knowledge leads away.
 
     Returns
     -------
     dict
         ``particle_diameter``, ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3), ``scores``
-        at the chosen values, ``curves``
+        at the chosen values, ``intervals`` (lowest and highest of each threshold that fit as well), ``curves``
         (``center``, ``mask``, ``size``: a row for each value tried), ``n_tomograms``, ``n_particles``, ``beta``.
 
     Raises
@@ -100,35 +105,48 @@ def choose_thresholds(
     if not known:
         raise ValueError("calibrate: expected validation tomograms, got none; add them to the datalist's validation")
     sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance, radius_max=radius_max)
+    before = shipped or {}
     centers: Any
     if classes:
         rules = ClassRules.of(classes, min(center_grid), particle_diameter, min_distance)
-        center_threshold, center_curve = choose_class_thresholds(known, rules, beta, match_fraction, center_grid)
+        center_threshold, center_curve = choose_class_thresholds(
+            known, rules, beta, match_fraction, center_grid, before.get("center_threshold")
+        )
         centers = {name: _row_at(center_curve[name], center_threshold[name]) for name in center_curve}
+        intervals = {f"center_threshold of {name}": _f_interval(curve, beta) for name, curve in center_curve.items()}
         rules = ClassRules.of(classes, center_threshold, particle_diameter, min_distance)
         seeds = [_class_seeds(s, rules)[0] for s in known]
     else:
-        center_threshold, center_curve = choose_center_threshold(known, sizes, beta, match_fraction, center_grid)
+        center_threshold, center_curve = choose_center_threshold(
+            known, sizes, beta, match_fraction, center_grid, before.get("center_threshold")
+        )
         centers = _row_at(center_curve, center_threshold)
+        intervals = {"center_threshold": _f_interval(center_curve, beta)}
         seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
 
-    def score(mask_threshold: float, min_size: float) -> dict[str, float]:
+    def score(mask_threshold: float, min_size: float) -> tuple[dict[str, float], np.ndarray]:
         trial = dataclasses.replace(sizes, min_size=min_size)
-        counts = [_judge(s, p, mask_threshold, trial, method, require_seed) for s, p in zip(known, seeds, strict=True)]
-        return _instance_scores({key: sum(c[key] for c in counts) for key in counts[0]}, beta)
+        judged = [_judge(s, p, mask_threshold, trial, method, require_seed) for s, p in zip(known, seeds, strict=True)]
+        counts = {key: sum(one[key] for one, _ in judged) for key in judged[0][0]}
+        return _instance_scores(counts, beta), np.concatenate([quality for _, quality in judged])
 
-    mask_curve = [{"mask_threshold": float(t), **score(t, sizes.min_size)} for t in sorted(mask_grid)]
-    mask_threshold = _middle_of_best(mask_curve, "mask_threshold", "panoptic_quality")
+    tried = [(float(t), *score(t, sizes.min_size)) for t in sorted(mask_grid)]
+    mask_curve = [{"mask_threshold": value, **row} for value, row, _ in tried]
+    errors = _quality_errors(mask_curve, np.stack([quality for _, _, quality in tried]))
+    mask_threshold, intervals["mask_threshold"] = _settle(
+        mask_curve, "mask_threshold", "panoptic_quality", errors, before.get("mask_threshold")
+    )
     by_class = isinstance(particle_diameter, Mapping)
     smallest = min(particle_diameter.values()) if isinstance(particle_diameter, Mapping) else particle_diameter
     sphere = np.pi / 6 * smallest**3
-    size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)} for f in sorted(size_grid)]
+    size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)[0]} for f in sorted(size_grid)]
     chosen = _nearest_of_best(size_curve, "min_size", "f_beta", sizes.min_size)
     return {
         "particle_diameter": dict(particle_diameter) if by_class else float(smallest),
         "center_threshold": center_threshold,
         "mask_threshold": mask_threshold,
         "min_size": chosen["min_size"],
+        "intervals": intervals,
         "scores": {"centers": centers, "instances": chosen},
         "curves": {"center": center_curve, "mask": mask_curve, "size": size_curve},
         "n_tomograms": len(known),
@@ -163,6 +181,7 @@ def choose_center_threshold(
     beta: float = 1.0,
     match_fraction: float = 0.5,
     grid: Sequence[float] = CENTER_GRID,
+    shipped: Any = None,
 ) -> tuple[float, Curve]:
     """The threshold with the best F-beta of center matching, and its curve; see `choose_thresholds`.
 
@@ -173,7 +192,7 @@ def choose_center_threshold(
         peaks, height = find_seeds(sample.center_map, min(grid), sizes.min_distance, sample.voxel_size_zyx)
         centers, _ = refine_seeds(sample.center_map, peaks, sizes.refine_radius, sample.voxel_size_zyx)
         found.append((sample, peaks, centers, height, instance_centers(sample.labels, sample.voxel_size_zyx)))
-    return _best_threshold(found, beta, match_fraction, grid)
+    return _best_threshold(found, beta, match_fraction, grid, shipped)
 
 
 def choose_class_thresholds(
@@ -182,6 +201,7 @@ def choose_class_thresholds(
     beta: float = 1.0,
     match_fraction: float = 0.5,
     grid: Sequence[float] = CENTER_GRID,
+    shipped: Any = None,
 ) -> tuple[dict[str, float], dict[str, Curve]]:
     """The thresholds of the classes and their curves; see `choose_thresholds`.
 
@@ -205,7 +225,7 @@ def choose_class_thresholds(
             particles = InstanceCenters(*(values[its] for values in true))
             own.append((sample, peaks[mine], centers[mine], heights[mine], particles))
         if sum(len(one[4].ids) for one in own) and sum(len(one[1]) for one in own):
-            chosen[name], curves[name] = _best_threshold(own, beta, match_fraction, grid)
+            chosen[name], curves[name] = _best_threshold(own, beta, match_fraction, grid, of_class(shipped, name))
     if not chosen:
         raise ValueError(
             f"calibrate: expected particles and peaks of {', '.join(rules.names)} in the validation tomograms, got "
@@ -232,6 +252,7 @@ def _best_threshold(
     beta: float,
     match_fraction: float,
     grid: Sequence[float],
+    shipped: Any,
 ) -> tuple[float, Curve]:
     """The threshold with the best F-beta, and the curve, from samples, peaks, refined centers, heights and truth."""
     predicted_index, true_index, heights, n_seeds, n_true = [], [], [], 0, 0
@@ -254,7 +275,7 @@ def _best_threshold(
         )
     steps = hits_by_threshold(np.concatenate(predicted_index), np.concatenate(true_index), np.concatenate(heights))
     curve = [_center_row(threshold, *steps, n_true, beta) for threshold in sorted(float(t) for t in grid)]
-    return _middle_of_best(curve, "center_threshold", "f_beta"), curve
+    return _settle(curve, "center_threshold", "f_beta", _f_errors(curve, beta), shipped)[0], curve
 
 
 def _center_row(
@@ -268,21 +289,50 @@ def _center_row(
         "f_beta": float(f_beta(tp, n - tp, n_true - tp, beta)),
         "precision": float(ratio(tp, n)),
         "recall": float(ratio(tp, n_true)),
+        "hits": tp,
+        "kept": n,
+        "particles": n_true,
     }
 
 
-def _middle_of_best(curve: Curve, threshold: str, score: str) -> float:
-    """The middle of the run of thresholds around the best one whose scores cannot be told apart."""
+def _settle(
+    curve: Curve, threshold: str, score: str, errors: np.ndarray, shipped: Any = None
+) -> tuple[float, tuple[float, float]]:
+    """Choose of the run of thresholds around the best that cannot be told from it; gives that run's ends, too."""
     values = np.array([row[score] for row in curve])
     values = np.where(np.isnan(values), -np.inf, values)
     best = int(np.argmax(values))
-    tied = values >= values[best] - _TIE
+    tied = values >= values[best] - np.maximum(_TIE, errors)
     first = last = best
     while first > 0 and tied[first - 1]:
         first -= 1
     while last < len(curve) - 1 and tied[last + 1]:
         last += 1
-    return float(curve[(first + last) // 2][threshold])
+    run = [float(row[threshold]) for row in curve[first : last + 1]]
+    if isinstance(shipped, (int, float)):
+        return min(run, key=lambda value: abs(value - shipped)), (run[0], run[-1])
+    return run[(len(run) - 1) // 2], (run[0], run[-1])
+
+
+def _f_interval(curve: Curve, beta: float) -> tuple[float, float]:
+    return _settle(curve, "center_threshold", "f_beta", _f_errors(curve, beta))[1]
+
+
+def _f_errors(curve: Curve, beta: float) -> np.ndarray:
+    """Standard error of how much each F-beta lies below the best: by the hits and false ones in which they differ."""
+    best = max(curve, key=lambda row: np.nan_to_num(row["f_beta"], nan=-1.0))
+    f, hit = np.nan_to_num(best["f_beta"]), 1 + beta**2
+    hits = np.array([abs(row["hits"] - best["hits"]) for row in curve])
+    wrong = np.array([abs((row["kept"] - row["hits"]) - (best["kept"] - best["hits"])) for row in curve])
+    size = max(beta**2 * best["particles"] + best["kept"], 1)
+    return np.asarray(np.sqrt(hits * (hit - f) ** 2 + wrong * f**2) / size)
+
+
+def _quality_errors(curve: Curve, quality: np.ndarray) -> np.ndarray:
+    """The same of panoptic quality: by how much the IoU of each true particle (rows of ``quality``) differs."""
+    best = int(np.argmax([np.nan_to_num(row["panoptic_quality"], nan=-1.0) for row in curve]))
+    differing = np.sqrt(((quality - quality[best]) ** 2).sum(axis=1))
+    return np.asarray(differing / max((quality.shape[1] + curve[best]["kept"]) / 2, 1))
 
 
 def _judge(
@@ -292,8 +342,8 @@ def _judge(
     sizes: ParticleSizes,
     method: str,
     require_seed: bool,
-) -> dict[str, float]:
-    """Instances as detection makes them, against the truth."""
+) -> tuple[dict[str, float], np.ndarray]:
+    """Instances as detection makes them, against the truth: counts, and the IoU of each true particle, 0 below 0.5."""
     smallest = sizes.min_size / float(sample.voxel_size_zyx.prod())
     mask = mask_from_probability(sample.probability, threshold, smallest)
     labels, _ = assign_instances(
@@ -308,7 +358,8 @@ def _judge(
     )
     kept = np.bincount(labels.ravel()) >= smallest
     found = judge_volumes(overlap_table(sample.labels, np.where(kept[labels], labels, 0)))
-    return volume_counts(found.true_status, found.predicted_status, found.matched_iou)
+    counts = volume_counts(found.true_status, found.predicted_status, found.matched_iou)
+    return counts, np.where(found.true_iou > 0.5, found.true_iou, 0.0)
 
 
 def _instance_scores(counts: Mapping[str, float], beta: float) -> dict[str, float]:
@@ -316,4 +367,4 @@ def _instance_scores(counts: Mapping[str, float], beta: float) -> dict[str, floa
     tp = counts["tp"]
     names = ("panoptic_quality", "precision", "recall", "merged_rate", "split_rate")
     value = float(f_beta(tp, counts["n_predicted"] - tp, counts["n_true"] - tp, beta))
-    return {"f_beta": value, **{name: scores[name] for name in names}}
+    return {"f_beta": value, **{name: scores[name] for name in names}, "kept": counts["n_predicted"]}

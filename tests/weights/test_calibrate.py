@@ -117,3 +117,28 @@ def test_each_class_has_the_threshold_that_its_own_peaks_ask_for():
     assert single["scores"]["centers"]["f_beta"] < 0.999  # one threshold for both takes false peaks, or misses
     with pytest.raises(ValueError, match="expected particles and peaks of a, b in the validation tomograms, got none"):
         choose_thresholds([calibration], DIAMETER, classes=["a", "b"])
+
+
+def test_few_particles_leave_the_shipped_threshold_and_many_leave_it_behind():
+    rng = np.random.default_rng(0)
+
+    def heights(n):
+        """Peaks of n particles and as many false ones, best told apart at 0.45; F1 at 0.6 is lower."""
+        centers = np.zeros((8, 8, 8 * 2 * n), np.float32)
+        labels = np.zeros(centers.shape, np.int32)
+        for number in range(2 * n):
+            place = (4, 4, 8 * number + 4)
+            true = number % 2 == 0
+            centers[place] = np.clip(rng.normal(0.65 if true else 0.25, 0.1), 0.06, 1)
+            if true:
+                labels[3:6, 3:6, 8 * number + 3 : 8 * number + 6] = number + 1
+        return CalibrationSample((labels > 0).astype(np.float32) * 0.8, centers, labels, VOXEL)
+
+    shipped = {"center_threshold": 0.6, "mask_threshold": 0.4}
+    options = {"particle_diameter": 30.0, "shipped": shipped}
+    few, many = (choose_thresholds([heights(n)], **options) for n in (3, 150))
+    low, high = few["intervals"]["center_threshold"]
+    assert low <= few["center_threshold"] <= high and high - low > 0.1
+    assert abs(few["center_threshold"] - 0.6) < abs(many["center_threshold"] - 0.6)
+    assert many["center_threshold"] == many["intervals"]["center_threshold"][1] < 0.55
+    assert few["mask_threshold"] == many["mask_threshold"] == 0.4

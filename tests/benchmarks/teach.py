@@ -1,0 +1,159 @@
+"""How the F1 of a class that the shipped networks never saw grows with the examples that `teach` gets.
+
+    python -m tests.benchmarks.teach --maps DIR --output_dir runs/teach
+
+Four classes that training never saw stand in one scene, each among the other three: compact (1bxn), elongated (3lue),
+ring-shaped (6krk) and in a membrane (5wek), with small proteins as clutter. Examples are drawn from one tomogram; the
+class F1, at half the particle's radius, is that on another tomogram, with the truth's particles that the networks miss
+counted. *all found* keeps everything that the general networks find, with the shipped threshold and with that of the
+candidates; *ceiling* labels every particle of the class. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scripts.detection.detector import Detector
+from scripts.detection.single import detect_one
+from scripts.matching.points import match_points, match_radius
+from scripts.simulate.simulate import simulate
+from scripts.simulate.write import write_json
+from scripts.sources.detections import find_detections
+from scripts.teach.candidates import Candidates, open_candidates
+from scripts.teach.classes import learn_classes, standardised
+
+SCENE = Path(__file__).with_name("general") / "scenes" / "test_membranes_unseen.json"
+SHAPE = [96, 192, 192]
+CLASSES = {
+    "compact": {"path": "1bxn.mrc"},
+    "elongated": {"path": "models/3lue.mrc", "smallest_part": 1},
+    "ring": {"path": "models/6krk.mrc", "smallest_part": 1},
+    "membrane": {"path": "membrane/5wek.mrc", "site": "membrane"},
+}
+SEEDS = {"examples": 5001, "test": 5002}
+COUNTS = (1, 3, 5, 20, 50, 200)
+DRAWS = 3
+COLUMNS = ["x_angstrom", "y_angstrom", "z_angstrom"]
+
+
+def scene(snr: float) -> dict:
+    """The scene of unseen membrane complexes with the four classes in it."""
+    content = json.loads(SCENE.read_text(encoding="utf-8"))
+    content |= {"name": "teach", "shape": SHAPE}
+    content["particles"] = [{"kind": "map", "name": name, "share": 1, **entry} for name, entry in CLASSES.items()]
+    content["placement"] = {"occupancy": 0.15, "gap_angstrom": [0, 20], "ice_thickness": [800, 960], "border": "cut"}
+    content["membranes"]["sheets"] = [3, 3]
+    content["imaging"]["snr"] = snr
+    return content
+
+
+def detected(folder: Path, snr: float, part: str, threshold: float | None, maps: str) -> Candidates:
+    """Simulate a tomogram and detect it, unless that is done; ``threshold`` None is the shipped one."""
+    simulated = folder / f"{snr:g}" / part
+    simulate(scene(snr), simulated, n=1, seed=SEEDS[part], validation=0, test=0, maps=maps)
+    found = folder / f"{snr:g}" / f"{part}_{'shipped' if threshold is None else f'{threshold:g}'}"
+    asked = {} if threshold is None else {"center_threshold": threshold}
+    detector = Detector({**asked, "output_dir": str(found), "report": False, "progress": False})
+    print(detect_one(detector, str(simulated / "teach_000" / "tomogram.mrc")), file=sys.stderr)
+    return open_candidates(find_detections(found)[0])
+
+
+def truth_of(folder: Path, snr: float, part: str) -> pd.DataFrame:
+    """The true particles of a tomogram."""
+    table = pd.read_csv(folder / f"{snr:g}" / part / "teach_000" / "particles.csv", keep_default_na=False)
+    return table[table["label"] > 0].reset_index(drop=True)
+
+
+def classes_of(candidates: Candidates, truth: pd.DataFrame) -> np.ndarray:
+    """The true class of each candidate, "" for none: one-to-one at half the radius."""
+    reach = match_radius(truth["diameter_angstrom"].to_numpy(float) / 2, candidates.run.voxel_size_zyx, 0.5)
+    found = match_points(candidates.centers_xyz_angstrom, truth[COLUMNS].to_numpy(float), reach)
+    names = np.full(len(candidates.table), "", dtype=object)
+    names[found.predicted] = truth["class"].to_numpy()[found.true]
+    return names
+
+
+def f1(kept: np.ndarray, right: np.ndarray, particles: int) -> float:
+    """Of the kept candidates; ``particles`` are all there are, also those that were not found."""
+    return float(2 * (kept & right).sum() / max(kept.sum() + particles, 1))
+
+
+def draws(learn: Candidates, labelled: np.ndarray, test: Candidates, right: np.ndarray, name: str, particles: int):
+    """Rows of the table for one class: F1 for each number of examples, and with all."""
+    values, mean, scale = standardised(learn.descriptors)
+    others = np.clip((test.descriptors - mean) / scale, -5, 5)
+    free = np.flatnonzero(labelled == name)
+    for count in (*COUNTS, len(free)):
+        if count > len(free):
+            continue
+        for draw in range(DRAWS if count < len(free) else 1):
+            start = time.perf_counter()
+            known = np.full(len(values), "", dtype=object)
+            known[np.random.default_rng(draw).choice(free, count, replace=False)] = name
+            one = learn_classes(values, known, [name]).classes[0]
+            logits = others @ one.weights + one.bias
+            kept = 1 / (1 + np.exp(-logits)) >= one.threshold
+            yield {
+                "examples": "ceiling" if count == len(free) else count, "draw": draw,
+                "f1": f1(kept, right == name, particles), "best": best(logits, right == name, particles),
+                "kept": int(kept.sum()), "keeps_all": one.threshold == 0,
+                "seconds": round(time.perf_counter() - start, 2),
+            }  # fmt: skip
+
+
+def best(logits: np.ndarray, right: np.ndarray, particles: int) -> float:
+    """F1 with the threshold that nobody can know."""
+    hits = np.cumsum(right[np.argsort(-logits)])
+    return float((2 * hits / (particles + np.arange(1, len(hits) + 1))).max())
+
+
+def measure(folder: Path, snr: float, threshold: float | None, maps: str) -> list[dict]:
+    """All classes of one setting."""
+    learn, test = (detected(folder, snr, part, threshold, maps) for part in SEEDS)
+    truths = {part: truth_of(folder, snr, part) for part in SEEDS}
+    labelled, right = classes_of(learn, truths["examples"]), classes_of(test, truths["test"])
+    rows = []
+    for name in CLASSES:
+        particles = int((truths["test"]["class"] == name).sum())
+        setting = {"snr": snr, "threshold": threshold or "shipped", "class": name, "particles": particles}
+        setting["found"] = int((right == name).sum())
+        everything = np.ones(len(right), bool)
+        rows.append({**setting, "examples": "all found", "draw": 0, "f1": f1(everything, right == name, particles)})
+        rows += [{**setting, **row} for row in draws(learn, labelled, test, right, name, particles)]
+    return rows
+
+
+def main() -> None:
+    """Measure every setting that is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", required=True, help="folder of density maps")
+    parser.add_argument("--output_dir", default="runs/teach", type=Path)
+    parser.add_argument("--snr", default=[0.7, 0.25], type=float, nargs="+")
+    given = parser.parse_args()
+    rows = []
+    for snr in given.snr:
+        for threshold in (None, 0.3):
+            path = given.output_dir / f"{snr:g}_{threshold or 'shipped'}.json"
+            if not path.is_file():
+                write_json(path, measure(given.output_dir, snr, threshold, given.maps))
+            rows += json.loads(path.read_text(encoding="utf-8"))
+    table = pd.DataFrame(rows)
+    table.to_csv(given.output_dir / "teach.csv", index=False)
+    order = ["all found", *COUNTS, "ceiling"]
+    keys = ["snr", "threshold", "class"]
+    for value in ("f1", "best"):
+        print(value)
+        mean = table.pivot_table(value, keys, "examples", "mean").reindex(columns=order)
+        spread = table.pivot_table(value, keys, "examples", "std").reindex(columns=order)
+        print(mean.round(3).to_string(), "\nstandard deviation\n", spread.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
