@@ -8,14 +8,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Outcome", "in_order", "spread"]
 
 STRAGGLES = 5  # times the median: then it is started a second time
 SHORTEST = 60.0  # seconds; what is done sooner is no straggler
+LOST = (
+    "the scheduler of the workers is gone, or was started again, and lost this task. Start the same command again: "
+    "what is done stays."
+)
 LOOK = 5.0  # seconds between two looks for stragglers
 
 Item = TypeVar("Item")
@@ -40,12 +46,6 @@ class Outcome(Generic[Item]):
     number: int = 0
     result: Any = None
     error: BaseException | None = None
-
-
-@dataclass
-class _Running:
-    number: int
-    since: float
 
 
 def spread(
@@ -80,47 +80,54 @@ def spread(
     ...     sorted(outcome.result for outcome in spread(pool, lambda item, second: 2 * item, [1, 2, 3], lambda: 2))
     [2, 4, 6]
     """
-    running: dict[Future, _Running] = {}
+    running: dict[int, dict[Future, float]] = {}  # starts of an item that have not ended, with their times
+    ended: SimpleQueue[tuple[int, Future]] = SimpleQueue()
     seconds: list[float] = []
     twice: set[int] = set()
-    all_started = time.monotonic()
+    all_started = looked = time.monotonic()
 
     def submit(number: int, second: bool = False) -> None:
-        running[executor.submit(_timed, function, items[number], second)] = _Running(number, time.monotonic())
+        future = executor.submit(_timed, function, items[number], second)
+        running.setdefault(number, {})[future] = time.monotonic()
+        future.add_done_callback(lambda future: ended.put((number, future)))
 
     for number in range(len(items)):
         submit(number)
     try:
         while running:
-            crowded = len(running) > workers()
-            done, _ = wait(running, timeout=look, return_when=FIRST_COMPLETED)
-            if crowded:  # the last of them got a worker now, at the earliest
-                all_started = time.monotonic()
-            for future in done:
-                task = running.pop(future, None)
-                if task is None:
+            with suppress(Empty):
+                number, future = ended.get(timeout=look)
+                starts = running.get(number, {})
+                if starts.pop(future, None) is None:
                     continue  # its other start was first
-                others = [other for other, its in running.items() if its.number == task.number]
-                error = future.exception()
-                if error is not None and others:
+                error = OSError(LOST) if future.cancelled() else future.exception()
+                if error is not None and starts:
                     continue  # the other start may still end well
-                for other in others:
-                    running.pop(other)
+                for other in running.pop(number):
                     other.cancel()
                 if error is None:
                     result, took = future.result()
                     seconds.append(took)
-                    yield Outcome(items[task.number], task.number, result)
+                    yield Outcome(items[number], number, result)
                 else:
-                    yield Outcome(items[task.number], task.number, error=error)
-            limit = max(shortest, STRAGGLES * statistics.median(seconds)) if seconds else float("inf")
-            late = [its for its in running.values() if time.monotonic() - max(its.since, all_started) > limit]
-            for task in [its for its in late if its.number not in twice][: max(workers() - len(running), 0)]:
-                twice.add(task.number)
-                submit(task.number, second=True)
+                    yield Outcome(items[number], number, error=error)
+            now = time.monotonic()
+            if now - looked < look:
+                continue
+            looked, idle = now, workers() - sum(map(len, running.values()))
+            if idle < 0:
+                all_started = now  # the last of them gets a worker now, at the earliest
+            elif idle > 0 and seconds:
+                limit = max(shortest, STRAGGLES * statistics.median(seconds))
+                since = {number: max(all_started, *starts.values()) for number, starts in running.items()}
+                late = [number for number, start in since.items() if now - start > limit and number not in twice]
+                for number in late[:idle]:
+                    twice.add(number)
+                    submit(number, second=True)
     finally:
-        for future in running:
-            future.cancel()
+        for starts in running.values():
+            for future in starts:
+                future.cancel()
 
 
 def in_order(outcomes: Iterable[Outcome[Item]]) -> Iterator[Any]:

@@ -102,7 +102,9 @@ def hire(cluster: str, local: int = 1) -> Iterator[Workers]:
             print(f"Dask's dashboard: {client.dashboard_link}", file=sys.stderr)
 
         def number() -> int:
-            return max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+            with contextlib.suppress(OSError):  # a scheduler that is gone has none
+                return max(client.scheduler_info(n_workers=0)["n_workers"], 1)
+            return 1
 
         yield Workers(client.get_executor(pure=False, retries=RETRIES), number, most or number())
 

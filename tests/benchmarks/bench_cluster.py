@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import psutil
 
-from scripts.cluster.spread import spread
 from scripts.cluster.workers import hire
 
 SECONDS = 0.05  # what a task takes
@@ -32,20 +30,25 @@ def task(item: tuple[str, int], second: bool) -> str:
 
 
 def run(full: bool = False) -> list[dict[str, Any]]:
-    """One row: seconds and messages a task, memory of the scheduler's process, what failures cost."""
+    """Two rows, with failures and without: what a task costs beside its work, and memory of this process over time."""
     number, workers = (10_000 if full else 1_000), 2
-    process, before = psutil.Process(), psutil.Process().memory_info().rss
-    with tempfile.TemporaryDirectory() as folder, hire(f"local:{workers}") as hired:
-        start = time.perf_counter()
-        outcomes = list(spread(hired.executor, task, [(folder, n) for n in range(number)], hired.number))
-        seconds = time.perf_counter() - start
-        peak = max(process.memory_info().rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    row = {
-        "bench": "cluster",
-        "size": f"{number} tasks of {SECONDS} s, {workers} workers",
-        "total_s": round(seconds, 1),
-        "over_the_work": round(seconds / (number * SECONDS / workers), 2),
-        "lost": sum(outcome.error is not None for outcome in outcomes),
-        "memory_gb": round((peak - before) / 1e9, 2),
-    }
-    return [row]
+    process, rows = psutil.Process(), []
+    for failures in (True, False):
+        with tempfile.TemporaryDirectory() as folder, hire(f"local:{workers}") as hired:
+            items = [(folder, n if failures else 100 * n) for n in range(number)]
+            start, lost, memory = time.perf_counter(), 0, [process.memory_info().rss]
+            for count, outcome in enumerate(hired.each(task, items), 1):
+                lost += outcome.error is not None
+                if count % (number // 5) == 0:
+                    memory.append(process.memory_info().rss)
+            seconds = time.perf_counter() - start
+        row = {
+            "bench": "cluster",
+            "size": f"{number} tasks of {SECONDS} s, {workers} workers{', failures' if failures else ''}",
+            "total_s": round(seconds, 1),
+            "over_a_task_ms": round(1000 * (seconds / number - SECONDS / workers), 1),
+            "lost": lost,
+            "memory_gb": " ".join(f"{size / 1e9:.2f}" for size in memory),
+        }
+        rows.append(row)
+    return rows

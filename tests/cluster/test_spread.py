@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -116,3 +116,18 @@ def test_a_cluster_that_is_no_file_and_a_scheduler_that_is_not_there(tmp_path):
     pytest.importorskip("distributed")
     with pytest.raises(FileNotFoundError, match="--cluster"), hire(str(tmp_path / "nothing.json")):
         pass
+
+
+def test_a_task_that_a_scheduler_lost_is_an_error_that_says_to_start_again():
+    class Gone(ThreadPoolExecutor):
+        def submit(self, function, work, item, second):
+            if item == 1:
+                return super().submit(function, work, item, second)
+            future = Future()
+            future.cancel()
+            return future
+
+    with Gone(1) as pool:
+        lost, done = sorted(spread(pool, double_or_fail, [0, 1], lambda: 1), key=lambda outcome: outcome.item)
+    assert done.result == 2 and isinstance(lost.error, OSError)
+    assert "Start the same command again" in str(lost.error)
