@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,13 @@ def build_bundle(
     settings = settings_of(root, weights, record, overlay or {}, voxel_size)
     text = with_settings(files["configs/inference.json"].decode(), settings, str(thresholds or weights))
     files["configs/inference.json"] = text.encode()
-    files["configs/train.json"] = _json(training_config(root, json.loads(text)["network_def"]))
     metadata, config = json.loads(files["configs/metadata.json"]), json.loads(text)
+    files["configs/train.json"] = _json(training_config(root, config["network_def"], config["classes"]))
     if metadata.get("eval_metrics") != eval_metrics(record):  # the repository's are those of its own weights
         metadata["eval_metrics"] = eval_metrics(record)
+        files["configs/metadata.json"] = _json(metadata)
+    if config["classes"]:
+        name_channels(metadata, config["classes"])
         files["configs/metadata.json"] = _json(metadata)
     check_fit(config, weights)
     content = weights.read_bytes()
@@ -147,7 +150,15 @@ def settings_of(
     return settings
 
 
-def training_config(root: Path, network_def: Mapping[str, Any]) -> dict[str, Any]:
+def name_channels(metadata: dict[str, Any], classes: Sequence[str]) -> None:
+    """Let the metadata of a bundle name a center map for each class."""
+    maps = {str(number): f"center map of {name}" for number, name in enumerate(classes, start=1)}
+    output = metadata["network_data_format"]["outputs"]["pred"]
+    output["num_channels"], output["channel_def"] = 1 + len(classes), {"0": output["channel_def"]["0"], **maps}
+    metadata["pred_classes"] = "channel 0: mask logit, " + ", ".join(f"channel {k}: {what}" for k, what in maps.items())
+
+
+def training_config(root: Path, network_def: Mapping[str, Any], classes: Sequence[str] | None = None) -> dict[str, Any]:
     """The config that MONAI looks for, ``train.json``: both networks of ``inference.json`` trained in one run.
 
     ``monai.bundle.load`` takes the network from it unless another workflow is named, and loads the bundle's weights.
@@ -160,6 +171,7 @@ def training_config(root: Path, network_def: Mapping[str, Any]) -> dict[str, Any
         "`python -m bundle build` from train_center.json, train_joint.json and the network of inference.json. "
         "python -m monai.bundle run training --config_file configs/train.json --dataset_dir DIR",
         "network_def": network_def,
+        "classes": classes,
         "initial_network": {**config["initial_network"], "part": None},
     }
 
@@ -267,4 +279,4 @@ def check_fit(config: Mapping[str, Any], weights: Path) -> None:
     network = ConfigParser(dict(config)).get_parsed_content("network_def")
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"network_def: expected a network, got a {type(network).__name__}.")
-    load_weights(network, weights)
+    load_weights(network, weights, classes=config["classes"])

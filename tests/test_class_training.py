@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from bundle.build import name_channels, training_config
 from custom_transforms.class_targets import ClassLabelsd, class_members, class_numbers
 from custom_transforms.io import read_tomogram
 from custom_transforms.measuring.instance_centers import instance_centers
@@ -17,7 +18,7 @@ from custom_transforms.targets import CenterTargetd, center_target, mask_target
 from scripts.losses import CenterLoss
 from scripts.metrics import CenterF1
 from scripts.training_record import describe_training
-from tests.conftest import VOXEL_SIZE, balls, write_dataset
+from tests.conftest import ROOT, VOXEL_SIZE, balls, write_dataset
 
 SHAPE = (20, 26, 34)
 LABELS = balls(SHAPE, seed=2, radius=4.0)
@@ -139,3 +140,15 @@ def test_a_class_that_no_tomogram_has_is_refused_with_those_there_are(dataset):
     known = r"got vlp. They have proteasome \(\d+\), ribosome \(\d+\), virus \(2\)."
     with pytest.raises(ValueError, match=known):
         describe_training(dataset, classes=["ribosome", "vlp"])
+
+
+def test_a_bundles_metadata_names_the_map_of_each_class_and_its_training_config_the_classes():
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
+    name_channels(metadata, ["ribosome", "vlp"])
+    output = metadata["network_data_format"]["outputs"]["pred"]
+    names = {"0": "mask logit", "1": "center map of ribosome", "2": "center map of vlp"}
+    assert output["num_channels"] == 3 and output["channel_def"] == names
+    assert metadata["pred_classes"].endswith("channel 2: center map of vlp")
+    network = {"_target_": "torch.nn.Identity"}
+    assert training_config(ROOT, network, ["ribosome", "vlp"])["classes"] == ["ribosome", "vlp"]
+    assert training_config(ROOT, network)["classes"] is None

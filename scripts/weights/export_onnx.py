@@ -64,9 +64,11 @@ def export_onnx(
     values = json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8"))
     values.update(read_object(config, "a config file (JSON)") if config is not None else {})
     path = root / "models" / "model.pt" if weights is None else Path(weights)
+    record = read_record(path)
+    values["classes"] = values.get("classes") or record.detection_settings().get("classes")
     network = ConfigParser(values).get_parsed_content("network_def")
-    load_weights(network, path)
-    voxel_size = read_record(path).voxel_size
+    load_weights(network, path, classes=values["classes"])
+    voxel_size = record.voxel_size
     sides = tile_of(tile)
     difference = write_onnx(network, output, sides, {"voxel_size_angstrom": voxel_size, "contrast": "protein bright"})
     tell(
