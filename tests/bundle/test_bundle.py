@@ -128,7 +128,7 @@ def test_what_was_measured_goes_with_the_weights_and_the_shipped_ones_have_it(tr
     assert record["metrics"]["seed"] == 1001 and "tests.benchmarks.general.score" in record["metrics"]["command"]
     names = ("particles", "center F1", "interval", "precision", "recall", "merged rate", "split rate", "error (Å)")
     rows = {row["scene"]: np.hstack([row[name] for name in names]).tolist() for row in record["metrics"]["scenes"]}
-    assert rows == said and len(said) == 9
+    assert rows == said and len(said) == 10
     metrics = json.loads((ROOT / "configs" / "metadata.json").read_text())["eval_metrics"]
     assert metrics == {f"center_f1_{scene.replace(' ', '_')}": one[1] for scene, one in said.items()}
     copy = shutil.copy(weights, tmp_path / "model.pt")
