@@ -61,8 +61,8 @@ def check_positions(
     extent = f"{_range(voxels)} voxels (x, y, z) in a tomogram of {' x '.join(f'{n:g}' for n in size_xyz)}"
     if outside.all():
         raise ValueError(
-            f"{what}: all {len(voxels)} positions lie outside of the tomogram: {extent}. "
-            + _advice(voxels, size_xyz, voxel_xyz, binning)
+            f"{what}: {'its position lies' if len(voxels) == 1 else f'all {len(voxels)} positions lie'} outside of the "
+            f"tomogram: {extent}. " + _advice(voxels, size_xyz, voxel_xyz, binning)
         )
     if outside.any():
         advice = f" {_advice(voxels, size_xyz, voxel_xyz, binning)}" if outside.mean() > 0.5 else ""
