@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Outcome", "in_order", "spread"]
+__all__ = ["LOST", "Outcome", "in_order", "spread"]
 
 STRAGGLES = 5  # times the median: then it is started a second time
 SHORTEST = 60.0  # seconds; what is done sooner is no straggler
@@ -22,6 +23,9 @@ LOST = (
     "the scheduler of the workers is gone, or was started again, and lost this task. Start the same command again: "
     "what is done stays."
 )
+# tasks that are handed over at once, at least, and for each worker: ten thousand at once keep a busy machine from
+# answering its scheduler, and need memory there
+WINDOW, WINDOWS = 64, 4
 LOOK = 5.0  # seconds between two looks for stragglers
 
 Item = TypeVar("Item")
@@ -91,10 +95,11 @@ def spread(
         running.setdefault(number, {})[future] = time.monotonic()
         future.add_done_callback(lambda future: ended.put((number, future)))
 
-    for number in range(len(items)):
-        submit(number)
+    waiting, window = deque(range(len(items))), WINDOW
     try:
-        while running:
+        while running or waiting:
+            while waiting and len(running) < window:
+                submit(waiting.popleft())
             with suppress(Empty):
                 number, future = ended.get(timeout=look)
                 starts = running.get(number, {})
@@ -114,8 +119,10 @@ def spread(
             now = time.monotonic()
             if now - looked < look:
                 continue
-            looked, idle = now, workers() - sum(map(len, running.values()))
-            if idle < 0:
+            looked, number_of_workers = now, workers()
+            window = max(WINDOW, WINDOWS * number_of_workers)
+            idle = number_of_workers - sum(map(len, running.values()))
+            if idle < 0 or waiting:
                 all_started = now  # the last of them gets a worker now, at the earliest
             elif idle > 0 and seconds:
                 limit = max(shortest, STRAGGLES * statistics.median(seconds))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.files.json_object import read_object
 from scripts.cluster.elsewhere import Elsewhere
-from scripts.cluster.spread import Outcome, spread
+from scripts.cluster.spread import LOST, Outcome, spread
 
 __all__ = ["Workers", "each", "hire", "part_of"]
 
@@ -26,6 +27,7 @@ JOBS = {
     "slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster",
     "htcondor": "HTCondorCluster", "oar": "OARCluster",
 }  # fmt: skip
+PATIENCE = 120.0  # seconds without the scheduler
 RETRIES = 2  # of a task whose worker died, or that failed for a reason that may pass
 DIED = "its worker died each time it was tried, perhaps of too little memory. Give --memory, or larger jobs."
 # a task that dies takes no innocent ones with it: each worker holds the tasks it runs, and no more
@@ -101,9 +103,16 @@ def hire(cluster: str, local: int = 1) -> Iterator[Workers]:
         if client.dashboard_link:
             print(f"Dask's dashboard: {client.dashboard_link}", file=sys.stderr)
 
+        heard = time.monotonic()
+
         def number() -> int:
-            with contextlib.suppress(OSError):  # a scheduler that is gone has none
-                return max(client.scheduler_info(n_workers=0)["n_workers"], 1)
+            nonlocal heard
+            if client.status == "running":
+                heard = time.monotonic()
+                with contextlib.suppress(OSError):
+                    return max(client.scheduler_info(n_workers=0)["n_workers"], 1)
+            elif time.monotonic() - heard > PATIENCE:  # it should give up by itself, and may not
+                raise OSError(LOST)
             return 1
 
         yield Workers(client.get_executor(pure=False, retries=RETRIES), number, most or number())

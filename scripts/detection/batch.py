@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.detection.finished import recorded
 from scripts.detection.one_volume import NetworkElsewhere, detector_of
+from scripts.detection.scratch import scratch_folder
 from scripts.detection.single import detect_one
 from scripts.records.detection import COMMAND, command_line
 
@@ -191,8 +191,8 @@ def _second(detector: Detector, item: Item) -> str:
     """Detect a tomogram that another worker has claimed, aside; its files count if that is not done by then."""
     save, place = detector.save, detector.save.output_dir
     record = save.record(item["image"])
-    with tempfile.TemporaryDirectory(dir=place, prefix=".second_") as aside:
-        save.output_dir = Path(aside)
+    with scratch_folder(place, f"{record.stem}_second") as aside:  # which a killed worker's next try removes
+        save.output_dir = aside
         try:
             line = detect_one(detector, item)
             found = save.record(item["image"])

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from scripts.cluster.spread import spread
+from scripts.cluster.spread import WINDOW, spread
 from scripts.cluster.workers import hire, part_of
 
 
@@ -131,3 +131,16 @@ def test_a_task_that_a_scheduler_lost_is_an_error_that_says_to_start_again():
         lost, done = sorted(spread(pool, double_or_fail, [0, 1], lambda: 1), key=lambda outcome: outcome.item)
     assert done.result == 2 and isinstance(lost.error, OSError)
     assert "Start the same command again" in str(lost.error)
+
+
+def test_tasks_are_handed_over_a_few_at_a_time():
+    held = []
+
+    class Counts(ThreadPoolExecutor):
+        def submit(self, *arguments):
+            held.append(self._work_queue.qsize())
+            return super().submit(*arguments)
+
+    with Counts(2) as pool:
+        outcomes = list(spread(pool, lambda item, second: item, list(range(500)), lambda: 2))
+    assert sorted(outcome.result for outcome in outcomes) == list(range(500)) and max(held) < WINDOW
