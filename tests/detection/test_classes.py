@@ -24,14 +24,21 @@ from custom_transforms.instances import (
 from custom_transforms.io import read_tomogram, write_mrc
 from custom_transforms.labelling.blocks import Blocks
 from custom_transforms.labelling.classes import ClassRules, SeedClasses, ball_offsets, score_classes
+from custom_transforms.measuring.instance_centers import instance_centers
 from custom_transforms.units import ParticleSizes
 from custom_transforms.volumes.lazy import StoredVolume
+from scripts.command_line.parser import main
 from scripts.console import user_message
 from scripts.detection.detector import Detector
 from scripts.detection.plan import make_plan
+from scripts.particles.particle_list import ParticleList
+from scripts.records.weights import read_record
 from scripts.settings import check_classes, check_setting, checked_settings
-from tests.conftest import SMALL_NETWORK, VOXEL_SIZE, balls
+from scripts.sources.copick_project import read_picks
+from scripts.sources.copick_write import write_picks
+from tests.conftest import SMALL_NETWORK, SMALL_TRAINING, VOXEL_SIZE, balls, run_config
 from tests.detection.test_streaming import assert_same, detect_both
+from tests.volumes.test_zarr import save_zarr
 
 SHAPE = (14, 18, 23)
 NAMES = ["shell", "barrel", "hexamer", "ribosome", "dimer", "virus"]
@@ -266,3 +273,44 @@ def test_the_plan_counts_the_maps():
     voxels = 64 * 80 * 96
     assert plans[2].memory - plans[0].memory >= 6 * 4 * voxels  # five more maps, and the highest of them
     assert plans[3].disk - plans[1].disk == (6 * 2 + 2) * voxels  # on disk in half precision, and the classes
+
+
+def test_a_copick_project_of_three_objects_is_prepared_trained_on_detected_and_scored_by_class(
+    scene, tmp_path, monkeypatch, capsys
+):
+    """By the commands of a user; after a step of training real networks find nothing, so others stand for them."""
+    folder, options = scene
+    names = ["ribosome", "proteasome", "vlp"]
+    objects = [{"name": name, "is_particle": True, "label": k, "radius": 60.0} for k, name in enumerate(names, start=1)]
+    config = {"pickable_objects": objects, "config_type": "filesystem", "overlay_root": str(tmp_path)}
+    project, place = tmp_path / "project.json", tmp_path / "ExperimentRuns" / "TS_1" / "VoxelSpacing10.000"
+    project.write_text(json.dumps(config))
+    place.mkdir(parents=True)
+    volume, _ = read_tomogram(folder / "scene.mrc")
+    save_zarr(place / "wbp.zarr", np.asarray(volume), VOXEL_SIZE)
+    centers = instance_centers(balls(volume.shape, seed=0), VOXEL_SIZE).centers_zyx_vox[:, ::-1] * VOXEL_SIZE
+    for k, name in enumerate(names):
+        write_picks(ParticleList(centers[k::3], tomogram="TS_1", class_name=name), project, name, "alice", "1")
+    uri, data = f"copick:{project}", str(tmp_path / "data")
+    assert main(["prepare", f"{uri}/wbp@10", "--particles", f"{uri}/*:alice/1", "--output_dir", data]) == 0
+    training = {**SMALL_TRAINING, "epochs": 1, "crops_per_tomogram": 2}
+    training |= {"network_def": options["network_def"]["center_network"], "classes": names}
+    training |= {"particle_diameter": 120.0, "output_dir": str(tmp_path / "run")}
+    run_config("train_center.json", "training", dataset_dir=data, **training)
+    assert read_record(tmp_path / "run" / "model.pt").detection_settings()["classes"] == names
+
+    (tmp_path / "settings.json").write_text(json.dumps({**options, "classes": names}))
+    monkeypatch.setattr("scripts.networks.load_weights", lambda network, path, **_: ThreeKinds())
+    call = ["detect", f"{uri}/wbp@10", "--config", str(tmp_path / "settings.json")]
+    assert main([*call, "--output_dir", str(tmp_path / "out"), "--copick", f"{uri}/*:detection/1"]) == 0
+    table = pd.read_csv(tmp_path / "out" / "TS_1" / "TS_1_particles.csv")
+    for name in names:
+        own = table[(table["label"] > 0) & (table["class"] == name)]
+        picks = read_picks(project, name, "detection", "1", ["TS_1"])
+        np.testing.assert_allclose(picks.centers_xyz_angstrom, own[[f"{axis}_angstrom" for axis in "xyz"]], atol=0.01)
+    scores = ["--metric", "czii", "--output_dir", str(tmp_path / "scores"), "--bootstrap", "0"]
+    assert main(["evaluate", f"{uri}/*:detection/1", f"{uri}/*:alice/1", *scores]) == 0
+    found = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert found["pooled"]["points"]["recall"] > 0.5 and set(found["classes"]) == set(names)
+    assert sum(sum(row.values()) for name, row in found["confusion"].items() if name in names) == len(centers)
+    assert "class vlp: " in capsys.readouterr().out and 0 <= found["czii"]["score"] <= 1
