@@ -53,6 +53,12 @@ def _look_and_export(values: Values, written: Sequence[str]) -> str | None:
     return _open(written, f"{export} (or .tbl, .em, .xml ...)")
 
 
+def _apply(values: Values, written: Sequence[str]) -> str | None:
+    file = next((name for name in written if name.endswith("taught.json")), None)
+    apply = None if file is None else f"python -m scripts detect TOMOGRAMS --teach {shlex.quote(file)}"
+    return _open([name for name in written if name.endswith("asked.html")] or written, apply)
+
+
 def _report(values: Values, written: Sequence[str]) -> str | None:
     predicted, evaluation = Path(str(values["predicted"])), shlex.quote(str(values["output_dir"]))
     if not predicted.is_dir() or _page(written):
@@ -86,6 +92,7 @@ STEPS: dict[str, Callable[[Values, Sequence[str]], str | None]] = {
     "join": _calibrate,
     "calibrate": _detect,
     "detect": _look_and_export,
+    "teach": _apply,
     "evaluate": _report,
     "report": _correct,
     "view": _prepare,

@@ -12,12 +12,11 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from custom_transforms.measuring.taught import CLIP
-from scripts.teach.fit import Fit, fit_class
+from scripts.teach.fit import FEWEST, Fit, fit_class
 
 __all__ = ["Learnt", "LearntClass", "learn_classes", "standardised"]
 
 ALIKE = 0.7  # share of pairs of held-out examples of two classes in the right order, below which these look like one
-FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _doubts(name: str, fit: Fit, known: np.ndarray) -> list[str]:
     """What is odd about the examples of a class."""
     texts, own = [], fit.scores[known == name]
     if len(own) < FEWEST:
-        texts.append(f"{name}: {len(own)} examples are few; give at least {FEWEST}, better 20")
+        texts.append(f"{name}: {len(own)} examples are too few to choose: give at least {FEWEST}, better 20")
     unlike = int((own < np.nanmedian(fit.scores)).sum())
     if unlike and len(own) >= FEWEST:
         texts.append(
@@ -109,7 +108,7 @@ def _in_probabilities(name: str, fit: Fit, positive: np.ndarray) -> LearntClass:
     threshold = 0.0 if everything else float(1 / (1 + np.exp(-(slope * held.threshold + offset))))
     kept = "keeps all candidates" if everything else f"keeps those of at least {threshold:.2f}"
     what = (
-        f"{n} examples give no better choice: give more, or lower --center_threshold"
+        f"{n} examples give no better choice: give more"
         if everything
         else f"expected of the candidates: recall {held.recall:.2f}, precision {held.precision:.2f}, F1 {held.f1:.2f} "
         f"(all kept: {held.f1_all:.2f})"

@@ -7,14 +7,15 @@ candidates lie there, says how many particles of the class there can be at most;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-__all__ = ["Fit", "Held", "choose_threshold", "fit_class", "fit_logistic", "held_out"]
+__all__ = ["FEWEST", "Fit", "Held", "choose_threshold", "fit_class", "fit_logistic", "held_out"]
 
+FEWEST = 3  # examples that can choose
 FOLDS = 5
 STRENGTH = 0.2  # how much an example weighs against the wish for small weights
 LEAST_RECALL = 0.25  # of thresholds that say how many particles of the class there are
@@ -77,7 +78,10 @@ def fit_class(values: np.ndarray, positive: np.ndarray, negative: np.ndarray, se
     weights, bias = fit_logistic(values[use], positive[use], negative[use])
     scores = np.full(len(values), np.nan)
     scores[use] = held_out(values[use], positive[use], negative[use], seed)
-    return Fit(weights, bias, choose_threshold(scores[positive], scores[use & ~positive]), scores)
+    held = choose_threshold(scores[positive], scores[use & ~positive])
+    if positive.sum() < FEWEST:  # one says nothing of how the class spreads, and two next to nothing
+        held = replace(held, threshold=-np.inf, recall=1.0, precision=held.particles / int(use.sum()), f1=held.f1_all)
+    return Fit(weights, bias, held, scores)
 
 
 def fit_logistic(values: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, float]:

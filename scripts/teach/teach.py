@@ -31,7 +31,6 @@ def teach(
     counter_examples: str | None = None,
     output_dir: str = "taught",
     ask: int = 0,
-    center_threshold: float = 0.4,
     from_format: str | None = None,
     binning: float | None = None,
     tomograms_star: str | None = None,
@@ -47,8 +46,8 @@ def teach(
     Parameters
     ----------
     detections : str
-        Folders that detect wrote, of one tomogram or all. More is found at a lower --center_threshold of detect. Or
-        tomograms, which are then detected first, into <output_dir>/candidates.
+        Folders that detect wrote, of one tomogram or all; or tomograms, which are then detected first, into
+        <output_dir>/candidates.
     particles : str
         List of examples, 3 to 500, of any format: all of one class, or of several by its column class. Rows of the
         class other are counter-examples, rows of the class ? are passed over.
@@ -58,8 +57,6 @@ def teach(
         Folder for the results.
     ask : int
         Write so many candidates whose answer would help most: asked.csv, to fill in, and asked.html with pictures.
-    center_threshold : float
-        How sure the general networks are of the candidates, where teach detects them.
     from_format : str
         Format of the lists; guessed from name and content.
     binning : float
@@ -75,7 +72,7 @@ def teach(
         raise ValueError(f"--ask: expected how many candidates to ask about, 0 or more, got {ask}.")
     folder = Path(output_dir).expanduser()
     check_folder(folder, "--output_dir")
-    candidates = [open_candidates(run) for run in _runs(detections, folder, center_threshold)]
+    candidates = [open_candidates(run) for run in _runs(detections, folder)]
     settings, weights = common_settings(candidates)
     for one in candidates:
         check_target(one, folder)
@@ -102,7 +99,7 @@ def teach(
         _ask(candidates, examples, taught, values, ask, folder)
 
 
-def _runs(named: Sequence[str], folder: Path, center_threshold: float) -> list[Path]:
+def _runs(named: Sequence[str], folder: Path) -> list[Path]:
     """The detections that are named, or those made of the tomograms that are."""
     if not named:
         raise ValueError("expected folders that detect wrote, or tomograms, none is named. See --help.")
@@ -114,7 +111,7 @@ def _runs(named: Sequence[str], folder: Path, center_threshold: float) -> list[P
             tomograms.append(name)
     if tomograms:
         place = folder / "candidates"
-        detect(*tomograms, output_dir=str(place), center_threshold=center_threshold, report=False)
+        detect(*tomograms, output_dir=str(place), report=False)
         found += find_detections(place)
     return list(dict.fromkeys(found))
 

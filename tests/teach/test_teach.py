@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,8 @@ def test_particles_of_no_class_are_dropped_in_memory_as_in_slices(tmp_path):
     assert found["dropped_by"].value_counts().to_dict() == {"class": 55, "": 28, "edge": 1}
     assert np.isnan(found["class_score"][0]) and set(found["class"]) == {"ball", ""}
     assert "class_score" not in table and table["label"].max() == 84
+    with pytest.warns(UserWarning, match="taught on particles found at center_threshold 0.3, these are of 0.6"):
+        keep({"image": lazy, "instances": numbers, "particles": table[:3], "seeds": SimpleNamespace(threshold=0.6)})
 
 
 class _Sliced(NormalizedVolume):
@@ -235,6 +238,14 @@ def test_examples_that_nothing_tells_from_the_rest_keep_nearly_all():
     values, kinds = blobs(0, 40, 160, apart=0)
     _, kept = learn(values, kinds, 0, mine=(0, 5))
     assert kept.mean() > 0.9 and f1(kept, kinds == 0) > 0.95 * 2 * 40 / 240
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_than_three_examples_keep_all_and_it_is_said(count):
+    values, kinds = blobs(1, 80, 160, apart=6)
+    learnt, kept = learn(values, kinds, 1, mine=(0, count))
+    assert kept.all() and f"mine: {count} examples are too few to choose" in learnt.warnings[0]
+    assert learnt.classes[0].text.startswith(f"mine: {count} examples; keeps all candidates")
 
 
 def test_two_classes_that_are_the_same_are_said_to_be():
