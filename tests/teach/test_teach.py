@@ -173,7 +173,7 @@ def test_particles_of_no_class_are_dropped_in_memory_as_in_slices(tmp_path):
     assert np.isnan(found["class_score"][0]) and set(found["class"]) == {"ball", ""}
     assert "class_score" not in table and table["label"].max() == 84
     with pytest.warns(UserWarning, match="taught on particles found at center_threshold 0.3, these are of 0.6"):
-        keep({"image": lazy, "instances": numbers, "particles": table[:3], "seeds": SimpleNamespace(threshold=0.6)})
+        keep({"image": lazy, "instances": numbers, "particles": table, "seeds": SimpleNamespace(threshold=0.6)})
 
 
 class _Sliced(NormalizedVolume):
