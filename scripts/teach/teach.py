@@ -91,8 +91,8 @@ def teach(
     )  # fmt: skip
     file = folder / FILE
     write_taught(file, taught)
-    for one in learnt.classes:
-        tell(one.text, **one.facts)
+    for learnt_class in learnt.classes:
+        tell(learnt_class.text, **learnt_class.facts)
     tell(str(file), written=[file])
     _write(candidates, file, folder, report)
     if ask:
