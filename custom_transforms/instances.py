@@ -226,8 +226,9 @@ class FindSeedsd(MapTransform):
     ) -> None:  # fmt: skip
         super().__init__(keys, allow_missing_keys)
         self.rules = ClassRules.of(classes, threshold, particle_diameter, min_distance) if classes else None
-        self.threshold = float(self.rules.thresholds.min()) if self.rules else threshold
-        check_center_threshold(self.threshold)
+        lowest: Any = self.rules.thresholds.min() if self.rules else threshold
+        check_center_threshold(lowest)
+        self.threshold = float(lowest)
         sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance)
         self.radius, self.min_distance = sizes.refine_radius, sizes.min_distance
 
@@ -235,14 +236,15 @@ class FindSeedsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             center_map, voxel = volume_of(d, key), voxel_size_of(d, key)
-            classes, radius = None, self.radius
+            classes: SeedClasses | None = None
+            radius: float | np.ndarray = self.radius
             peaks, heights = find_seeds(center_map, self.threshold, 0.0 if self.rules else self.min_distance, voxel)
             maps = self._class_maps(d, center_map)
             if self.rules:
                 classes = score_classes(maps, self.rules.names, peaks, self.rules.ball, voxel)
                 peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
             centers, heights = refine_seeds(center_map, peaks, radius, voxel)
-            d["seeds"] = Seeds(peaks, centers, heights, float(self.threshold), classes=classes)
+            d["seeds"] = Seeds(peaks, centers, heights, self.threshold, classes=classes)
         return d
 
     def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -252,12 +254,12 @@ class FindSeedsd(MapTransform):
         maps = self._class_maps(d, center_map)
         if self.rules is None:
             found = seeds_in_blocks(center_map, self.threshold, self.min_distance, self.radius, voxel, blocks)
-            return {**d, "seeds": Seeds(*found, float(self.threshold))}
+            return {**d, "seeds": Seeds(*found, self.threshold)}
         peaks, heights = peaks_in_blocks(center_map, self.threshold, 0.0, voxel, blocks)
         classes = classes_in_blocks(maps, self.rules.names, peaks, self.rules.ball, voxel, blocks)
         peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
         refined = refined_in_blocks(center_map, peaks, radius, voxel, blocks)
-        return {**d, "seeds": Seeds(peaks, *refined, float(self.threshold), classes=classes)}
+        return {**d, "seeds": Seeds(peaks, *refined, self.threshold, classes=classes)}
 
     def _class_maps(self, d: dict[Hashable, Any], center_map: Any) -> Any:
         """Take the maps of the classes out of the data; of a single class it is the center map."""

@@ -154,7 +154,7 @@ def _by_class(particles: ParticleList, target: str) -> dict[str, ParticleList]:
         file = path.with_name(f"{path.stem}_{word}{path.suffix}")
         if str(file) in chosen:
             raise ValueError(f"{file}: two classes would go there. Rename one, or write them apart with --only_class.")
-        chosen[str(file)] = particles.select(particles.class_name == name)
+        chosen[str(file)] = particles.select(np.asarray(particles.class_name) == name)
     return chosen
 
 

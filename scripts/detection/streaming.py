@@ -179,8 +179,9 @@ def _predict(
     maps = _store(Scratch(folder, seen), inferer, inferer.predict_slabs(model_image, network, region), "seen_")
     back = zip(*(rescaled_slabs(PlaneCache(one), own, "map") for one in maps), strict=True)
     finished = (
-        (slab[0][0], slab[0][1], inferer.finish(torch.stack([planes for _, _, planes in slab]), *slab[0][:2], region))
+        (first, last, inferer.finish(torch.stack([planes for _, _, planes in slab]), first, last, region))
         for slab in back
+        for first, last, _ in slab[:1]
     )
     return _store(Scratch(folder, own), inferer, finished)
 
@@ -194,7 +195,7 @@ def _store(
     """
     dtype = np.dtype(str(inferer.map_dtype).removeprefix("torch."))
     arrays: list[Any] = []
-    waiting = np.empty(0)
+    waiting: np.ndarray = np.empty(0)
     for first, last, maps in slabs:
         check_finite(maps, first)
         values = maps.to(inferer.map_dtype).cpu().numpy()

@@ -63,8 +63,8 @@ def czii(results: Sequence[PairResult], rules: Rules, weights: Mapping[str, floa
         radius = _radius(results, rules, name)
         each = []
         for r in results:
-            sides = [side.centers_xyz_angstrom[side.class_name == name] for side in (r.predicted, r.true)]
-            each.append(czii_counts(*sides, radius))
+            found, true = (side.centers_xyz_angstrom[side.class_name == name] for side in (r.predicted, r.true))
+            each.append(czii_counts(found, true, radius))
         counts[name] = each
     return czii_score(counts, weights, rules.beta)
 

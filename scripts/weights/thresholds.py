@@ -106,23 +106,16 @@ def choose_thresholds(
         raise ValueError("calibrate: expected validation tomograms, got none; add them to the datalist's validation")
     sizes = ParticleSizes.from_diameter(particle_diameter, min_distance=min_distance, radius_max=radius_max)
     before = shipped or {}
-    centers: Any
+    matching = (beta, match_fraction, center_grid, before.get("center_threshold"))
     if classes:
         rules = ClassRules.of(classes, min(center_grid), particle_diameter, min_distance)
-        center_threshold, center_curve = choose_class_thresholds(
-            known, rules, beta, match_fraction, center_grid, before.get("center_threshold")
-        )
-        centers = {name: _row_at(center_curve[name], center_threshold[name]) for name in center_curve}
-        intervals = {f"center_threshold of {name}": _f_interval(curve, beta) for name, curve in center_curve.items()}
-        rules = ClassRules.of(classes, center_threshold, particle_diameter, min_distance)
+        center = _of_classes(known, rules, matching)
+        rules = ClassRules.of(classes, center.threshold, particle_diameter, min_distance)
         seeds = [_class_seeds(s, rules)[0] for s in known]
     else:
-        center_threshold, center_curve = choose_center_threshold(
-            known, sizes, beta, match_fraction, center_grid, before.get("center_threshold")
-        )
-        centers = _row_at(center_curve, center_threshold)
-        intervals = {"center_threshold": _f_interval(center_curve, beta)}
-        seeds = [find_seeds(s.center_map, center_threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
+        center = _of_all(known, sizes, matching)
+        seeds = [find_seeds(s.center_map, center.threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
+    intervals = dict(center.intervals)
 
     def score(mask_threshold: float, min_size: float) -> tuple[dict[str, float], np.ndarray]:
         trial = dataclasses.replace(sizes, min_size=min_size)
@@ -136,23 +129,44 @@ def choose_thresholds(
     mask_threshold, intervals["mask_threshold"] = _settle(
         mask_curve, "mask_threshold", "panoptic_quality", errors, before.get("mask_threshold")
     )
-    by_class = isinstance(particle_diameter, Mapping)
-    smallest = min(particle_diameter.values()) if isinstance(particle_diameter, Mapping) else particle_diameter
+    diameter = dict(particle_diameter) if isinstance(particle_diameter, Mapping) else float(particle_diameter)
+    smallest = min(diameter.values()) if isinstance(diameter, dict) else diameter
     sphere = np.pi / 6 * smallest**3
     size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)[0]} for f in sorted(size_grid)]
     chosen = _nearest_of_best(size_curve, "min_size", "f_beta", sizes.min_size)
     return {
-        "particle_diameter": dict(particle_diameter) if by_class else float(smallest),
-        "center_threshold": center_threshold,
+        "particle_diameter": diameter,
+        "center_threshold": center.threshold,
         "mask_threshold": mask_threshold,
         "min_size": chosen["min_size"],
         "intervals": intervals,
-        "scores": {"centers": centers, "instances": chosen},
-        "curves": {"center": center_curve, "mask": mask_curve, "size": size_curve},
+        "scores": {"centers": center.scores, "instances": chosen},
+        "curves": {"center": center.curve, "mask": mask_curve, "size": size_curve},
         "n_tomograms": len(known),
         "n_particles": int(sum(len(np.unique(s.labels[s.labels > 0])) for s in known)),
         "beta": float(beta),
     }
+
+
+class _Centers(NamedTuple):
+    """What the sweep of the center threshold gave: of all particles, or each by class."""
+
+    threshold: Any
+    curve: Any
+    scores: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+
+
+def _of_all(known: Sequence[CalibrationSample], sizes: ParticleSizes, matching: Sequence[Any]) -> _Centers:
+    threshold, curve = choose_center_threshold(known, sizes, *matching)
+    return _Centers(threshold, curve, _row_at(curve, threshold), {"center_threshold": _f_interval(curve, matching[0])})
+
+
+def _of_classes(known: Sequence[CalibrationSample], rules: ClassRules, matching: Sequence[Any]) -> _Centers:
+    thresholds, curves = choose_class_thresholds(known, rules, *matching)
+    rows = {name: _row_at(curve, thresholds[name]) for name, curve in curves.items()}
+    intervals = {f"center_threshold of {name}": _f_interval(curve, matching[0]) for name, curve in curves.items()}
+    return _Centers(thresholds, curves, rows, intervals)
 
 
 def _nearest_of_best(curve: Curve, value: str, score: str, default: float) -> dict[str, float]:
