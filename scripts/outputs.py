@@ -265,9 +265,8 @@ class SaveDetectiond(Transform):
             config, _, user, session = self.target
             size, run = float(voxel_size_zyx[2]), run_of(config, name)
             for wanted in self.objects:
-                own = (
-                    particles.select(np.asarray(particles.class_name) == wanted) if self.target[1] == "*" else particles
-                )
+                mine = np.asarray(particles.class_name) == wanted
+                own = particles.select(mine) if self.target[1] == "*" else particles
                 write_picks(own, config, wanted, user, session, size, self.overwrite, run=run)
         record = self._record(data, shape_zyx, files)
         if self.report:
