@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import chain, islice
@@ -221,7 +221,7 @@ class TomogramInferer(Inferer):
 
     def predict_slabs(
         self, volume: Any, network: Callable[..., torch.Tensor], region: Any = None
-    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+    ) -> Generator[tuple[int, int, torch.Tensor], None, None]:
         """Predict a tomogram from its first planes to its last.
 
         Parameters

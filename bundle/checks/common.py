@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from custom_transforms.files.json_object import parse_json
-from custom_transforms.files.text import read_text
-
 __all__ = ["Case"]
 
 SHAPE_ZYX = (24, 40, 56)
@@ -50,7 +47,10 @@ class Case:
         path = self.root / name
         if not path.is_file():
             raise ValueError(f"{name} is missing")
-        content = parse_json(read_text(path, "a JSON file", lines=False), name)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: line {error.lineno} is not JSON: {error.msg}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{name}: expected a JSON object, got a {type(content).__name__}")
         return content

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,14 @@ def _predict(
     own: tuple[int, ...], seen: tuple[int, ...],
 ) -> list[Any]:  # fmt: skip
     """Run the networks; gives mask logit and center maps on disk, float16, on the tomogram's own voxels."""
-    if own == seen:
-        return _store(Scratch(folder, own), inferer, inferer.predict_slabs(image, network, region))
+    if own == seen:  # closing: the bar of the networks ends before the line of an error
+        with closing(inferer.predict_slabs(image, network, region)) as slabs:
+            return _store(Scratch(folder, own), inferer, slabs)
     rescaled = Scratch(folder, seen)("rescaled", np.float32)
     _store_planes(rescaled, ((a, b, planes.numpy()) for a, b, planes in rescaled_slabs(PlaneCache(image), seen)))
     model_image = NormalizedVolume(PlaneCache(rescaled), "bright")
-    maps = _store(Scratch(folder, seen), inferer, inferer.predict_slabs(model_image, network, region), "seen_")
+    with closing(inferer.predict_slabs(model_image, network, region)) as slabs:
+        maps = _store(Scratch(folder, seen), inferer, slabs, "seen_")
     back = zip(*(rescaled_slabs(PlaneCache(one), own, "map") for one in maps), strict=True)
     finished = (
         (first, last, inferer.finish(torch.stack([planes for _, _, planes in slab]), first, last, region))

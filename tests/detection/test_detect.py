@@ -3,6 +3,7 @@
 import fcntl
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -310,12 +311,15 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone(monkeypatch, tmp_path,
         assert f"Stop: {given} " in capsys.readouterr().err
 
 
-def test_a_tomogram_that_another_process_detects_is_told_and_the_others_go_on(setting, command, tmp_path):
+def test_a_tomogram_that_another_process_detects_comes_last_when_that_is_gone(setting, command, tmp_path, monkeypatch):
     folder, _ = setting
     taken = tmp_path / "2024_01" / "tomogram_0"
     taken.mkdir(parents=True)
     with open(taken / CLAIM, "w") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
+        left = SimpleNamespace(sleep=lambda seconds: fcntl.flock(claim, fcntl.LOCK_UN))
+        monkeypatch.setattr("scripts.detection.batch.time", left)
         code, out, err = command(folder / "tomogram_0.mrc", folder / "tomogram_1.mrc", "--report", "false")
-    assert code == 1 and f"error: {taken}: another process writes here now" in err
-    assert [path.name for path in taken.iterdir()] == [CLAIM] and "tomogram_1" in out
+    assert code == 0 and f"tomogram_0.mrc: waits, for {taken}: another process writes here now" in err
+    assert out.index("tomogram_1") < out.index("tomogram_0")
+    assert (taken / "tomogram_0.json").is_file() and not (taken / CLAIM).exists()
