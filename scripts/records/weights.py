@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator
 
 from custom_transforms.units import is_length_text
 from scripts.records import model
@@ -54,7 +54,7 @@ class Training(Record):
     voxel_size: Annotated[Any, PlainValidator(_voxel_sizes)] = None  # a list: tomograms differ
     contrast: Any = None
     pretrained: Any = None
-    classes: list[str] = []
+    classes: Annotated[list[str], AfterValidator(_plain)] = []
 
 
 class WeightsRecord(Record):

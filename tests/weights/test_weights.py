@@ -136,6 +136,7 @@ def test_settings_and_records_that_are_no_json_name_the_file(files, tmp_path):
         ),
         ('{"settings": {"min_size": "@tile"}}', 'settings.min_size: expected .* or a length such as .*, got "@tile"'),
         ('{"settings": {"tile": {"_target_": "os.remove"}}}', "settings.tile: expected a number, a word, null, or a"),
+        ('{"training": {"classes": ["$print(1)"]}}', "training.classes: expected a number, a word, null, or a length"),
         ('{"sha256": 3}', "sha256: expected a valid string, got 3"),
         ("[]", "expected the record of weights, a JSON object, got a list"),
     ],
