@@ -23,6 +23,7 @@ __all__ = [
     "voxel_zyx_to_angstrom_xyz",
 ]
 
+LARGEST = 1e30  # Å, cubic Å: what is larger has a cube that no number holds
 # the power of the diameter that a length grows with, and what null meant in version 0.1
 FIRST_LENGTHS = {
     "min_distance": (1, "$0.25 * @particle_diameter"),
@@ -228,7 +229,7 @@ def first_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _positive(name: str, value: Any, zero_allowed: bool = False) -> float:
     number = float(value)
-    if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
+    if not np.isfinite(number) or number > LARGEST or number < 0 or (number == 0 and not zero_allowed):
         raise ValueError(f"{name}: expected a number above 0 in Å (volumes: cubic Å), got {value!r}")
     return number
 

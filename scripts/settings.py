@@ -208,7 +208,7 @@ def check_classes(settings: Mapping[str, Any]) -> None:
     """
     classes = list(settings.get("classes") or [])
     for name, value in settings.items():
-        if isinstance(value, Mapping) and name in SETTINGS and set(value) != set(classes):
+        if isinstance(value, Mapping) and name in SETTINGS and (set(value) != set(classes) or not classes):
             wanted = (
                 f"a value for each of the classes ({', '.join(classes)})" if classes else "one value without classes"
             )

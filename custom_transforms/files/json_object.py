@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _whole(digits: str) -> int:
 def read_object(path: str | Path, what: str) -> dict[str, Any]:
     """Read a JSON object from a file; ``what`` it should be is for the message."""
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that is too long, too
         raise FileNotFoundError(f"{path}: expected {what}, found none.")
     content = read_json(path, what)
     if not isinstance(content, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from custom_transforms.files.limits import GIB, available_memory
@@ -23,7 +24,7 @@ def check_size(path: str | Path, what: str) -> None:
         If there is no such file, or with its size and the limit.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that is too long, too
         raise FileNotFoundError(f"{path}: expected {what}, found no such file. Check the path.")
     size = path.stat().st_size
     if size > MOST_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,7 +108,7 @@ def read_taught(path: str | Path) -> Taught:
         If it is missing, not such a file, of another version, or a number in it is none.
     """
     path = Path(path).expanduser()
-    if path.is_file() and path.stat().st_size > MOST_BYTES:
+    if os.path.isfile(path) and path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: expected {WHAT}, got {path.stat().st_size:,} bytes. Give that file.")
     content = read_object(path, WHAT)
     if content.get("taught") != VERSION or content.get("descriptors") != list(DESCRIPTORS):

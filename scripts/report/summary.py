@@ -164,8 +164,8 @@ def _border(kept: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _dropped(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
-    candidates, rows = len(run.particles), dropped_rows(run)
-    count = candidates - len(kept)
+    rows = [row for row in dropped_rows(run) if row["reason"] != "class"]  # a choice, and no filter
+    count, candidates = sum(row["count"] for row in rows), len(run.particles)
     if candidates < 10 or kept.empty or count <= 0.1 * candidates:
         return []
     listed = ", ".join(

@@ -86,5 +86,6 @@ def _taught_record(candidates: Candidates, file: Path, files: dict[str, str], ta
         "command": command_line(),
         "particles": {"kept": int((table["label"] > 0).sum()), "dropped": dropped},
         "files": dict(files),
+        "evaluation": None,  # it is of other particles
     }
     return DetectionRecord(**to_json(content))

@@ -181,6 +181,7 @@ def test_the_ball_holds_what_is_within_its_radius_and_ties_go_to_the_first_class
         ({"center_threshold": {"b": 0.5}, "classes": ["a"]}, "expected a value for each of the classes (a), got b."),
         ({"center_threshold": {"a": 0.5}, "classes": ["a", "b"]}, "each of the classes (a, b), got a."),
         ({"particle_diameter": {"a": 90.0}}, "particle_diameter: expected one value without classes, got a."),
+        ({"center_threshold": {}}, "center_threshold: expected one value without classes, got none."),
     ],
 )  # fmt: skip
 def test_wrong_classes_say_what_was_expected(values, message):

@@ -35,7 +35,11 @@ def test_detect_with_what_was_taught_gives_what_teach_wrote(setting, tmp_path, c
     assert len(kept) >= 8
     examples = kept[:4].assign(tomogram="tomogram_0", **{"class": "ball"})
     examples.to_csv(tmp_path / "examples.csv", index=False)
+    record = tmp_path / "whole" / "tomogram_0" / "tomogram_0.json"
+    evaluated = {**json.loads(record.read_text()), "evaluation": {"folder": "e", "matches_sha256": "0"}}
+    record.write_text(json.dumps(evaluated))
     teach(str(tmp_path / "whole"), particles=str(tmp_path / "examples.csv"), output_dir=str(tmp_path / "taught"))
+    assert json.loads((tmp_path / "taught/tomogram_0/tomogram_0.json").read_text()).get("evaluation") is None
     file = tmp_path / "taught" / "taught.json"
     content = json.loads(file.read_text())
     assert content["settings"]["center_threshold"] == 0.2
