@@ -21,7 +21,7 @@ every length that is not set by itself (`ParticleSizes`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,6 @@ from custom_transforms.labelling.blockwise import (
     components_in_blocks,
     peaks_in_blocks,
     refined_in_blocks,
-    seeds_in_blocks,
     sums_in_blocks,
 )
 from custom_transforms.labelling.classes import ClassRules, SeedClasses, score_classes, with_classes
@@ -236,30 +235,30 @@ class FindSeedsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             center_map, voxel = volume_of(d, key), voxel_size_of(d, key)
-            classes: SeedClasses | None = None
-            radius: float | np.ndarray = self.radius
-            peaks, heights = find_seeds(center_map, self.threshold, 0.0 if self.rules else self.min_distance, voxel)
-            maps = self._class_maps(d, center_map)
-            if self.rules:
-                classes = score_classes(maps, self.rules.names, peaks, self.rules.ball, voxel)
-                peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
-            centers, heights = refine_seeds(center_map, peaks, radius, voxel)
-            d["seeds"] = Seeds(peaks, centers, heights, self.threshold, classes=classes)
+            d["seeds"] = self._seeds(d, center_map, (find_seeds, score_classes, refine_seeds), voxel)
         return d
 
     def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same block by block."""
         d = dict(data)
-        center_map, voxel, blocks = d["center_map"], voxel_size_of(d, "center_map"), d["blocks"]
-        maps = self._class_maps(d, center_map)
+        where = voxel_size_of(d, "center_map"), d["blocks"]
+        d["seeds"] = self._seeds(d, d["center_map"], (peaks_in_blocks, classes_in_blocks, refined_in_blocks), *where)
+        return d
+
+    def _seeds(
+        self, d: dict[Hashable, Any], center_map: Any, steps: tuple[Callable, Callable, Callable], *where: Any
+    ) -> Seeds:
+        """Find, tell apart, refine: the three steps of either path; ``where`` is voxel size, and blocks if streamed."""
+        (find, score, refine), maps = steps, self._class_maps(d, center_map)
+        classes: SeedClasses | None = None
+        radius: float | np.ndarray = self.radius
         if self.rules is None:
-            found = seeds_in_blocks(center_map, self.threshold, self.min_distance, self.radius, voxel, blocks)
-            return {**d, "seeds": Seeds(*found, self.threshold)}
-        peaks, heights = peaks_in_blocks(center_map, self.threshold, 0.0, voxel, blocks)
-        classes = classes_in_blocks(maps, self.rules.names, peaks, self.rules.ball, voxel, blocks)
-        peaks, classes, radius = self._chosen(peaks, heights, classes, voxel)
-        refined = refined_in_blocks(center_map, peaks, radius, voxel, blocks)
-        return {**d, "seeds": Seeds(peaks, *refined, self.threshold, classes=classes)}
+            peaks, _ = find(center_map, self.threshold, self.min_distance, *where)
+        else:
+            peaks, _, classes = self.rules.seeds(center_map, maps, *where, find=find, score=score)
+            radius = self.rules.refine_radii[classes.index]
+        centers, heights = refine(center_map, peaks, radius, *where)
+        return Seeds(peaks, centers, heights, self.threshold, classes=classes)
 
     def _class_maps(self, d: dict[Hashable, Any], center_map: Any) -> Any:
         """Take the maps of the classes out of the data; of a single class it is the center map."""
@@ -274,15 +273,6 @@ class FindSeedsd(MapTransform):
                 f"classes{names}, got {len(maps)} from the networks. Set classes to those of the weights."
             )
         return maps
-
-    def _chosen(
-        self, peaks: np.ndarray, heights: np.ndarray, classes: SeedClasses, voxel: np.ndarray
-    ) -> tuple[np.ndarray, SeedClasses, np.ndarray]:
-        """The peaks that are seeds, their classes, and the radius to refine each in."""
-        assert self.rules is not None
-        kept = self.rules.kept(peaks, heights, classes, voxel)
-        classes = classes.of(kept)
-        return peaks[kept], classes, self.rules.refine_radii[classes.index]
 
 
 class AssignInstancesd(MapTransform):

@@ -34,7 +34,6 @@ __all__ = [
     "components_in_blocks",
     "peaks_in_blocks",
     "refined_in_blocks",
-    "seeds_in_blocks",
     "sums_in_blocks",
 ]
 
@@ -47,14 +46,6 @@ def components_in_blocks(probability: Any, threshold: float, min_size_voxels: fl
         numbers[box] = pieces.add(index, box, _floats(probability, box) > limit)
     piece, voxels, _ = pieces.join()
     return LabelVolume(numbers, np.where(voxels[piece] >= min_size_voxels, piece, 0).astype(np.int32))
-
-
-def seeds_in_blocks(
-    center_map: Any, threshold: float, min_distance: float, radius: float, voxel_size_zyx: np.ndarray, blocks: Blocks
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Peaks (n, 3), sorted by z, y, x, refined centers (n, 3) and heights; see `find_seeds` and `refine_seeds`."""
-    peaks, _ = peaks_in_blocks(center_map, threshold, min_distance, voxel_size_zyx, blocks)
-    return peaks, *refined_in_blocks(center_map, peaks, radius, voxel_size_zyx, blocks)
 
 
 def peaks_in_blocks(

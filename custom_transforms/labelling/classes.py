@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from custom_transforms.labelling.seeds import thin_peaks
+from custom_transforms.labelling.seeds import find_seeds, thin_peaks
 from custom_transforms.units import ParticleSizes, as_voxel_size_zyx, of_class
 from custom_transforms.volumes.parallel import as_float_volume, squared_axis_weights
 
@@ -84,6 +84,19 @@ class ClassRules:
             radii,
             float(radii.min()) / 2,
         )
+
+    def seeds(
+        self, center_map: Any, class_maps: Sequence[Any], *where: Any, find: Callable = find_seeds,
+        score: Callable | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, SeedClasses]:  # fmt: skip
+        """Peaks (n, 3) of the highest map that are seeds, the map there, and their classes.
+
+        ``where`` is the voxel size, and what else ``find`` (`find_seeds`) and ``score`` (`score_classes`) take last.
+        """
+        peaks, heights = find(center_map, float(self.thresholds.min()), 0.0, *where)
+        classes = (score or score_classes)(class_maps, self.names, peaks, self.ball, *where)
+        kept = self.kept(peaks, heights, classes, where[0])
+        return peaks[kept], heights[kept], classes.of(kept)
 
     def kept(self, peaks: np.ndarray, heights: np.ndarray, classes: SeedClasses, voxel_size_zyx: Any) -> np.ndarray:
         """Which peaks are seeds: high enough for their class, and far enough from higher ones.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from custom_transforms.labelling.assign import assign_instances
-from custom_transforms.labelling.classes import ClassRules, SeedClasses, score_classes
+from custom_transforms.labelling.classes import ClassRules, SeedClasses
 from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import find_seeds
@@ -111,7 +111,7 @@ def choose_thresholds(
         rules = ClassRules.of(classes, min(center_grid), particle_diameter, min_distance)
         center = _of_classes(known, rules, matching)
         rules = ClassRules.of(classes, center.threshold, particle_diameter, min_distance)
-        seeds = [_class_seeds(s, rules)[0] for s in known]
+        seeds = [_class_seeds(rules, s)[0] for s in known]
     else:
         center = _of_all(known, sizes, matching)
         seeds = [find_seeds(s.center_map, center.threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
@@ -224,7 +224,7 @@ def choose_class_thresholds(
     """
     found = []
     for sample in samples:
-        peaks, heights, classes = _class_seeds(sample, rules)
+        peaks, heights, classes = _class_seeds(rules, sample)
         radii = rules.refine_radii[classes.index]
         centers, _ = refine_seeds(sample.center_map, peaks, radii, sample.voxel_size_zyx)
         true = instance_centers(sample.labels, sample.voxel_size_zyx)
@@ -248,13 +248,8 @@ def choose_class_thresholds(
     return {name: chosen.get(name, min(chosen.values())) for name in rules.names}, curves
 
 
-def _class_seeds(sample: CalibrationSample, rules: ClassRules) -> tuple[np.ndarray, np.ndarray, SeedClasses]:
-    """Peaks, heights and classes of the seeds, as `FindSeedsd` has them."""
-    size = sample.voxel_size_zyx
-    peaks, heights = find_seeds(sample.center_map, float(rules.thresholds.min()), 0.0, size)
-    classes = score_classes(sample.class_maps or [sample.center_map], rules.names, peaks, rules.ball, size)
-    kept = rules.kept(peaks, heights, classes, size)
-    return peaks[kept], heights[kept], classes.of(kept)
+def _class_seeds(rules: ClassRules, sample: CalibrationSample) -> tuple[np.ndarray, np.ndarray, SeedClasses]:
+    return rules.seeds(sample.center_map, sample.class_maps or [sample.center_map], sample.voxel_size_zyx)
 
 
 def _row_at(curve: Curve, threshold: float) -> dict[str, float]:
