@@ -7,12 +7,14 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.networks.nets.basic_unet import UpCat
 from torch import nn
 
+from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.records.bundle_zip import unpacked
 from scripts.records.weights import read_record
@@ -25,6 +27,7 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "read_state_dict",
+    "save_tensors",
     "spare_padding",
     "weights_file",
 ]
@@ -91,6 +94,12 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "became NaN."
         )
     return state
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Write tensors, whole or not at all; the same bytes, and so the same sha256, for the same numbers."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)  # given a path, torch would write its name, which is random here, into the file
 
 
 def _check_zip(path: Path) -> None:

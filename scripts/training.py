@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from custom_transforms.files.whole_files import atomic_path
+from scripts.networks import save_tensors
 from scripts.records.weights import WeightsRecord, write_record
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
@@ -177,7 +178,7 @@ class TrainingRun:
             return
         self.best = {"epoch": epoch, "score": score if known else None, "metric": metric}
         weights = {name: value.cpu() for name, value in self.average.module.state_dict().items()}
-        _save(self.folder / "model.pt", weights)
+        save_tensors(self.folder / "model.pt", weights)
         made = WeightsRecord.model_validate({**self.best, "seed": self.seed, "training": self.record})
         write_record(self.folder / "model.pt", made)
 
@@ -212,7 +213,7 @@ class TrainingRun:
         }
         logger.info("  ".join(f"{name} {value}" for name, value in row.items()))
         self._log(row)
-        _save(self.folder / "last.pt", self._state())
+        save_tensors(self.folder / "last.pt", self._state())
 
     def _log(self, row: dict[str, Any]) -> None:
         path = self.folder / "metrics.csv"
@@ -222,14 +223,10 @@ class TrainingRun:
                 # a run that resumes repeats no epoch, but may have died between log and checkpoint
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]] + rows
         names = list(dict.fromkeys(name for one in rows for name in one))
-
-        def write(target: Path) -> None:
-            with target.open("w", newline="") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(rows)
-
-        _replace(path, write)
+        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
         summary_writer, found = optional_import("torch.utils.tensorboard", name="SummaryWriter")
         if found:
             with summary_writer(str(self.folder / "tensorboard")) as board:
@@ -306,19 +303,3 @@ def as_truth(name: str, value: bool | str) -> bool:
 def _rank() -> int:
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-
-
-def _save(path: Path, content: Any) -> None:
-    """Write tensors, whole or not at all; the same bytes, and so the same sha256, for the same numbers."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a path, torch writes its name, which is random here, into the file
-            torch.save(content, file)
-
-    _replace(path, write)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name, then give it its own: a file that is there is whole."""
-    with atomic_path(path) as temporary:
-        write(temporary)

@@ -70,19 +70,19 @@ def test_resuming_ends_with_the_weights_of_a_run_that_was_not_stopped(dataset_di
     whole = train("train_center.json", dataset_dir, tmp_path / "whole", epochs=3)
     calls = []
 
-    def die(path, write):
+    def die(path, content):
         calls.append(path)
-        original(path, write)
+        original(path, content)
         if path.name == "last.pt" and len([one for one in calls if one.name == "last.pt"]) == 2:
             raise KeyboardInterrupt
 
     from scripts import training
 
-    original = training._replace
-    monkeypatch.setattr(training, "_replace", die)
+    original = training.save_tensors
+    monkeypatch.setattr(training, "save_tensors", die)
     with pytest.raises(BaseException):  # noqa: B017  MONAI wraps the interrupt
         train("train_center.json", dataset_dir, tmp_path / "stopped", epochs=3)
-    monkeypatch.setattr(training, "_replace", original)
+    monkeypatch.setattr(training, "save_tensors", original)
     resumed = train("train_center.json", dataset_dir, tmp_path / "stopped", epochs=3, resume="true")
     for one, other in ((whole, resumed),):
         first = one.parser.get_parsed_content("network").state_dict()

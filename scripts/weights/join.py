@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.console import tell
-from scripts.networks import PARTS, join_state_dicts, read_state_dict
+from scripts.networks import PARTS, join_state_dicts, read_state_dict, save_tensors
 from scripts.records.weights import WeightsRecord, file_digest, read_record, write_record
 
 __all__ = ["compact", "join"]
@@ -50,8 +49,7 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     state = compact(join_state_dicts(states["mask"], states["center"]))
     size = _voxel_size(runs, voxel_size)
     target = Path(output).expanduser()
-    with atomic_path(target) as temporary:
-        torch.save(state, temporary)
+    save_tensors(target, state)
     parts = {name: {"sha256": digests[name], "run": run.content() or None} for name, run in runs.items()}
     settings: dict[str, Any] = {} if size is None else {"voxel_size_model": size}
     settings |= {"classes": classes} if (classes := runs["center"].training.classes) else {}
