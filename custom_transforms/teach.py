@@ -60,26 +60,30 @@ class KeepTaughtd(ParticleFilter):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """In memory or of volumes that are read when they are sliced."""
         d = dict(data)
-        for key in self.key_iterator(d) if self.taught is not None else ():
-            labels, image = volume_of(d, key), volume_of(d, self.image_key)
-            table = self.classified(d["particles"], image, labels, voxel_size_of(d, key))
+        if self.taught is None:
+            return d
+        for key in self.key_iterator(d):
+            labels, image, table = volume_of(d, key), volume_of(d, self.image_key), d["particles"]
+            candidates, diameter = table[table["dropped_by"] == ""], self.taught.particle_diameter
+            described = describe_particles(image, labels, candidates, voxel_size_of(d, key), diameter)
             self._compare(d)
-            table, labels = filter_particles(table, labels, neighbor_distance=self.neighbor_distance)
-            d[key], d["particles"] = volume_like(labels, d[key]), table
+            d["particles"], labels = self.chosen(table, labels, described)
+            d[key] = volume_like(labels, d[key])
         return d
 
-    def classified(self, table: pd.DataFrame, image: Any, labels: Any, voxel_size_zyx: np.ndarray) -> pd.DataFrame:
-        """The table with classes and reasons; labels are not yet renumbered, and volumes only sliced."""
+    def chosen(self, table: pd.DataFrame, labels: Any, described: np.ndarray) -> tuple[pd.DataFrame, Any]:
+        """Table with classes and reasons, and the labels without what is dropped.
+
+        ``described`` is what `describe_particles` gives of the particles that were not dropped before.
+        """
         if self.taught is None:
-            return table
+            return table, labels
         present = (table["dropped_by"] == "").to_numpy()
-        candidates = table[present]
-        found = describe_particles(image, labels, candidates, voxel_size_zyx, self.taught.particle_diameter)
-        names, probability = self.taught.classify(found)
+        names, probability = self.taught.classify(described)
         result = table.assign(class_score=np.nan)
         result.loc[present, "class"], result.loc[present, "class_score"] = names, probability
         result.loc[present, "dropped_by"] = np.where(names == "", WORD, "")
-        return result
+        return filter_particles(result, labels, neighbor_distance=self.neighbor_distance)
 
     def _compare(self, data: Mapping[Hashable, Any]) -> None:
         """Warn of candidates that were found otherwise than those it was taught on."""

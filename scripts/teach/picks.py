@@ -48,16 +48,14 @@ def write_picks(candidates: Candidates, file: Path, output_dir: Path, report: bo
     run, name = candidates.run, candidates.name
     keep = KeepTaughtd(file=file, particle_diameter=float(candidates.settings["particle_diameter"]))
     labels = LabelVolume(run.instances, np.arange(int(run.particles["label"].max()) + 1, dtype=np.int32))
-    found = keep(
-        {"image": candidates.image, "instances": labels.with_meta(candidates.meta), "particles": run.particles}
-    )
-    table, record = found["particles"], _record(candidates, output_dir)
+    table, left = keep.chosen(run.particles, labels, candidates.descriptors)
+    record = _record(candidates, output_dir)
     files = {"instances": f"{name}_instances.mrc", **{key: text.format(name=name) for key, text in LISTS.items()}}
     with claimed(record.parent):
         remove_detection(record)
         place = candidates.meta
         write_instances(
-            record.parent / files["instances"], np.asarray(found["instances"][:]), run.voxel_size_zyx,
+            record.parent / files["instances"], np.asarray(left[:]), run.voxel_size_zyx,
             place["origin_xyz"], place["header"].get("nstart_xyz", (0, 0, 0)),
         )  # fmt: skip
         lists = {key: record.parent / files[key] for key in LISTS}

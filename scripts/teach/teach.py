@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from custom_transforms.files.whole_files import check_folder
 from custom_transforms.measuring.taught import Taught, TaughtClass, write_taught
-from scripts.console import tell
+from scripts.console import note, tell
 from scripts.detection.detect import detect
 from scripts.sources.detections import find_detections
 from scripts.teach.ask import most_useful, write_questions
@@ -80,10 +79,12 @@ def teach(
     lists, notes = read_lists(candidates, particles, *about_list)
     others = None if counter_examples is None else read_lists(candidates, counter_examples, *about_list)[0]
     examples = match_examples(candidates, lists, others)
-    _say(notes + _about(examples, sum(map(len, lists))))
+    for text in [*notes, *_about(examples, sum(map(len, lists)))]:
+        note(text)
     values, mean, scale = standardised(np.concatenate([one.descriptors for one in candidates]))
     learnt = learn_classes(values, np.concatenate(examples.known), examples.classes)
-    _say(learnt.warnings)
+    for text in learnt.warnings:
+        note(text)
     taught = Taught(
         float(settings["particle_diameter"]), mean, scale,
         tuple(TaughtClass(one.name, one.weights, one.bias, one.threshold, one.examples) for one in learnt.classes),
@@ -154,8 +155,3 @@ def _ask(
     asked = most_useful(margins, values, np.concatenate(examples.known) == "", count)
     paths = write_questions(candidates, examples, asked, probability.max(axis=1), folder)
     tell(f"{paths[0]}: {len(asked)} candidates to answer, pictures in {paths[1]}", written=paths)
-
-
-def _say(texts: Sequence[str]) -> None:
-    for text in texts:
-        print(f"note: {text}", file=sys.stderr)
