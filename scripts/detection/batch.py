@@ -20,7 +20,7 @@ from custom_transforms.files.json_object import to_json
 from custom_transforms.files.names import tomogram_name
 from custom_transforms.files.whole_files import atomic_path, temporary_tag
 from scripts.cluster.workers import hire
-from scripts.console import user_message
+from scripts.console import note, user_message
 from scripts.detection.detector import Detector
 from scripts.detection.finished import recorded
 from scripts.detection.one_volume import NetworkElsewhere, detector_of
@@ -146,7 +146,7 @@ def _others_last(detect: Callable[[Sequence[Item]], Iterator[Done]], items: Sequ
                 continue
             later.add(done.path)
             if done.path not in known:
-                print(f"note: {done.path}: waits, for {done.claimed}", file=sys.stderr)
+                note(f"{done.path}: waits, for {done.claimed}")
         known |= later
         left = [item for item in left if str(item["image"]) in later]
         time.sleep(PAUSE if left else 0)

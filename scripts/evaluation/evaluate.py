@@ -88,7 +88,6 @@ def evaluate(
         predicted and that of the true ones: csv,relion5.
     cluster : str, optional
         Spread the tomograms over workers, as with detect: local, tcp://host:8786, or a JSON file.
-
     metric : {"czii"}
         A score beside the others: czii, that of the CZII challenge of 2024 (F-beta of each class, pooled over the
         tomograms, within half the radius of the class, weighted mean over the classes).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scripts.console import tell
+from scripts.console import note, tell
 from scripts.particles.csv_table import particles_from_table, plain_text, table_text
 from scripts.particles.shared.context import TomogramContext, tomogram_base_name
 from scripts.particles.shared.format import write_text
@@ -56,8 +55,8 @@ def view(
             tell(str(path), written=[path])
         return
     napari = _import_napari()
-    for note in run.notes:
-        print(f"note: {note}", file=sys.stderr)
+    for text in run.notes:
+        note(text)
     viewer = napari.Viewer(title=f"{run.name}: double-click adds or deletes a center, W saves")
     picks = read_picks(target) if target.exists() and not restart else None
     if picks is not None:
