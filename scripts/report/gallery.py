@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _SHOWN = 12
 class Picture:
     """One picture: ``image`` is a data URI or "" without tomogram, ``outline`` an SVG path in crop pixels.
 
-    ``at`` is the center in voxels, "z,y,x".
+    ``at`` is the center in voxels, "z,y,x"; ``colour`` that of the outline, "" for the usual one.
     """
 
     particle_id: str
@@ -32,6 +33,7 @@ class Picture:
     outline: str
     side: int
     at: str
+    colour: str = ""
 
 
 def choose(particles: pd.DataFrame, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
@@ -59,6 +61,18 @@ def choose(particles: pd.DataFrame, shown: int = _SHOWN) -> dict[str, pd.DataFra
         "Worst: the lowest scores that were kept": rest.tail(shown),
     }
     return {title: rows for title, rows in groups.items() if len(rows)}
+
+
+def choose_by_class(particles: pd.DataFrame, classes: Iterable[str], shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
+    """Choose kept particles of each class, as far as it has any, at even steps from its highest score to its lowest."""
+    kept = particles[particles["dropped_by"] == ""].sort_values("score", ascending=False, kind="stable")
+    found = {}
+    for name in classes:
+        own = kept[kept["class"] == name]
+        steps = np.unique(np.linspace(0, len(own) - 1, shown).round().astype(int)) if len(own) else []
+        which = "all" if len(own) <= shown else f"{shown} of {len(own):,}"
+        found[f"{name or 'No class'}: {which}, from the highest score to the lowest"] = own.iloc[steps]
+    return found
 
 
 def crop_size(run: RunData, diameter_angstrom: float | None) -> int:
@@ -128,19 +142,20 @@ def galleries(run: RunData, comparison: Comparison | None) -> list[dict[str, Any
     side = crop_size(run, _diameter_angstrom(run.particles))
     slab = (2 * (side // 16) + 1, 1, 1)
     limits = grey_range(run.tomogram, slab) if run.tomogram is not None else (0.0, 1.0)
-    chosen = choose(run.particles)
+    chosen = choose_by_class(run.particles, [*run.classes, ""]) if run.classes else choose(run.particles)
     if comparison is not None:
         wrong = run.particles[comparison.outcome == "FP"].sort_values("score", ascending=False)
         chosen["False: found, but not in the truth"] = wrong.head(_SHOWN)
-    found = [
-        {"title": title, "pictures": [_row_picture(run, row, side, limits) for row in rows.to_dict("records")]}
-        for title, rows in chosen.items()
-    ]
+    found: list[dict[str, Any]] = []
+    for title, rows in chosen.items():
+        pictures = [_row_picture(run, row, side, limits) for row in rows.to_dict("records")]
+        colours = {picture["colour"] for picture in pictures}
+        found.append({"title": title, "colour": colours.pop() if len(colours) == 1 else "", "pictures": pictures})
     if comparison is not None and run.tomogram is not None:
         misses = comparison.misses_zyx_vox
         picked = np.unique(np.linspace(0, max(len(misses) - 1, 0), 2 * _SHOWN).astype(int))[: len(misses)]
         missed = [asdict(crop_picture(run, misses[i], side, 0, "", f"missed {i + 1}", limits)) for i in picked]
-        found.append({"title": "Missed: in the truth, but not found", "pictures": missed})
+        found.append({"title": "Missed: in the truth, but not found", "colour": "", "pictures": missed})
     return [group for group in found if group["pictures"]]
 
 
@@ -153,4 +168,5 @@ def _diameter_angstrom(particles: pd.DataFrame) -> float | None:
 def _row_picture(run: RunData, row: dict[str, Any], side: int, limits: tuple[float, float]) -> dict[str, Any]:
     center = np.array([row["z_vox"], row["y_vox"], row["x_vox"]], float)
     caption = f"{row['score']:.2f}" + (f" dropped by {row['dropped_by']}" if row["dropped_by"] else "")
-    return asdict(crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption, limits))
+    picture = crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption, limits)
+    return asdict(replace(picture, colour=run.classes.get(row["class"], "")))

@@ -19,7 +19,13 @@ from scripts.report import center_map
 from scripts.report.center_map import CenterMap
 from scripts.sources.tomograms import is_tomogram
 
-__all__ = ["RunData", "load_run", "open_volume", "run_prefix"]
+__all__ = ["NO_CLASS_COLOUR", "RunData", "load_run", "open_volume", "run_prefix"]
+
+CLASS_COLOURS = (  # seen on the dark slices and on white plots alike
+    "#2f9be6", "#f08c1e", "#3fb950", "#e4579b", "#c9a800", "#9d7bf0", "#e5533d", "#1fb5ad", "#a9783f",
+)  # fmt: skip
+NO_CLASS_COLOUR = "#8a949e"
+_TEXTS = ("class", "dropped_by", "runner_up")
 
 
 @dataclass
@@ -49,6 +55,12 @@ class RunData:
     def voxel_size_zyx(self) -> np.ndarray:
         """Å along Z, Y, X."""
         return np.array(self.record.tomogram.voxel_size_zyx_angstrom)
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """The colour of each class, the same for all tomograms of a network; empty if there is only one class."""
+        names = list(self.record.classes.values()) or sorted(set(self.particles["class"]) - {""})
+        return {n: CLASS_COLOURS[k % len(CLASS_COLOURS)] for k, n in enumerate(names)} if len(names) > 1 else {}
 
 
 def run_prefix(run_dir_or_prefix: str | Path) -> Path:
@@ -149,14 +161,14 @@ def _particles(path: Path) -> pd.DataFrame:
             f"report: expected the particle table {str(path)!r}, which does not exist. "
             "Give the folder of one tomogram that `python -m scripts detect` has written."
         )
-    particles = pd.read_csv(path, dtype={"class": str, "dropped_by": str})
+    particles = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str))
     missing = [column for column in TABLE_COLUMNS if column not in particles.columns]
     if missing:
         raise ValueError(
             f"{path}: expected the particle table that detect wrote, {', '.join(missing)} missing "
             f"(found {', '.join(map(str, particles.columns[:8]))}). Detect again with --overwrite."
         )
-    for column in ("class", "dropped_by"):
+    for column in (name for name in _TEXTS if name in particles):
         particles[column] = particles[column].fillna("").map(plain_text)
     return particles
 

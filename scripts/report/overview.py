@@ -16,6 +16,7 @@ from scripts.report.render import PAGE, page_template
 __all__ = ["FILES", "overview", "overview_table"]
 
 FILES = ("overview.html", "overview.csv")
+_CLASS = "particles_"
 _FEWEST = 5  # tomograms; among less nothing is unusual
 _LIMIT = 3.0  # robust deviations from the median
 
@@ -45,6 +46,8 @@ def overview(folder: str | Path) -> tuple[Path, Path]:
         title=f"{len(rows)} tomograms in {folder.resolve().name}",
         css=(PAGE / "report.css").read_text("utf-8"),
         rows=rows,
+        classes={name.removeprefix(_CLASS): name for name in table if name.startswith(_CLASS)},
+        totals=table.filter(regex=f"^{_CLASS}").sum().to_dict(),
         total=int(table["particles"].sum()),
         most=max(int(table["particles"].max()), 1),
     )
@@ -63,7 +66,8 @@ def overview_table(folder: Path) -> pd.DataFrame:
     DataFrame
         ``tomogram``, ``particles``, ``dropped``, ``median_score``, ``median_diameter_angstrom`` (of balls of the
         particles' volumes), ``unusual`` (few or many particles, low scores, beside the others), ``warnings``,
-        ``report`` (the page's path from ``folder``; "" where there is none).
+        ``report`` (the page's path from ``folder``; "" where there is none). With several classes also
+        ``particles_CLASS`` for each, missing where a tomogram's networks do not know the class.
     """
     rows = []
     for record in records_in(folder):
@@ -86,11 +90,13 @@ def overview_table(folder: Path) -> pd.DataFrame:
                 "unusual": "",
                 "warnings": " ".join(made.warnings),
                 "report": page.relative_to(folder).as_posix() if page.is_file() else "",
+                **{_CLASS + name: n for name, n in made.particles.by_class.items() if len(made.classes) > 1},
             }
         )
     if not rows:
         raise ValueError(f"{folder}: expected the output folder of detect, found no finished detection in it.")
     table = pd.DataFrame(rows)
+    table = table.astype({name: "Int64" for name in table if name.startswith(_CLASS)})
     counts, scores = (_deviations(table[column].to_numpy(float)) for column in ("particles", "median_score"))
     unusual = {"few particles": counts < -_LIMIT, "many particles": counts > _LIMIT, "low scores": scores < -_LIMIT}
     table["unusual"] = [", ".join(word for word, found in unusual.items() if found[i]) for i in range(len(table))]

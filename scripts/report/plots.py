@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-__all__ = ["histogram_figure", "nearest_neighbor_angstrom", "precision_recall", "run_figures", "truth_figures"]
+__all__ = [
+    "class_figures",
+    "histogram_figure",
+    "nearest_neighbor_angstrom",
+    "precision_recall",
+    "run_figures",
+    "truth_figures",
+]
 
 Figure = dict[str, Any]
 BLUE, ORANGE, INK = "#2563a8", "#b3530a", "#1c2733"
@@ -53,7 +61,10 @@ def _edges(values: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
 
 
 def histogram_figure(
-    groups: dict[str, np.ndarray], x_title: str, span: tuple[float, float] | None = None
+    groups: dict[str, np.ndarray],
+    x_title: str,
+    span: tuple[float, float] | None = None,
+    colours: tuple[str, ...] = (BLUE, ORANGE, "#6b7280"),
 ) -> Figure | None:
     """Stack histograms of several groups; counted here, so that 20,000 values become 40 bars.
 
@@ -64,6 +75,8 @@ def histogram_figure(
     x_title : str
     span : tuple, optional
         First and last edge; by default the range up to the 99.5 percentile, with the rest in the last bar.
+    colours : tuple of str
+        Of the groups, in their order.
 
     Returns
     -------
@@ -77,7 +90,7 @@ def histogram_figure(
     edges = _edges(np.concatenate(list(finite.values())), span)
     middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
     data = []
-    for (name, values), color in zip(finite.items(), (BLUE, ORANGE, "#6b7280"), strict=False):
+    for (name, values), color in zip(finite.items(), colours, strict=False):
         counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
         data.append(
             {
@@ -145,6 +158,16 @@ def run_figures(particles: pd.DataFrame, distances: np.ndarray) -> dict[str, Fig
         "score": histogram_figure(groups("score"), "score", (0.0, 1.0)),
         "volume": histogram_figure(groups("volume_angstrom3", 1e-3), "volume (nm³)"),
         "neighbor": histogram_figure({"kept": distances}, "distance (Å)"),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def class_figures(particles: pd.DataFrame, colours: Mapping[str, str]) -> dict[str, Figure]:
+    """Draw the scores of the kept particles of each class in its colour, as far as it has any."""
+    kept = particles[particles["dropped_by"] == ""]
+    found = {
+        name: histogram_figure({"kept": kept["score"][kept["class"] == name]}, "score", (0.0, 1.0), (colour,))
+        for name, colour in colours.items()
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 

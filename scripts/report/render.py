@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -18,14 +19,14 @@ from scripts.particles.csv_table import table_text
 from scripts.records.detection import DetectionRecord
 from scripts.report import gallery, plots, summary
 from scripts.report.images import LabelCode, SliceStack, fit_labels, fit_slices
-from scripts.report.inputs import RunData
+from scripts.report.inputs import NO_CLASS_COLOUR, RunData
 from scripts.report.truth import OUTCOMES, Comparison, flat_metrics
 
 __all__ = ["MAX_ROWS", "render_page"]
 
 MAX_ROWS = 100_000
 PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("base.js", "layers.js", "viewer.js", "browse.js", "table.js", "charts.js", "report.js")
+_SCRIPTS = ("base.js", "layers.js", "viewer.js", "browse.js", "table.js", "charts.js", "classes.js", "report.js")
 
 
 def page_template(name: str) -> jinja2.Template:
@@ -55,6 +56,8 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
     kept, _ = summary.split_kept(run.particles)
     distances = plots.nearest_neighbor_angstrom(kept[["z_vox", "y_vox", "x_vox"]].to_numpy(float), run.voxel_size_zyx)
     figures = plots.run_figures(run.particles, distances)
+    by_class = plots.class_figures(run.particles, run.classes)
+    figures |= {f"class-{k}": figure for k, figure in enumerate(by_class.values())}
     if comparison is not None:
         figures |= plots.truth_figures(comparison.scored, comparison.n_truth)
     table = _table(run, comparison)
@@ -67,6 +70,8 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "made_on": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "sentences": summary.sentences(run),
         "cards": summary.cards(run, distances),
+        "class_rows": summary.class_rows(run),
+        "class_plots": list(by_class),
         "checks": summary.checks(run),
         "dropped": summary.dropped_rows(run),
         "made_by": _made_by(run.record),
@@ -82,8 +87,10 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "binning": "",
         "has_volume": False,
         "css": (PAGE / "report.css").read_text("utf-8"),
-        "scripts": "\n".join((PAGE / name).read_text("utf-8") for name in _SCRIPTS),
-        "page": _page_data(run, comparison, figures),
+        "scripts": "\n".join(
+            (PAGE / name).read_text("utf-8") for name in _SCRIPTS if run.classes or name != "classes.js"
+        ),
+        "page": _page_data(run, comparison, figures) | _class_colours(run, table),
         "blobs": blobs,
     }
     template = page_template("report.html.j2")
@@ -103,6 +110,12 @@ def _page_data(run: RunData, comparison: Comparison | None, figures: dict[str, A
         "labels": None,
         "center": None,
     }
+
+
+def _class_colours(run: RunData, table: pd.DataFrame) -> dict[str, list[str]]:
+    """The colours of the classes in the order in which the page counts them, the most particles first."""
+    counted = Counter(table["class"]).most_common() if run.classes else []
+    return {"classColours": [run.classes.get(name, NO_CLASS_COLOUR) for name, _ in counted]} if run.classes else {}
 
 
 def _base64(data: bytes) -> str:

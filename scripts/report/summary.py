@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scripts.report.inputs import RunData
+from scripts.report.inputs import NO_CLASS_COLOUR, RunData
 
-__all__ = ["cards", "checks", "dropped_rows", "sentences", "split_kept"]
+__all__ = ["cards", "checks", "class_rows", "dropped_rows", "sentences", "split_kept"]
 
 
 _REASONS = {
@@ -55,10 +55,8 @@ def sentences(run: RunData) -> list[str]:
             "Scores say nothing about particles that were missed."
         )
     classes = kept["class"].replace("", "no class").value_counts()
-    if len(classes) > 1 or (len(classes) == 1 and classes.index[0] != "no class"):
-        listed = ", ".join(f"{n:,} {name}" for name, n in classes.head(8).items())
-        more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
-        lines.append(f"By class: {listed}{more}.")
+    if not run.classes and set(classes.index) - {"no class"}:  # several have a table
+        lines.append(f"By class: {', '.join(f'{n:,} {name}' for name, n in classes.items())}.")
     if len(dropped):
         reasons = dropped["dropped_by"].value_counts()
         listed = ", ".join(f"{n:,} {_REASONS.get(str(reason), reason)}" for reason, n in reasons.head(6).items())
@@ -196,6 +194,22 @@ def _low_scores(kept: pd.DataFrame) -> list[dict[str, str]]:
         return []
     text = f"The median score is only {median:.2f}. Check some particles by eye before using the list."
     return [_check("Low scores", text)]
+
+
+def class_rows(run: RunData) -> list[dict[str, Any]]:
+    """Return one row per class, in their order, then of those without: counts, median scores, the usual runner-up.
+
+    Without classes, or of one alone, there is none.
+    """
+    kept, dropped = split_kept(run.particles)
+    rows = []
+    for name, colour in ({**run.classes, "": NO_CLASS_COLOUR} if run.classes else {}).items():
+        own, gone = kept[kept["class"] == name], int((dropped["class"] == name).sum())
+        row = {"name": name, "colour": colour, "kept": len(own), "dropped": gone, "score": own["score"].median()}
+        row["class_score"] = own["class_score"].median() if "class_score" in own else np.nan
+        seconds = own["runner_up"].mode() if "runner_up" in own else []
+        rows.append(row | {"runner_up": seconds[0] if len(seconds) else ""})
+    return [row for row in rows if row["name"] or row["kept"] or row["dropped"]]
 
 
 def dropped_rows(run: RunData) -> list[dict[str, Any]]:

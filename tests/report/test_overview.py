@@ -1,5 +1,6 @@
 """The overview of a folder of detections: which tomograms to look at first."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,25 @@ def test_the_page_begins_with_what_is_unusual_links_reports_and_shows_text_as_te
     assert '<a href="TS_1/TS_1_report.html">TS_1</a>' in page
     assert "&lt;b&gt;dark?&lt;/b&gt;" in page and "<b>" not in page
     assert len(pd.read_csv(tmp_path / "overview.csv")) == len(COUNTS)
+
+
+def test_classes_are_counted_where_there_are_several(detections, tmp_path):
+    detections({"TS_1": 3, "TS_2": 2, "TS_3": 1})
+    for name, known in (("TS_1", {"vlp": 1000, "a": 2}), ("TS_2", {"vlp": 2, "b": 0}), ("TS_3", {"vlp": 1})):
+        run = Run(tmp_path / name)
+        run.note(classes={str(k): one for k, one in enumerate(known, 1)}, particles={"by_class": known})
+    page, listed = overview(tmp_path)
+    counts = pd.read_csv(listed, index_col="tomogram").filter(like="particles_").astype("Int64")
+    assert list(counts) == ["particles_vlp", "particles_a", "particles_b"]
+    assert counts.loc["TS_1"].tolist() == [1000, 2, pd.NA] and counts.loc["TS_3"].isna().all()
+    rows = page.read_text().split("Particles by class</h2>")[1].split("<tr>")[2:]
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+    assert cells == [
+        ["TS_3", "–", "–", "–"],
+        ["TS_2", "2", "–", "0"],
+        ["TS_1", "1,000", "2", "–"],
+        ["all", "1,002", "2", "0"],
+    ]
 
 
 def test_a_damaged_record_is_left_out_with_a_warning(detections, tmp_path):

@@ -170,6 +170,40 @@ def test_hostile_names_are_text_everywhere(run):
     assert set(pd.read_csv(io.StringIO(Page(path).csv()))["class"]) == {HOSTILE}
 
 
+def test_several_classes_have_one_colour_and_their_counts_everywhere(run):
+    plain = run.path("_report.html").read_text("utf-8")
+    run.note(classes={"1": "4v4r", "2": "7", "3": "vlp"})
+    kinds = {"class": ["7", "vlp", "7", "7"], "runner_up": ["4v4r", "7", "4v4r", "vlp"]}
+    run.table = run.table.assign(**kinds, class_score=[0.9, 0.8, 0.5, 0.4])
+    first, second, third = load_run(run.folder).classes.values()
+    text, page = report(run.folder).read_text("utf-8"), Page(run.path("_report.html"))
+    rows = [re.findall("<td[^>]*>(.*?)</td>", row) for row in text.split("<h3>Classes</h3>")[1].split("<tr>")[2:5]]
+    assert [row[1:3] + row[4:] for row in rows] == [
+        ["0", "0", "–", "–"],
+        ["2", "1", "0.70", "4v4r"],
+        ["1", "0", "0.80", "7"],
+    ]
+    assert [first in rows[0][0], second in rows[1][0], third in rows[2][0]] == [True] * 3
+    data = json.loads(page.scripts["page-data"])
+    assert data["classColours"] == [second, third]  # as counted in the page, dropped ones, too
+    assert [data["figures"][f"class-{k}"]["data"][0]["marker"]["color"] for k in (0, 1)] == [second, third]
+    headings = ["7: all, from the highest score to the lowest", "vlp: all, from the highest score to the lowest"]
+    assert all(heading in page.text for heading in headings)
+    strokes = [text.count(f'style="stroke: {colour}"') for colour in (first, second, third)]
+    assert strokes == [0, 2, 1] and "By class" not in page.text
+    of_classes = ('"classColours"', 'style="stroke', "<i style", "class-0", "Scores by class", "<h3>Classes")
+    assert not [word for word in of_classes if word in plain]
+
+
+def test_the_gallery_of_a_class_goes_from_its_best_to_its_worst():
+    scores = np.arange(1, 31) / 31
+    table = pd.DataFrame({"score": scores, "dropped_by": "", "class": ["a"] * 29 + [""]})
+    table.loc[28, "dropped_by"] = "size"
+    (title, rows), (_, none), (last, _) = gallery.choose_by_class(table, ["a", "b", ""], shown=4).items()
+    assert title == "a: 4 of 28, from the highest score to the lowest" and last.startswith("No class: all")
+    assert (rows["score"] * 31).round().tolist() == [28, 19, 10, 1] and none.empty
+
+
 def test_the_table_to_download_holds_no_formula(run):
     run.table = run.table.assign(**{"class": "=1+1"})
     page = Page(report(run.folder))

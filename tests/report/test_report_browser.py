@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scripts.report.inputs import load_run
+from scripts.report.inputs import NO_CLASS_COLOUR, load_run
 from scripts.report.report import make_report
 from tests.report.conftest import SHAPE, Run
 from tests.report.test_report import HOSTILE, matches_of
@@ -202,6 +202,16 @@ def test_table_sorts_filters_and_shows_hostile_names_as_text(browser, page):
     browser.execute_script("$('search').value = ''; $('search').dispatchEvent(new Event('input'))")
 
 
+def test_classes_have_the_colours_of_the_summary(browser, page):
+    js = "$('colour-by').value = 'class'; $('colour-by').dispatchEvent(new Event('change'));"
+    kept = [row for row in range(4) if not page.particles["dropped_by"][row]]
+    drawn = browser.execute_script(js + "return arguments[0].map(colourOf)", kept)
+    assert drawn == [page.classes.get(page.particles["class"][row], NO_CLASS_COLOUR) for row in kept]
+    assert len(set(drawn)) > 1 and len(browser.find_elements("css selector", "#legend li")) == 4
+    assert browser.execute_script("return $('plot-class-0').data[0].marker.color") in page.classes.values()
+    browser.execute_script(js.replace("'class'", "'outcome'"))
+
+
 def test_download_is_the_table(browser, page):
     browser.execute_script("$('download').click()")
     file = browser.downloads / "TS_01_particles.csv"
@@ -222,7 +232,8 @@ def test_plots_are_drawn_and_a_point_selects_its_particle(browser, page):
 def test_print_shows_rows_and_still_pictures(browser, page):
     browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    until(lambda: len([i for i in browser.find_elements("css selector", "img.still") if i.is_displayed()]) == 5)
+    stills = "return [...document.querySelectorAll('img.still')].filter((one) => one.offsetParent).length"
+    until(lambda: browser.execute_script(stills) == 8)  # three are of classes
     assert find(browser, "#printed-rows").text.startswith("Printed: ")
     assert len(browser.find_elements("css selector", "tr[data-row]")) >= 1
     assert not find(browser, "#controls").is_displayed()
