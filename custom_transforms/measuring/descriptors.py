@@ -106,7 +106,14 @@ def _grid() -> np.ndarray:
     """Offsets (3, samples) z, y, x from the center, in particle diameters: a ball."""
     axis = np.arange(-STEPS, STEPS + 1) / STEPS
     cube = np.stack(np.meshgrid(axis, axis, axis, indexing="ij")).reshape(3, -1)
-    return cube[:, (cube**2).sum(axis=0) <= 1]
+    return cube[:, _ball()]
+
+
+@lru_cache(maxsize=1)
+def _ball() -> np.ndarray:
+    """Which samples of the cube (flat) lie in the ball, as numbers."""
+    axis = np.arange(-STEPS, STEPS + 1)
+    return np.flatnonzero(sum(side**2 for side in np.ix_(axis, axis, axis)).ravel() <= STEPS**2)
 
 
 @lru_cache(maxsize=1)
@@ -158,19 +165,35 @@ def _contrast(image: Any, spacing: np.ndarray) -> float:
 
 
 def _crop(volume: Any, center: np.ndarray, spacing: np.ndarray, *, blurred: bool) -> np.ndarray:
-    """Samples around a center: blurred to their spacing and interpolated, or those of the nearest voxel."""
+    """Samples around a center: blurred to their spacing and interpolated, or those of the nearest voxel.
+
+    Samples stand on a lattice, so each axis is blurred and interpolated by one small matrix, and the ball cut last.
+    """
     shape = np.array(volume.shape)
     sigma = np.sqrt(np.maximum(spacing**2 - 1, 0)) * 0.4 if blurred else np.zeros(3)
     reach = np.ceil(STEPS * spacing + 4 * sigma).astype(int) + 1
     middle = np.rint(center).astype(int).clip(0, shape - 1)
     first, last = (middle - reach).clip(0, shape), (middle + reach + 1).clip(0, shape)
     window = np.asarray(volume[tuple(map(slice, first, last))])
-    if blurred and sigma.any():
-        window = ndimage.gaussian_filter(window.astype(np.float32), sigma, mode="nearest")
-    places = (center - first)[:, None] + _grid() * (STEPS * spacing)[:, None]
+    places = (center - first)[:, None] + np.arange(-STEPS, STEPS + 1) * spacing[:, None]
     if blurred:
-        return ndimage.map_coordinates(window.astype(np.float32), places, order=1, mode="nearest")
-    nearest = np.floor(places + 0.5).astype(np.int32)
+        z, y, x = (_sampling(*axis) for axis in zip(places, sigma, window.shape, strict=True))
+        rows = (z @ window.reshape(len(window), -1).astype(np.float32)).reshape(len(z), *window.shape[1:])
+        return (y @ (rows @ x.T)).ravel()[_ball()]
+    nearest = np.floor(places + 0.5).astype(np.int64)
     side = np.array(window.shape)[:, None]
-    inside = ((nearest >= 0) & (nearest < side)).all(axis=0)
-    return np.where(inside, window[tuple(nearest.clip(0, side - 1))], 0)
+    cube = window[np.ix_(*nearest.clip(0, side - 1))]
+    for axis, inside in enumerate((nearest >= 0) & (nearest < side)):
+        if not inside.all():
+            cube[(slice(None),) * axis + (~inside,)] = 0
+    return cube.ravel()[_ball()]
+
+
+def _sampling(places: np.ndarray, sigma: float, length: int) -> np.ndarray:
+    """Matrix (samples, length) that blurs and then interpolates along an axis whose ends go on."""
+    low = np.clip(np.floor(places), 0, max(length - 2, 0)).astype(int)
+    part, rows = np.clip(places - low, 0, 1)[:, None], np.arange(length)
+    matrix = (1 - part) * (rows == low[:, None]) + part * (rows == low[:, None] + 1)
+    if sigma > 0:
+        matrix = matrix @ ndimage.gaussian_filter1d(np.eye(length), sigma, axis=0, mode="nearest")
+    return matrix.astype(np.float32)

@@ -75,6 +75,17 @@ def choose_by_class(particles: pd.DataFrame, classes: Iterable[str], shown: int 
     return found
 
 
+def choose_taught(particles: pd.DataFrame, shown: int = _SHOWN) -> dict[str, pd.DataFrame]:
+    """Choose by class score: of the kept particles the highest and the lowest, and the highest of those left out."""
+    ranked = particles.sort_values("class_score", ascending=False, kind="stable")
+    kept, left_out = ranked[ranked["dropped_by"] == ""], ranked[ranked["dropped_by"] == "class"]
+    return {
+        "Most like your examples: the highest class scores": kept.head(shown),
+        "Just above the threshold: the lowest class scores that were kept": kept.iloc[shown:].tail(shown),
+        "Just below the threshold: the highest class scores that were left out": left_out.head(shown),
+    }
+
+
 def crop_size(run: RunData, diameter_angstrom: float | None) -> int:
     """Return the side of a crop in voxels: two particle diameters, 24 to 96."""
     if diameter_angstrom is None:
@@ -142,13 +153,16 @@ def galleries(run: RunData, comparison: Comparison | None) -> list[dict[str, Any
     side = crop_size(run, _diameter_angstrom(run.particles))
     slab = (2 * (side // 16) + 1, 1, 1)
     limits = grey_range(run.tomogram, slab) if run.tomogram is not None else (0.0, 1.0)
-    chosen = choose_by_class(run.particles, [*run.classes, ""]) if run.classes else choose(run.particles)
+    taught = run.record.inputs.settings.get("teach") is not None and "class_score" in run.particles
+    chosen = choose_taught(run.particles) if taught else {} if run.classes else choose(run.particles)
+    chosen |= choose_by_class(run.particles, [*run.classes, ""]) if run.classes else {}
     if comparison is not None:
         wrong = run.particles[comparison.outcome == "FP"].sort_values("score", ascending=False)
         chosen["False: found, but not in the truth"] = wrong.head(_SHOWN)
     found: list[dict[str, Any]] = []
     for title, rows in chosen.items():
-        pictures = [_row_picture(run, row, side, limits) for row in rows.to_dict("records")]
+        score = "class_score" if "class scores" in title else "score"
+        pictures = [_row_picture(run, row, side, limits, score) for row in rows.to_dict("records")]
         colours = {picture["colour"] for picture in pictures}
         found.append({"title": title, "colour": colours.pop() if len(colours) == 1 else "", "pictures": pictures})
     if comparison is not None and run.tomogram is not None:
@@ -165,8 +179,10 @@ def _diameter_angstrom(particles: pd.DataFrame) -> float | None:
     return float((6 * np.median(volumes) / np.pi) ** (1 / 3)) if volumes.size else None
 
 
-def _row_picture(run: RunData, row: dict[str, Any], side: int, limits: tuple[float, float]) -> dict[str, Any]:
+def _row_picture(
+    run: RunData, row: dict[str, Any], side: int, limits: tuple[float, float], score: str
+) -> dict[str, Any]:
     center = np.array([row["z_vox"], row["y_vox"], row["x_vox"]], float)
-    caption = f"{row['score']:.2f}" + (f" dropped by {row['dropped_by']}" if row["dropped_by"] else "")
+    caption = f"{row[score]:.2f}" + (f" dropped by {row['dropped_by']}" if row["dropped_by"] else "")
     picture = crop_picture(run, center, side, int(row["label"]), str(row["particle_id"]), caption, limits)
     return asdict(replace(picture, colour=run.classes.get(row["class"], "")))

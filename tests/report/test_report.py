@@ -327,6 +327,19 @@ def test_a_report_made_again_still_shows_the_evaluation(run, tmp_path, recwarn):
     assert not shows_truth()
 
 
+def test_gallery_of_taught_picks_shows_both_sides_of_the_threshold():
+    scores = np.arange(20) / 20
+    dropped = np.where(scores < 0.5, "class", "")
+    dropped[19] = "edge"  # it was left out for another reason
+    groups = gallery.choose_taught(pd.DataFrame({"class_score": scores, "dropped_by": dropped}), 4)
+    shown = {title.partition(":")[0]: rows["class_score"].round(2).tolist() for title, rows in groups.items()}
+    assert shown == {
+        "Most like your examples": [0.9, 0.85, 0.8, 0.75],
+        "Just above the threshold": [0.65, 0.6, 0.55, 0.5],
+        "Just below the threshold": [0.45, 0.4, 0.35, 0.3],
+    }
+
+
 def checks_of(run) -> list[str]:
     return [check["title"] for check in summary.checks(run)]
 
