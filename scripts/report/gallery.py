@@ -69,7 +69,7 @@ def choose_by_class(particles: pd.DataFrame, classes: Iterable[str], shown: int 
     found = {}
     for name in classes:
         own = kept[kept["class"] == name]
-        steps = np.unique(np.linspace(0, len(own) - 1, shown).round().astype(int)) if len(own) else []
+        steps = np.linspace(0, len(own) - 1, min(shown, len(own))).round().astype(int)
         which = "all" if len(own) <= shown else f"{shown} of {len(own):,}"
         found[f"{name or 'No class'}: {which}, from the highest score to the lowest"] = own.iloc[steps]
     return found

@@ -11,15 +11,22 @@ import numpy as np
 import pandas as pd
 
 from scripts.console import note, tell
-from scripts.particles.csv_table import particles_from_table, plain_text, table_text
-from scripts.particles.shared.context import TomogramContext, tomogram_base_name
-from scripts.particles.shared.format import write_text
+from scripts.particles.csv_table import particles_from_table, table_text
+from scripts.particles.shared.context import TomogramContext
 from scripts.particles.shared.plausible import check_positions
-from scripts.report.inputs import RunData, load_run
+from scripts.report.inputs import NO_CLASS_COLOUR, RunData, load_run
 from scripts.sources.detections import one_detection
 from scripts.view.files import particle_diameters, write_view_files
+from scripts.view.picks import (
+    curated_table,
+    new_points_are_unknown,
+    read_picks,
+    reclassify_particle,
+    save_picks,
+    toggle_particle,
+)
 
-__all__ = ["add_layers", "curated_table", "save_picks", "toggle_particle", "view"]
+__all__ = ["add_layers", "bind", "view"]
 
 PARTICLES = "particles"
 
@@ -30,7 +37,9 @@ def view(
     """Look at a detection in napari, correct its centers, and save them as a list that prepare takes.
 
     Double-click a center to delete it, double-click elsewhere to add one; W (or closing the window after a change)
-    saves the picks. In the 3D view nothing is changed. Picks that were saved before are shown again.
+    saves the picks. In the 3D view nothing is changed. Picks that were saved before are shown again. Several classes
+    have a layer each: a new center is of the layer that is selected, and C gives that class to the center under the
+    pointer.
 
     example: python -m scripts view detections/TS_01
 
@@ -62,11 +71,11 @@ def view(
     if picks is not None:
         placed = particles_from_table(picks, TomogramContext(voxel_size_zyx=run.voxel_size_zyx), target)
         check_positions(placed, str(target), run.voxel_size_zyx, run.shape_zyx)
-    layer = add_layers(viewer, run, picks)
-    before, content = curated_table(layer, run), _content(target)
-    bind(viewer, layer, run, target)
+    layers = add_layers(viewer, run, picks)
+    before, content = curated_table(layers, run), _content(target)
+    bind(viewer, layers, run, target)
     napari.run()
-    after = curated_table(layer, run)
+    after = curated_table(layers, run)
     changed = not after.equals(before) or _content(target) != content  # W saved what may have been taken back since
     if changed and _content(target) != table_text(after):
         save_picks(after, target)
@@ -74,7 +83,7 @@ def view(
     tell(str(target) if saved else f"{run.name}: nothing was changed", written=saved)
 
 
-def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> Any:
+def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> list[Any]:
     """Add tomogram, labels, dropped and kept particles to a napari viewer, all in Å from the first voxel.
 
     Parameters
@@ -86,8 +95,8 @@ def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> 
 
     Returns
     -------
-    napari Points layer
-        The kept particles: sized by their volume, coloured by their score.
+    list of napari Points layers
+        The kept particles, sized by their volume: one layer, coloured by their score, or one for each class.
     """
     scale = tuple(map(float, run.voxel_size_zyx))
     if run.tomogram is not None:
@@ -102,101 +111,62 @@ def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> 
     if gone.any():
         shown = _points(table[gone], run, extra=("dropped_by",))
         viewer.add_points(**shown, name="dropped", scale=scale, visible=False, face_color="transparent")
-    shown = _points(table[~gone] if picks is None else picks, run)
-    colours = {"border_color": "score", "border_colormap": "plasma"} if len(shown["data"]) else {}
-    rings = {"face_color": "transparent", "border_width": 0.1}
-    layer = viewer.add_points(**shown, name=PARTICLES, scale=scale, **rings, **colours)
-    _show_cross_sections(viewer, layer)
-    _new_points_are_unknown(layer)
+    kept = table[~gone] if picks is None else picks
+    layers = [_particle_layer(viewer, run, kept, name) for name in _classes(run, kept)]
+    opened = {i: name for layer in layers for i, name in layer.features[["particle_id", "class"]].to_numpy()}
+    for layer in layers:
+        layer.metadata["opened"] = opened  # the class of each particle before anything was corrected
     if run.tomogram is not None or run.instances is not None:
         viewer.dims.set_point(range(3), np.array(run.shape_zyx) // 2 * np.array(scale))
+    return layers
+
+
+def _classes(run: RunData, kept: pd.DataFrame) -> Sequence[str | None]:
+    """The classes that have a layer each; without several, None for the layer of all."""
+    there = set(kept["class"].fillna("").astype(str)) if "class" in kept else set()
+    return [*run.classes, *sorted(there - set(run.classes))] if run.classes else [None]
+
+
+def _particle_layer(viewer: Any, run: RunData, kept: pd.DataFrame, name: str | None) -> Any:
+    """Add the layer of a class, or of all particles (None)."""
+    own = kept if name is None else kept[kept["class"].fillna("").astype(str) == name]
+    shown = _points(own, run)
+    colours: dict[str, Any] = {"border_color": "score", "border_colormap": "plasma"} if len(own) else {}
+    if name is not None:
+        colours = {"border_color": run.classes.get(name, NO_CLASS_COLOUR)}
+    layer = viewer.add_points(
+        **shown,
+        name=PARTICLES if name is None else name or "no class",
+        scale=tuple(map(float, run.voxel_size_zyx)),
+        face_color="transparent",
+        border_width=0.1,
+        metadata={"class": name},
+        **colours,
+    )
+    _show_cross_sections(viewer, layer)
+    new_points_are_unknown(layer)
     return layer
 
 
-def bind(viewer: Any, layer: Any, run: RunData, target: Path) -> None:
-    """Connect double-clicks and the key W of a viewer to the particles' layer."""
+def bind(viewer: Any, layers: Sequence[Any], run: RunData, target: Path) -> None:
+    """Connect double-clicks and the keys W and C of a viewer to the particles' layers."""
     viewer.mouse_double_click_callbacks.clear()  # napari zooms on a double-click
 
     @viewer.mouse_double_click_callbacks.append
     def _toggle(viewer: Any, event: Any) -> None:
         if viewer.dims.ndisplay == 2:
-            toggle_particle(layer, event.position)
+            toggle_particle(layers, event.position, viewer.layers.selection.active)
 
     @viewer.bind_key("w", overwrite=True)
     def _save(viewer: Any) -> None:
-        save_picks(curated_table(layer, run), target)
+        save_picks(curated_table(layers, run), target)
         viewer.status = f"saved {target}"
 
-
-def toggle_particle(layer: Any, position_angstrom: Sequence[float]) -> bool:
-    """Delete the particle whose sphere holds a position (Å; Z, Y, X), the nearest of several; or add one there.
-
-    Returns
-    -------
-    bool
-        True if a particle was added.
-    """
-    position = np.asarray(position_angstrom, dtype=float)[-3:]
-    scale = np.asarray(layer.scale)[-3:]
-    centers = np.asarray(layer.data).reshape(-1, 3) * scale
-    distances = np.linalg.norm(centers - position, axis=1)
-    radii = np.asarray(layer.size, dtype=float).reshape(-1) / 2 * scale.max()
-    hit = np.flatnonzero(distances <= radii)
-    if hit.size:
-        layer.selected_data = {int(hit[np.argmin(distances[hit])])}
-        layer.remove_selected()
-        _new_points_are_unknown(layer)
-        return False
-    layer.selected_data = set()
-    _new_points_are_unknown(layer)
-    layer.add([position / scale])
-    layer.selected_data = set()
-    return True
-
-
-def curated_table(layer: Any, run: RunData) -> pd.DataFrame:
-    """The particles as they are in the layer now, as a table that every reader here takes.
-
-    ``origin`` says where each comes from: detected, moved or added; deleted ones are not there.
-    """
-    data = np.asarray(layer.data, dtype=float).reshape(-1, 3)
-    features = layer.features.reset_index(drop=True)
-    ids = pd.to_numeric(features["particle_id"], errors="coerce").fillna(0).astype(int).to_numpy()
-    ids = np.where(pd.Series(ids).duplicated(), 0, ids)  # napari gives a new point the features of a selected one
-    known = run.particles.set_index("particle_id")
-    table = pd.DataFrame({"particle_id": ids})
-    new = ids == 0
-    highest = max([0, *ids, *known.index])
-    table.loc[new, "particle_id"] = np.arange(1, new.sum() + 1) + highest
-    table["class"] = np.where(new, "", features["class"].astype(str))
-    for axis, name in enumerate("xyz"):
-        table[f"{name}_vox"] = data[:, 2 - axis].round(4)
-        table[f"{name}_angstrom"] = (data[:, 2 - axis] * run.voxel_size_zyx[2 - axis]).round(4)
-    table["score"] = np.where(new, np.nan, pd.to_numeric(features["score"], errors="coerce"))
-    table["tomogram"] = tomogram_base_name(run.name)
-    table["origin"] = "added"
-    old = table["particle_id"].isin(known.index).to_numpy() & ~new
-    before = known.loc[table.loc[old, "particle_id"], ["z_vox", "y_vox", "x_vox"]].to_numpy(float)
-    moved = (np.abs(before - data[old]) > 1e-3).any(axis=1)
-    table.loc[old, "origin"] = np.where(moved, "moved", "detected")
-    return table
-
-
-def save_picks(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write curated picks as CSV, whole or not at all."""
-    write_text(path, table_text(table))
-    return Path(path)
-
-
-def read_picks(path: str | Path) -> pd.DataFrame:
-    """Read what `save_picks` wrote."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such picks. Check the path.")
-    table = pd.read_csv(path, dtype={"class": str})
-    missing = [name for name in ("particle_id", "z_vox", "y_vox", "x_vox") if name not in table]
-    if missing:
-        raise ValueError(f"{path}: expected picks as view saves them, the column {missing[0]} is missing.")
-    return table.map(plain_text)
+    @viewer.bind_key("c", overwrite=True)
+    def _reclassify(viewer: Any) -> None:
+        chosen = viewer.layers.selection.active
+        if viewer.dims.ndisplay == 2 and any(chosen is layer for layer in layers):
+            reclassify_particle(layers, viewer.cursor.position, chosen)
 
 
 def _points(table: pd.DataFrame, run: RunData, extra: Sequence[str] = ()) -> dict[str, Any]:
@@ -227,14 +197,6 @@ def _show_cross_sections(viewer: Any, layer: Any) -> None:
         return
     reach = np.max(layer.size, initial=layer.current_size) / 2 * np.asarray(layer.scale)
     viewer.dims.margin_left = viewer.dims.margin_right = tuple(map(float, reach))
-
-
-def _new_points_are_unknown(layer: Any) -> None:
-    """napari gives a new point the features and size of the last or selected one: say that it has none."""
-    sizes = np.asarray(layer.size).ravel()
-    layer.feature_defaults = {"particle_id": 0, "score": np.nan, "class": "", "diameter_angstrom": np.nan}
-    if sizes.size:
-        layer.current_size = float(np.median(sizes))
 
 
 def _contrast(volume: np.ndarray) -> tuple[float, float]:

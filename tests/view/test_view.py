@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,7 +23,8 @@ from scripts.records import model
 from scripts.records.detection import DetectionRecord
 from scripts.report.inputs import load_run
 from scripts.view.files import write_view_files
-from scripts.view.view import add_layers, bind, curated_table, read_picks, save_picks, toggle_particle, view
+from scripts.view.picks import curated_table, read_picks, reclassify_particle, save_picks, toggle_particle
+from scripts.view.view import add_layers, bind, view
 
 ROOT = Path(__file__).parents[2]
 SHAPE, VOXEL = (24, 40, 56), np.array([12.0, 10.0, 8.0])
@@ -61,7 +63,8 @@ def opened(run_dir):
     """A viewer without a window, the run in it, and the layer of its particles."""
     model = pytest.importorskip("napari.components", reason="napari is not installed").ViewerModel()
     run = load_run(run_dir, tomogram=run_dir.parent / "TS_01.mrc")
-    return model, run, add_layers(model, run)
+    (layer,) = add_layers(model, run)
+    return model, run, layer
 
 
 def test_layers_lie_on_the_tomogram_to_the_voxel(opened):
@@ -82,33 +85,33 @@ def test_layers_lie_on_the_tomogram_to_the_voxel(opened):
 
 def test_a_double_click_deletes_a_center_or_adds_one(opened):
     viewer, run, layer = opened
-    assert curated_table(layer, run)["origin"].tolist() == ["detected", "detected"]
-    assert toggle_particle(layer, CENTERS[0] * VOXEL + [9, -6, 7]) is False
+    assert curated_table([layer], run)["origin"].tolist() == ["detected", "detected"]
+    assert toggle_particle([layer], CENTERS[0] * VOXEL + [9, -6, 7]) is False
     np.testing.assert_allclose(layer.data, CENTERS[1:2])
     place = np.array([3.25, 30.5, 7.75])
     layer.selected_data = {0}  # napari would copy the features of a selected one
-    assert toggle_particle(layer, place * VOXEL) is True
+    assert toggle_particle([layer], place * VOXEL) is True
     layer.data = np.array([CENTERS[1] + [0, 1, 0], place])
-    table = curated_table(layer, run)
+    table = curated_table([layer], run)
     assert table["particle_id"].tolist() == [2, 4] and table["origin"].tolist() == ["moved", "added"]
     assert table["score"].tolist()[0] == 0.5 and np.isnan(table["score"].tolist()[1])
     np.testing.assert_allclose(table.loc[1, ["z_vox", "y_vox", "x_vox"]].astype(float), place)
     for _ in range(2):
-        toggle_particle(layer, layer.data[0] * VOXEL)
-    assert len(curated_table(layer, run)) == 0
-    assert toggle_particle(layer, place * VOXEL) and len(curated_table(layer, run)) == 1
+        toggle_particle([layer], layer.data[0] * VOXEL)
+    assert len(curated_table([layer], run)) == 0
+    assert toggle_particle([layer], place * VOXEL) and len(curated_table([layer], run)) == 1
 
 
 def test_points_added_by_napari_itself_are_told_from_the_selected_ones(opened):
     _, run, layer = opened
     layer.selected_data = {1}
     layer.add([[1.0, 2.0, 3.0]])
-    assert curated_table(layer, run)["particle_id"].tolist() == [1, 2, 4]
+    assert curated_table([layer], run)["particle_id"].tolist() == [1, 2, 4]
 
 
 def test_saved_picks_are_a_list_that_every_reader_takes_and_view_goes_on_with(opened, tmp_path):
     viewer, run, layer = opened
-    bind(viewer, layer, run, tmp_path / "picks.csv")
+    bind(viewer, [layer], run, tmp_path / "picks.csv")
 
     class Click:
         position = np.array([20.0, 21.0, 22.0]) * VOXEL
@@ -116,26 +119,83 @@ def test_saved_picks_are_a_list_that_every_reader_takes_and_view_goes_on_with(op
     viewer.mouse_double_click_callbacks[-1](viewer, Click())
     viewer.dims.ndisplay = 3
     viewer.mouse_double_click_callbacks[-1](viewer, Click())  # nothing in 3D
-    table = curated_table(layer, run)
+    table = curated_table([layer], run)
     save_picks(table, tmp_path / "picks.csv")
     found = read_particles(tmp_path / "picks.csv")
     expected = np.array([*CENTERS[:2], [20, 21, 22]]) * VOXEL
     np.testing.assert_allclose(found.centers_xyz_angstrom, expected[:, ::-1])
     assert list(found.tomogram) == ["TS_01"] * 3 and found.score[0] == 0.9 and np.isnan(found.score[2])
     model = type(viewer)()
-    again = add_layers(model, run, read_picks(tmp_path / "picks.csv"))
-    pd.testing.assert_frame_equal(curated_table(again, run), table)
+    (again,) = add_layers(model, run, read_picks(tmp_path / "picks.csv"))
+    pd.testing.assert_frame_equal(curated_table([again], run), table)
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     with pytest.raises(ValueError, match="the column particle_id is missing"):
         read_picks(tmp_path / "bad.csv")
+
+
+@pytest.fixture
+def classed(opened, run_dir):
+    """The same run with two classes and a third that nothing is of: a viewer, the run and its layers."""
+    viewer, run, _ = opened
+    kinds = {"1": "vlp", "2": "ribosome", "3": "tubulin"}
+    run = replace(run, record=run.record.changed(classes=kinds))
+    run.particles["class"] = ["vlp", "ribosome", "vlp"]
+    viewer = type(viewer)()
+    return viewer, run, add_layers(viewer, run)
+
+
+def classes_of(layers, run) -> dict[int, tuple[str, str]]:
+    table = curated_table(layers, run)
+    return {row["particle_id"]: (row["class"], row["origin"]) for row in table.to_dict("records")}
+
+
+def test_classes_have_a_layer_each_and_a_center_goes_from_one_to_another(classed, tmp_path):
+    viewer, run, layers = classed
+    assert [layer.name for layer in layers] == ["vlp", "ribosome", "tubulin"]
+    vlp, ribosome, tubulin = layers
+    np.testing.assert_allclose([vlp.data, ribosome.data], CENTERS[:2, None])
+    assert len({tuple(layer.current_border_color) for layer in layers} | {tuple(vlp.border_color[0])}) >= 3
+    bind(viewer, layers, run, tmp_path / "picks.csv")
+    viewer.layers.selection.active = tubulin
+    viewer.cursor.position = CENTERS[1] * VOXEL + [9, -6, 7]
+    next(action for key, action in viewer.keymap.items() if str(key) == "C")(viewer)
+    assert classes_of(layers, run) == {1: ("vlp", "detected"), 2: ("tubulin", "reclassified")}
+    np.testing.assert_allclose(tubulin.data, CENTERS[1:2])
+    assert tubulin.features["score"].tolist() == [0.5] and tubulin.size[0] == vlp.size[0]
+    assert not reclassify_particle(layers, CENTERS[1] * VOXEL, tubulin)  # it is there already
+    assert toggle_particle(layers, np.array([20, 21, 22]) * VOXEL, tubulin)
+    assert classes_of(layers, run)[4] == ("tubulin", "added")
+    again = add_layers(type(viewer)(), run, read_picks(save_picks(curated_table(layers, run), tmp_path / "picks.csv")))
+    assert classes_of(again, run) == classes_of(layers, run)
+    assert list(read_particles(tmp_path / "picks.csv").class_name) == ["vlp", "tubulin", "tubulin"]
+    vlp.visible = False
+    assert toggle_particle(layers, CENTERS[0] * VOXEL) and len(vlp.data) == 2  # what is hidden is not deleted
+
+
+def test_a_center_pasted_into_a_layer_or_edited_in_its_table_is_of_that_class(classed):
+    _, run, (vlp, ribosome, tubulin) = classed
+    tubulin.feature_defaults = vlp.features.iloc[0].to_dict()  # as cut and paste do
+    tubulin.add(vlp.data[:1])
+    vlp.data = np.zeros((0, 3))
+    edited = ribosome.features.assign(**{"class": "vlp"})
+    ribosome.features = edited
+    found = classes_of([vlp, ribosome, tubulin], run)
+    assert found == {1: ("tubulin", "reclassified"), 2: ("vlp", "reclassified")}
+
+
+def test_picks_of_a_class_that_the_networks_do_not_know_have_a_layer(classed):
+    viewer, run, layers = classed
+    table = curated_table(layers, run).assign(**{"class": ["", "other"]})
+    names = [layer.name for layer in add_layers(type(viewer)(), run, table)]
+    assert names == ["vlp", "ribosome", "tubulin", "no class", "other"]
 
 
 def test_curated_picks_are_what_prepare_makes_labels_of(opened, tmp_path):
     """Correction becomes training data: one center deleted, one added, and prepare paints exactly those left."""
     _, run, layer = opened
     place = np.array([10.0, 30.0, 10.0])
-    assert not toggle_particle(layer, CENTERS[0] * VOXEL) and toggle_particle(layer, place * VOXEL)
-    picks = save_picks(curated_table(layer, run), tmp_path / "TS_01_curated.csv")
+    assert not toggle_particle([layer], CENTERS[0] * VOXEL) and toggle_particle([layer], place * VOXEL)
+    picks = save_picks(curated_table([layer], run), tmp_path / "TS_01_curated.csv")
     prepare(
         str(tmp_path / "TS_01.mrc"), particles=str(picks), radius=30.0, output_dir=str(tmp_path / "data"), quiet=True,
         validation_fraction=0.0,
@@ -153,9 +213,9 @@ def test_curated_picks_are_what_prepare_makes_labels_of(opened, tmp_path):
 def test_a_detection_of_nothing_opens(opened, run_dir):
     viewer, run, _ = opened
     run.particles = run.particles.iloc[:0]
-    layer = add_layers(type(viewer)(), run)
-    assert len(curated_table(layer, run)) == 0 and toggle_particle(layer, [50, 60, 70])
-    assert curated_table(layer, run)["particle_id"].tolist() == [1]
+    (layer,) = add_layers(type(viewer)(), run)
+    assert len(curated_table([layer], run)) == 0 and toggle_particle([layer], [50, 60, 70])
+    assert curated_table([layer], run)["particle_id"].tolist() == [1]
 
 
 def test_without_napari_the_message_names_it_and_the_way_without(run_dir, monkeypatch):
