@@ -185,6 +185,10 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
         Weights of both networks, of this one alone, or a bundle (zip or folder); None leaves the network as it is.
     part : {"mask_network", "center_network"}, optional
         Which of a joint file's networks this one is; None is both.
+
+    Notes
+    -----
+    A network of several classes starts from the one map of a network without classes, for every class.
     """
     if part not in (None, *PARTS):
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}.")
@@ -196,6 +200,10 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
         state = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
         if not state:
             raise ValueError(f"{pretrained}: expected weights of {part}, but the file holds only the other network's.")
+    own = network.state_dict()
+    for name, value in state.items():  # the last layer, and no other, has one output
+        if name in own and value.ndim and len(value) == 1 < len(own[name]) and value.shape[1:] == own[name].shape[1:]:
+            state[name] = value.repeat(len(own[name]), *[1] * (value.ndim - 1))
     return _load_exactly(network, state, pretrained)
 
 

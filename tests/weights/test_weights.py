@@ -328,6 +328,14 @@ def test_training_starts_from_a_joint_file_or_a_single_networks(files, part, num
     assert all(torch.equal(value, untouched[name]) for name, value in network.state_dict().items())
 
 
+def test_every_class_starts_from_the_one_center_map(files):
+    three = ConfigParser({"n": {**SMALL_NETWORK, "out_channels": 3}}).get_parsed_content("n").eval()
+    load_pretrained(three, files / "model.pt", "center_network")
+    alone = load_pretrained(small_network(5), files / "model.pt", "center_network").eval()
+    image = torch.randn(1, 1, 16, 32, 16)
+    torch.testing.assert_close(three(image), alone(image).repeat(1, 3, 1, 1, 1))
+
+
 def test_pretrained_weights_that_do_not_fit_are_an_error(files, tmp_path):
     wider = ConfigParser({"n": {**SMALL_NETWORK, "features": [8] * 6}}).get_parsed_content("n")
     with pytest.raises(ValueError, match=r"do not fit the network of the config: 0 names missing .* of another shape"):
