@@ -25,8 +25,9 @@ from custom_transforms.volumes.rescale import model_shape, needs_rescaling, resc
 from scripts.tiling.choice import OVERLAP, choose_tile
 from scripts.tiling.openvino_network import RUNTIMES, OpenVinoNetwork, choose_runtime
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
+from scripts.tiling.windows import holds_something, tile_row
 
-__all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision", "reflect_to_length"]
+__all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision"]
 
 # test-time flips by their number: which axes (1 is Z, 2 is Y, 3 is X of (C, Z, Y, X)); all keep the missing wedge
 FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,), (2,), (2, 3)]}
@@ -35,7 +36,6 @@ FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
 Index = tuple[int, int, int]  # of a tile
 
 YIELDED_PLANES = 8
-CONSTANT = 1e-4  # a tile whose values differ by less than this fraction of the tomogram's deviation is padding
 
 
 def reduced_precision(device: torch.device | str, enabled: bool = True) -> AbstractContextManager:
@@ -250,7 +250,7 @@ class TomogramInferer(Inferer):
         before = [(long - side) // 2 for long, side in zip(padded, shape, strict=True)]
         if self.background is not None:
             for index in np.ndindex(*grid.wanted.shape):
-                grid.wanted[index] = self._is_wanted(volume, region, grid, index, before)
+                grid.wanted[index] = holds_something(volume, region, grid, index, before)
         elsewhere: Any = getattr(network, "outputs", None)
         if elsewhere is None:
             network = self._in_runtime(volume, network, grid, sw_device)
@@ -328,28 +328,6 @@ class TomogramInferer(Inferer):
             b = min(a + YIELDED_PLANES, last)
             yield a, b, self.finish(maps[:, a - first : b - first], a, b, region)
 
-    def _is_wanted(self, volume: Any, region: Any, grid: TileGrid, index: Sequence[int], before: Sequence[int]) -> bool:
-        """Whether a tile holds anything: inside the region, and not all of one value."""
-        box = tuple(
-            slice(max(s - b, 0), min(s - b + tile, side))
-            for s, b, tile, side in zip(grid.start(index), before, grid.tile, volume.shape, strict=True)
-        )
-        if region is not None:
-            at = [
-                slice(b.start * there // here, -(-b.stop * there // here))  # whole numbers: no rounding past the end
-                for b, there, here in zip(box, region.shape, volume.shape, strict=True)
-            ]
-            if not any(np.asarray(region[z, at[1], at[2]]).any() for z in range(at[0].start, at[0].stop)):
-                return False
-        lowest, highest = np.inf, -np.inf
-        for z in range(box[0].start, box[0].stop):  # one plane tells, for nearly every tile
-            plane = torch.as_tensor(volume[z, box[1], box[2]])
-            low, high = torch.aminmax(plane)
-            lowest, highest = min(lowest, float(low)), max(highest, float(high))
-            if highest - lowest > CONSTANT:
-                return True
-        return False
-
     def _in_runtime(self, volume: Any, network: Callable, grid: TileGrid, sw_device: torch.device) -> Callable:
         """The network, or what runs it faster; converted once, until its weights change."""
         self.ran = "torch"
@@ -359,7 +337,7 @@ class TomogramInferer(Inferer):
         state = [(id(one), one._version) for one in getattr(network, "state_dict", dict)().values()]
         if self._chosen is None or self._chosen[0] != (network, state):
             z, y, x = grid.start(wanted[0].tolist())
-            first = _strip(volume, grid, z, y)[..., x : x + grid.tile[2]]
+            first = tile_row(volume, grid, z, y)[..., x : x + grid.tile[2]]
             self._chosen = ((network, state), choose_runtime(self.runtime, network, first, sw_device))
         chosen = self._chosen[1]
         self.ran = "openvino" if isinstance(chosen, OpenVinoNetwork) else "torch"
@@ -376,7 +354,7 @@ class TomogramInferer(Inferer):
             z, y, x = grid.start(index)
             if y not in strips:
                 strips.clear()
-                strip = _strip(volume, grid, z, y)
+                strip = tile_row(volume, grid, z, y)
                 if sw_device.type == "cuda" and strip.device.type == "cpu":
                     pinned = torch.empty(strip.shape, dtype=strip.dtype, pin_memory=True).copy_(strip)
                     strip = pinned.to(sw_device, non_blocking=True)
@@ -418,26 +396,3 @@ class TomogramInferer(Inferer):
             outside = ~torch.as_tensor(np.asarray(region[first:last]), device=maps.device)
             maps = torch.where(outside, self.background[:, None, None, None].to(maps.device), maps)  # type: ignore[index]
         return maps.to(self.map_dtype).float()
-
-
-def _strip(volume: Any, grid: TileGrid, z: int, y: int) -> torch.Tensor:
-    """A row of tiles, (1, 1, Z, Y, X), as long as the volume in X, and extended where that is shorter than a tile."""
-    strip = torch.as_tensor(volume[z : z + grid.tile[0], y : y + grid.tile[1]])[None, None]
-    for axis, tile in enumerate(grid.tile):
-        strip, _ = reflect_to_length(strip, axis + 2, tile)
-    return strip
-
-
-def reflect_to_length(volume: torch.Tensor, axis: int, length: int) -> tuple[torch.Tensor, int]:
-    """Extend one axis of a (B, C, Z, Y, X) tensor to ``length`` by reflection about its end voxels.
-
-    Returns the tensor and how many voxels were put before the first one. A side of one voxel is repeated.
-    """
-    size = volume.shape[axis]
-    missing = length - size
-    if missing <= 0:
-        return volume, 0
-    period = max(2 * (size - 1), 1)
-    index = torch.arange(-(missing // 2), length - missing // 2) % period
-    index = torch.where(index < size, index, period - index)
-    return volume.index_select(axis, index.to(volume.device)), missing // 2

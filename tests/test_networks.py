@@ -11,8 +11,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.detection.detector import Detector
-from scripts.inferer import TomogramInferer, reflect_to_length
+from scripts.inferer import TomogramInferer
 from scripts.networks import MaskAndCenterNet, join_state_dicts, load_weights, spare_padding
+from scripts.tiling.windows import reflect_to_length
 from tests.conftest import ROOT, SMALL_NETWORK, SMALL_TRAINING, run_config
 
 COMMON = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1}
