@@ -285,7 +285,8 @@ def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
     assert (plan.path, plan.tiles, plan.tile) == ("memory", 2 * 3 * 4, (96, 96, 96))
     assert "100 x 200 x 300 voxels, 24 tiles of 96 x 96 x 96; in memory; about " in plan.text()
     assert " 1 tile of " in make_plan((96, 96, 96), network, memory=8, **options).text()
-    assert make_plan((1024, 2048, 2048), network, memory=8, **options).path == "streamed"
+    large = [make_plan((1024, 2048, 2048), network, memory=8, at_once=number, **options) for number in (1, 4)]
+    assert [plan.path for plan in large] == ["streamed"] * 2 and large[0].block > 1.5 * large[1].block
     # the tile, the activations of 8 channels, and the output
     assert forward_bytes(network, (32, 32, 32)) == (1 + 8 + 2) * 4 * 32**3
     wide = torch.nn.Sequential(torch.nn.Conv3d(1, 400, 3, padding=1), torch.nn.Conv3d(400, 2, 3, padding=1))

@@ -5,19 +5,23 @@ block with a halo that wide decides its own voxels; components that cross a bord
 peaks are thinned and numbered as one list. Centers and scores agree to rounding (a center is computed in the
 coordinates of its block).
 
+What a block needs is one function of its box, which may run elsewhere (`Blocks.run`): it writes to its own voxels of a
+volume, and gives the little that the whole needs of it.
+
 Volumes are anything that is read and written by slices and has a ``shape``: arrays, or Zarr arrays on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from custom_transforms.labelling.assign import mark_labels
-from custom_transforms.labelling.blocks import Blocks, Box, Pieces, corner_of, points_inside
+from custom_transforms.labelling.blocks import Blocks, Box, FoundPieces, Pieces, corner_of, find_pieces, points_inside
 from custom_transforms.labelling.classes import SeedClasses, ball_offsets, mean_in_balls
 from custom_transforms.labelling.components import find_components
 from custom_transforms.labelling.flood import Ball, flood_all, nearest_all, touched_components
@@ -40,12 +44,21 @@ __all__ = [
 
 def components_in_blocks(probability: Any, threshold: float, min_size_voxels: float, blocks: Blocks) -> LabelVolume:
     """The components of the thresholded mask without specks, numbered from 1; see `mask_from_probability`."""
-    pieces, limit = Pieces(blocks.shape), np.float32(threshold)
-    numbers = blocks.volume("components", np.int32)
-    for index, box in blocks:
-        numbers[box] = pieces.add(index, box, _floats(probability, box) > limit)
+    numbers, pieces = blocks.volume("components", np.int32), Pieces(blocks)
+    for index, _, found in blocks.map(
+        partial(_components_of_block, numbers, probability, np.float32(threshold), blocks.shape)
+    ):
+        pieces.add(index, found)
     piece, voxels, _ = pieces.join()
-    return LabelVolume(numbers, np.where(voxels[piece] >= min_size_voxels, piece, 0).astype(np.int32))
+    return pieces.labels(numbers, np.zeros(1), np.where(voxels[piece] >= min_size_voxels, piece, 0))
+
+
+def _components_of_block(
+    numbers: Any, probability: Any, limit: np.float32, shape: tuple[int, int, int], box: Box
+) -> FoundPieces:
+    own, found = find_pieces(_floats(probability, box) > limit, box, shape)
+    numbers[box] = -own
+    return found
 
 
 def peaks_in_blocks(
@@ -53,8 +66,8 @@ def peaks_in_blocks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Peaks (n, 3), sorted by z, y, x, and the map there; see `find_seeds`."""
     weights, _ = squared_axis_weights(voxel_size_zyx)
-    limit = np.float32(threshold)
-    runs = PeakRuns.join(peaks_of_block(center_map, box, limit, weights, blocks) for _, box in blocks)
+    of_block = partial(peaks_of_block, center_map, limit=np.float32(threshold), weights=weights, blocks=blocks)
+    runs = PeakRuns.join(found for _, _, found in blocks.map(of_block))
     return settle_peaks(runs, blocks.shape, min_distance, voxel_size_zyx)
 
 
@@ -66,16 +79,27 @@ def refined_in_blocks(
     radii = np.full(len(peaks), radius, dtype=np.float64)
     centers, heights = peaks.astype(np.float64), np.zeros(len(peaks))
     halo = np.ceil(4 * (radii.max(initial=0.0) / unit + 1) / np.sqrt(weights)) + 2
-    for _, box in blocks:
-        here = points_inside(peaks, box)
-        if not here.size:
-            continue
-        grown, _ = blocks.grown(box, halo)
-        near, corner = points_inside(peaks, grown), corner_of(grown)
-        refined, height = refine_seeds(_floats(center_map, grown), peaks[near] - corner, radii[near], voxel_size_zyx)
-        own = np.isin(near, here)
-        centers[here], heights[here] = refined[own] + corner, height[own]
+    for _, _, (here, *found) in blocks.map(
+        partial(_refined_of_block, center_map, peaks, radii, voxel_size_zyx, blocks, halo)
+    ):
+        if here.size:
+            centers[here], heights[here] = found
     return centers, heights
+
+
+def _refined_of_block(
+    center_map: Any, peaks: np.ndarray, radii: np.ndarray, voxel_size_zyx: np.ndarray, blocks: Blocks,
+    halo: np.ndarray, box: Box,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Which peaks lie in a block, and their refined centers and heights."""
+    here = points_inside(peaks, box)
+    if not here.size:
+        return (here,)
+    grown, _ = blocks.grown(box, halo)
+    near, corner = points_inside(peaks, grown), corner_of(grown)
+    refined, height = refine_seeds(_floats(center_map, grown), peaks[near] - corner, radii[near], voxel_size_zyx)
+    own = np.isin(near, here)
+    return here, refined[own] + corner, height[own]
 
 
 def classes_in_blocks(
@@ -85,13 +109,22 @@ def classes_in_blocks(
     """The classes of peaks; see `score_classes`."""
     offsets = ball_offsets(radius, voxel_size_zyx)
     scores = np.zeros((len(peaks), len(class_maps)))
-    for _, box in blocks:
-        here = points_inside(peaks, box)
-        if here.size:
-            grown, _ = blocks.grown(box, offsets.max(axis=0))
-            for column, one in enumerate(class_maps):
-                scores[here, column] = mean_in_balls(_floats(one, grown), peaks[here] - corner_of(grown), offsets)
+    for _, _, (here, found) in blocks.map(partial(_classes_of_block, class_maps, peaks, offsets, blocks)):
+        scores[here] = found
     return SeedClasses(tuple(names), scores)
+
+
+def _classes_of_block(
+    class_maps: Sequence[Any], peaks: np.ndarray, offsets: np.ndarray, blocks: Blocks, box: Box
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which peaks lie in a block, and their scores (n, classes)."""
+    here = points_inside(peaks, box)
+    scores = np.zeros((len(here), len(class_maps)))
+    if here.size:
+        grown, _ = blocks.grown(box, offsets.max(axis=0))
+        for column, one in enumerate(class_maps):
+            scores[:, column] = mean_in_balls(_floats(one, grown), peaks[here] - corner_of(grown), offsets)
+    return here, scores
 
 
 def peaks_of_block(center_map: Any, box: Box, limit: np.float32, weights: np.ndarray, blocks: Blocks) -> PeakRuns:
@@ -111,21 +144,19 @@ def assign_in_blocks(
     weights, unit = squared_axis_weights(voxel_size_zyx)
     ball = Ball(radius_max / unit, weights, blocks.shape)
     allowed = _allowed_components(foreground, center_map, peaks, blocks, ball) if method != "watershed" else None
-    alone = np.zeros(foreground.highest + 1, dtype=np.int32)  # the seed that has a component for itself
+    alone = None  # by component, the seed that has it for itself
     if method == "split" and allowed:
+        alone = np.zeros(foreground.highest + 1, dtype=np.int32)
         seeds_in = np.bincount(np.concatenate(allowed).astype(np.int64), minlength=alone.size)
         for seed, ids in enumerate(allowed):
             alone[ids[seeds_in[ids] == 1]] = seed + 1
         allowed = [ids[seeds_in[ids] > 1] for ids in allowed]
-    pieces, owns = Pieces(blocks.shape), np.zeros(len(peaks) + 1, dtype=bool)
+    pieces, owns = Pieces(blocks), np.zeros(len(peaks) + 1, dtype=bool)
     owners = blocks.volume("owners", np.int32)
-    for index, box in blocks:
-        owner, component = _owners_of_block(foreground, center_map, peaks, allowed, blocks, box, ball)
-        if method == "split":
-            owner = np.where(alone[component] > 0, alone[component], owner)
-        mark_labels(owner.reshape(-1), owns)
-        rest = (component > 0) & (owner == 0) & (not require_seed)
-        owners[box] = owner - pieces.add(index, box, rest)
+    owners_of = partial(_owners_of_block, foreground, center_map, peaks, allowed, blocks, ball)
+    for index, _, (found, here) in blocks.map(partial(_mark_owners, owners, owners_of, alone, not require_seed)):
+        pieces.add(index, found)
+        owns[here] = True
     # labels 1..n: seeds that own something in their order, then large enough pieces by their first voxels
     owns[0] = False
     of_seed = np.where(owns, np.cumsum(owns), 0)
@@ -134,9 +165,22 @@ def assign_in_blocks(
     kept = kept[kept > 0]
     of_piece = np.zeros(len(voxels), dtype=np.int64)
     of_piece[kept[np.argsort(firsts[kept])]] = of_seed.max(initial=0) + 1 + np.arange(len(kept))
-    # owner -k is the k-th id of the pieces, owner s + 1 is seed s
-    table = np.concatenate([of_piece[piece[1:]][::-1], of_seed]).astype(np.int32)
-    return LabelVolume(owners, table, pieces.count), of_seed[1:].astype(np.int64)
+    return pieces.labels(owners, of_seed, of_piece[piece]), of_seed[1:].astype(np.int64)
+
+
+def _mark_owners(
+    owners: Any, owners_of: Callable[[Box], tuple[np.ndarray, np.ndarray]], alone: np.ndarray | None, seedless: bool,
+    box: Box,
+) -> tuple[FoundPieces, np.ndarray]:  # fmt: skip
+    """Write who owns a block's voxels: 1 + seed, or a piece without one from -1 down; gives pieces and owners."""
+    owner, component = owners_of(box)
+    if alone is not None:
+        owner = np.where(alone[component] > 0, alone[component], owner)
+    owns = np.zeros(owner.max(initial=0) + 1, dtype=bool)
+    mark_labels(owner.reshape(-1), owns)
+    rest, found = find_pieces((component > 0) & (owner == 0) & seedless, box, owners.shape)
+    owners[box] = owner - rest
+    return found, np.flatnonzero(owns)
 
 
 def _allowed_components(
@@ -144,20 +188,31 @@ def _allowed_components(
 ) -> list[np.ndarray]:
     """The components that each seed may own."""
     allowed = [np.zeros(0, np.int64)] * len(peaks)
-    for _, box in blocks:
-        here = points_inside(peaks, box)
-        if here.size:
-            grown, _ = blocks.grown(box, ball.reach)
-            mask, runs = _runs_of(foreground[grown])
-            values = _floats(center_map, grown)
-            for seed in here:
-                allowed[seed] = touched_components(mask, values, runs, peaks[seed] - corner_of(grown), ball)
+    for _, _, found in blocks.map(partial(_allowed_of_block, foreground, center_map, peaks, blocks, ball)):
+        for seed, ids in found.items():
+            allowed[seed] = ids
     return allowed
+
+
+def _allowed_of_block(
+    foreground: LabelVolume, center_map: Any, peaks: np.ndarray, blocks: Blocks, ball: Ball, box: Box
+) -> dict[int, np.ndarray]:
+    """The components that each seed in a block may own."""
+    here = points_inside(peaks, box)
+    if not here.size:
+        return {}
+    grown, _ = blocks.grown(box, ball.reach)
+    mask, runs = _runs_of(foreground[grown])
+    values, local = _floats(center_map, grown), peaks[here] - corner_of(grown)
+    return {
+        seed: touched_components(mask, values, runs, peak, ball)
+        for seed, peak in zip(here.tolist(), local, strict=True)
+    }
 
 
 def _owners_of_block(
     foreground: LabelVolume, center_map: Any, peaks: np.ndarray, allowed: list[np.ndarray] | None, blocks: Blocks,
-    box: Box, ball: Ball,
+    ball: Ball, box: Box,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Owner (1 + seed, 0 for none) and component of every voxel of a block: the watershed, or the nearest allowed."""
     grown, inner = blocks.grown(box, 2 * ball.reach + 1)
@@ -176,19 +231,28 @@ def _owners_of_block(
 def sums_in_blocks(labels: LabelVolume, probability: Any, blocks: Blocks) -> np.ndarray:
     """The numbers that the particle table is made of, as `sums_by_label` gives them."""
     sums = np.zeros((labels.highest + 1, 6), dtype=np.int64)
-    for _, box in blocks:
-        volume = np.ascontiguousarray(labels[box])
-        if volume.any():
-            part = sums_by_label(volume, _floats(probability, box))
-            part[:, 2:5] += part[:, :1] * corner_of(box)  # coordinates were counted from the block's corner
-            sums[: len(part), :5] += part[:, :5]
-            for axis in range(3):
-                if box[axis].start == 0:
-                    sums[np.unique(volume.take(0, axis=axis)), 5] = 1
-                if box[axis].stop == blocks.shape[axis]:
-                    sums[np.unique(volume.take(-1, axis=axis)), 5] = 1
-    sums[0] = 0
+    for _, _, (found, part) in blocks.map(partial(_sums_of_block, labels, probability)):
+        sums[found, :5] += part[:, :5]
+        sums[found, 5] |= part[:, 5]
     return sums
+
+
+def _sums_of_block(labels: LabelVolume, probability: Any, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The labels in a block, and their rows of the sums; in the last, whether it lies on a face of the volume."""
+    volume = np.ascontiguousarray(labels[box])
+    if not volume.any():
+        return np.zeros(0, np.int64), np.zeros((0, 6), np.int64)
+    sums = sums_by_label(volume, _floats(probability, box))
+    sums[:, 2:5] += sums[:, :1] * corner_of(box)  # coordinates were counted from the block's corner
+    sums[:, 5] = 0
+    for axis in range(3):
+        if box[axis].start == 0:
+            sums[np.unique(volume.take(0, axis=axis)), 5] = 1
+        if box[axis].stop == labels.shape[axis]:
+            sums[np.unique(volume.take(-1, axis=axis)), 5] = 1
+    sums[0] = 0
+    found = np.flatnonzero(sums[:, 0])
+    return found, sums[found]
 
 
 def _floats(volume: Any, box: Any) -> np.ndarray:

@@ -127,14 +127,12 @@ class LabelVolume(LazyVolume):
     ----------
     numbers : array-like, shape (Z, Y, X), int32
     table : ndarray, int32
-        Label of every number.
-    offset : int
-        Where number 0 is in the table; numbers may be negative.
+        Label of every number; those of negative numbers count from its end.
     """
 
-    def __init__(self, numbers: Any, table: np.ndarray, offset: int = 0) -> None:
+    def __init__(self, numbers: Any, table: np.ndarray) -> None:
         super().__init__(numbers.shape, np.int32)
-        self.numbers, self.table, self.offset = numbers, table, offset
+        self.numbers, self.table = numbers, table
 
     @property
     def highest(self) -> int:
@@ -143,10 +141,10 @@ class LabelVolume(LazyVolume):
 
     def renumbered(self, table: np.ndarray) -> LabelVolume:
         """The same volume with another label for every label."""
-        return LabelVolume(self.numbers, table[self.table], self.offset)
+        return LabelVolume(self.numbers, table[self.table])
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self.table[np.asarray(self.numbers[index]) + np.int32(self.offset)]
+        return self.table[np.asarray(self.numbers[index])]
 
 
 class ProbabilityVolume(LazyVolume):

@@ -119,7 +119,8 @@ def _on_workers(batch: Batch, detector: Detector, items: Sequence[Item], cluster
 
     with hire(cluster, number) as workers:
         shared = [item for item in items if len(items) < workers.most and _is_streamed(detector, item)]
-        if shared:  # its tiles over all workers
+        if shared:  # its tiles and blocks over all workers
+            detector.blocks_at_once = workers.most if cluster.partition(":")[0] == "local" else 1
             place = batch.output_dir if detector.scratch_dir is None else detector.scratch_dir
             detector.network_elsewhere = lambda one: NetworkElsewhere(workers, batch.options, place, one.name)
             yield from _here(batch, detector, shared)

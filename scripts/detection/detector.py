@@ -126,8 +126,10 @@ class Detector:
         self.save.edits = json.loads(json.dumps(edits, default=str))
         self.network = self.parser.get_parsed_content("network").eval()
         self.memory, self.stream, self.scratch_dir = memory, stream, scratch_dir
-        # what runs the networks on a streamed tomogram, where that is not this process
+        # what runs the networks on a streamed tomogram, where that is not this process; and labels its blocks, of which
+        # so many share this machine's memory
         self.network_elsewhere: Callable[[Tomogram], Any] | None = None
+        self.blocks_at_once = 1
 
     def _known(self, values: Mapping[str, Any], source: str) -> dict[str, Any]:
         """The values without comments; an id that the config lacks is an error."""
@@ -233,6 +235,7 @@ class Detector:
             stream=self.stream,
             reach=reach,
             classes=max(1, len(self.classes)),
+            at_once=self.blocks_at_once,
         )
         if plan.path == "streamed":
             check_streams(self.preprocessing, inferer, self.postprocessing)

@@ -1,13 +1,15 @@
-"""One volume over many workers: they run the networks on its tiles, this process blends these and labels.
+"""One volume over many workers: they run the networks on its tiles, this process blends these; they label its blocks.
 
-What a worker computes goes to a file on the disk that all share, and is read and removed when its turn comes. So the
-maps are those of one process, bit by bit.
+What a worker computes goes to files on the disk that all share: a tile to one that is read and removed when its turn
+comes, a block to chunks of a volume that no other block writes. So the result is that of one process, bit by bit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import pickle
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -59,9 +61,27 @@ class _Tiles:
         return files, detector.inferer.ran
 
 
+@lru_cache(maxsize=1)
+def _unpickled(file: Path) -> Callable[[Any], Any]:
+    return pickle.loads(file.read_bytes())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Call a function of a block that is in a file, with tables of the whole volume: each worker reads it once."""
+
+    file: Path
+
+    def __call__(self, box: Any, second: bool) -> Any:
+        result = _unpickled(self.file)(box)
+        if not self.file.exists():  # nobody waits any more, and a late write made the folder anew
+            shutil.rmtree(self.file.parent, ignore_errors=True)
+        return result
+
+
 @dataclass
 class NetworkElsewhere:
-    """Stands for the networks of a `TomogramInferer`; workers run them.
+    """Stands for the networks of a `TomogramInferer`; workers run them, and label the blocks.
 
     Parameters
     ----------
@@ -97,3 +117,10 @@ class NetworkElsewhere:
                     for index, file in zip(indices, files, strict=True):
                         yield index, torch.from_numpy(np.load(file))
                         file.unlink()
+
+    def map_blocks(self, folder: Path, function: Callable[[Any], Any], boxes: list[Any]) -> Iterator[Any]:
+        """What a function that can be pickled gives for every box, in their order; see `Blocks`."""
+        file = folder.absolute() / f"function_{temporary_tag()}.pickle"
+        file.write_bytes(pickle.dumps(function))
+        with closing(self.workers.each(_Block(file), boxes)) as outcomes:
+            yield from in_order(outcomes)

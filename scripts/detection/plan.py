@@ -93,6 +93,7 @@ def make_plan(
     reach: int = 0,
     seen_zyx: Sequence[int] | None = None,
     classes: int = 1,
+    at_once: int = 1,
 ) -> Plan:
     """Decide how to detect a tomogram of this shape.
 
@@ -117,6 +118,8 @@ def make_plan(
         The shape the networks see, if the tomogram is rescaled for them.
     classes : int
         Center maps that the network gives.
+    at_once : int
+        Blocks of a streamed post-processing that are in memory at the same time.
 
     Returns
     -------
@@ -176,7 +179,7 @@ def make_plan(
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
-    block = block_side(plan, reach)
+    block = block_side(plan, reach, at_once)
     grown = np.minimum(block + 2 * halo_of(reach), size).astype(np.float64)
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
 
@@ -249,9 +252,9 @@ def _smallest_block(reach: int) -> int:
     return max(2 * reach, 32)
 
 
-def block_side(plan: Plan, reach: int) -> int:
+def block_side(plan: Plan, reach: int, at_once: int = 1) -> int:
     """Side of a post-processing block: as large as half of the memory allows, with its halo around it."""
-    fits = int(max(0.5 * (plan.limit - BASE) / BLOCK, 1) ** (1 / 3))
+    fits = int(max(0.5 * (plan.limit / at_once - BASE) / BLOCK, 1) ** (1 / 3))
     return int(np.clip(fits - 2 * halo_of(reach), _smallest_block(reach), LARGEST_BLOCK))
 
 

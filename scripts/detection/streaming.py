@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,16 @@ class Scratch:
     Parameters
     ----------
     folder : Path
-    shape : tuple of 3 ints
+    shape, chunks : tuple of 3 ints
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        self.folder, self.shape = folder, shape
+    def __init__(self, folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...] = CHUNKS) -> None:
+        self.folder, self.shape, self.chunks = folder, shape, chunks
 
     def __call__(self, name: str, dtype: Any) -> Any:
         """Make a volume of zeros."""
         zarr = import_zarr()
-        chunks = tuple(min(chunk, side) for chunk, side in zip(CHUNKS, self.shape, strict=True))
+        chunks = tuple(min(chunk, side) for chunk, side in zip(self.chunks, self.shape, strict=True))
         # labels shrink a hundredfold, maps by a third; lz4 costs next to nothing
         packed = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
         return zarr.create_array(
@@ -121,7 +122,7 @@ def detect_streamed(
     plan : Plan
         ``block`` is the side of the blocks in which instances are labelled.
     network, preprocessing, inferer, postprocessing
-        As the config makes them.
+        As the config makes them; a network with a method ``map_blocks`` has the blocks labelled elsewhere, too.
     scratch_dir : path
         Where the temporary folder is made.
 
@@ -149,9 +150,11 @@ def detect_streamed(
         predicted = time.perf_counter()
         inferer.ran = getattr(network, "ran", inferer.ran)
         data["computed"] = computed("streamed", inferer)
+        side, chunks = block_sides(plan.block)
         data["blocks"] = Blocks(
-            image.shape, (plan.block,) * 3, lambda blocks: tqdm(blocks, unit="block", disable=not inferer.progress),
-            Scratch(folder, image.shape),
+            image.shape, side, lambda blocks: tqdm(blocks, unit="block", disable=not inferer.progress),
+            Scratch(folder.absolute(), image.shape, chunks),
+            partial(network.map_blocks, folder) if hasattr(network, "map_blocks") else map,
         )  # fmt: skip
         for step in postprocessing.transforms:
             seconds = {"load": loaded - start, "networks": predicted - loaded}
@@ -160,6 +163,12 @@ def detect_streamed(
             data = getattr(step, "streamed", step)(data)
     on_disk = ("probability", "center_map", "foreground", "instances", "blocks")
     return {key: value for key, value in data.items() if key not in on_disk}
+
+
+def block_sides(block: int) -> tuple[Any, Any]:
+    """Sides of blocks of at most so many voxels, and of their chunks: blocks may be written at once, and share none."""
+    parts = [-(-block // chunk) for chunk in CHUNKS]
+    return tuple(block // part * part for part in parts), tuple(block // part for part in parts)
 
 
 def computed(path: str, inferer: TomogramInferer) -> dict[str, Any]:

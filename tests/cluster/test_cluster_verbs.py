@@ -3,22 +3,29 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 
 from custom_transforms.files.claim import CLAIM, claimed
+from custom_transforms.instances import METHODS
 from custom_transforms.io import write_mrc
+from scripts.cluster.workers import Workers
 from scripts.command_line.export import export
 from scripts.detection import batch
 from scripts.detection.one_volume import NetworkElsewhere
+from scripts.detection.plan import LARGEST_BLOCK
+from scripts.detection.streaming import CHUNKS, Scratch, block_sides
 from scripts.evaluation.evaluate import evaluate
 from scripts.preparation.prepare import prepare
 from scripts.simulate.simulate import simulate
-from tests.cluster.in_process import threads  # noqa: F401  fixture
+from tests.cluster.in_process import Travels, threads  # noqa: F401  fixture
 from tests.command_line.test_export import detections
 from tests.conftest import balls
 from tests.detection.detect_scene import files_of
+from tests.detection.test_classes import DIAMETERS, NAMES, SHAPE, THRESHOLDS, class_prediction, in_blocks, in_memory
+from tests.detection.test_streaming import assert_same
 from tests.simulate.test_simulate import SCENE
 
 VERBS = {
@@ -120,15 +127,16 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
 
 @pytest.mark.parametrize("more", [{"region": "region.mrc"}, {"voxel_size_model": 13.0}], ids=str)
 def test_one_volume_over_workers_is_the_streamed_one(more, setting, tmp_path, monkeypatch, threads):  # noqa: F811
-    """Its tiles are run elsewhere, and blended as they would be here; also if it is rescaled, and outside a region."""
+    """Its tiles are run and its blocks labelled elsewhere; also if it is rescaled, and outside a region."""
+    monkeypatch.setattr("scripts.detection.plan.LARGEST_BLOCK", 14)
     noise, inside = np.random.default_rng(3).normal(0, 0.2, (20, 24, 48)), np.zeros((20, 24, 48), np.int8)
     inside[:, 5:, :40] = 1
     write_mrc(tmp_path / "region.mrc", inside, 10.0)
     write_mrc(tmp_path / "t.mrc", (noise - (balls(noise.shape, 0) > 0)).astype(np.float32), 10.0)
     more = {key: str(tmp_path / value) if key == "region" else value for key, value in more.items()}
-    found, elsewhere = [], []
+    found, rounds, map_blocks = [], [], NetworkElsewhere.map_blocks
     monkeypatch.setattr(
-        batch, "NetworkElsewhere", lambda *about: elsewhere.append(NetworkElsewhere(*about)) or elsewhere[-1]
+        NetworkElsewhere, "map_blocks", lambda self, *about: rounds.append(len(about[2])) or map_blocks(self, *about)
     )
     for cluster in (None, "any"):
         place = tmp_path / str(cluster)
@@ -138,7 +146,40 @@ def test_one_volume_over_workers_is_the_streamed_one(more, setting, tmp_path, mo
         assert [done.failure for done in batch.detect_batch(task, batch.Detector(**options), items, cluster)] == [""]
         files = files_of(place)
         found.append((json.loads(files.pop("t.json"))["computed"], files))
-    assert found[0] == found[1] and found[0][0]["path"] == "streamed" and len(elsewhere) == 1
+    assert found[0] == found[1] and found[0][0]["path"] == "streamed" and rounds == [2 * 2 * 4] * 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_labelled_by_workers_are_those_labelled_here(method, tmp_path):
+    """With classes; the volumes are in a folder, whose chunks no two blocks share, and only small things come back."""
+    prediction, voxel = class_prediction(5, levels=5), np.array([13.0, 10.0, 10.0])
+    rules, (side, chunks), found = (DIAMETERS, THRESHOLDS, NAMES, method), block_sides(15), []
+    with Travels(2) as pool:
+        elsewhere = NetworkElsewhere(Workers(pool, lambda: 2, 2), {}, tmp_path, "t")
+        for name, run in (("here", map), ("workers", partial(elsewhere.map_blocks, tmp_path))):
+            scratch = Scratch(tmp_path / name, SHAPE, chunks)
+            found.append(in_blocks(prediction, voxel, side, *rules, scratch=scratch, run=run))
+    assert (found[0][0] == found[1][0]).all() and found[0][1].equals(found[1][1])
+    assert_same(found[1], in_memory(prediction, voxel, *rules))
+
+
+def test_blocks_share_no_chunk_and_are_hardly_smaller_than_planned():
+    for block in range(1, LARGEST_BLOCK + 1):
+        for side, chunk, largest in zip(*block_sides(block), CHUNKS, strict=True):
+            assert side % chunk == 0 and chunk <= largest and block - 16 < side <= block
+
+
+def lose(folder, box):
+    shutil.rmtree(folder)
+    (folder / "owners").mkdir(parents=True)  # as Zarr does when it writes
+
+
+def test_a_block_that_ends_after_its_volume_leaves_nothing_behind(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    with Travels(1) as pool:
+        elsewhere = NetworkElsewhere(Workers(pool, lambda: 1, 1), {}, tmp_path, "t")
+        assert list(elsewhere.map_blocks(tmp_path / "scratch", partial(lose, tmp_path / "scratch"), [()])) == [None]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tomogram_that_another_batch_has_comes_last_and_counts_once(

@@ -1,5 +1,6 @@
 """Tasks over workers: each gives its outcome once, whatever dies, fails or lags."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from scripts.cluster import workers
 from scripts.cluster.spread import WINDOW, spread
 from scripts.cluster.workers import hire, part_of
 
@@ -88,10 +90,10 @@ def die_once(item, second):
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
     pytest.importorskip("distributed")
-    with hire("local:2") as workers:
-        assert workers.number() == 2
+    with hire("local:2") as hired:
+        assert hired.number() == 2
         items = [(str(tmp_path), number) for number in range(8)]
-        outcomes = {outcome.item[1]: outcome for outcome in spread(workers.executor, die_once, items, workers.number)}
+        outcomes = {outcome.item[1]: outcome for outcome in spread(hired.executor, die_once, items, hired.number)}
     assert sorted(outcomes) == list(range(8))
     assert [number for number, outcome in outcomes.items() if outcome.error is not None] == [4]
 
@@ -144,3 +146,31 @@ def test_tasks_are_handed_over_a_few_at_a_time():
     with Counts(2) as pool:
         outcomes = list(spread(pool, lambda item, second: item, list(range(500)), lambda: 2))
     assert sorted(outcome.result for outcome in outcomes) == list(range(500)) and max(held) < WINDOW
+
+
+def test_a_client_without_its_scheduler_for_too_long_is_an_error_and_for_a_while_is_none(monkeypatch):
+    class Client(contextlib.AbstractContextManager):
+        status, dashboard_link = "running", ""
+
+        def __init__(self, *about, **more):
+            pass
+
+        def __exit__(self, *about):
+            pass
+
+        def scheduler_info(self, n_workers):
+            return {"n_workers": 3}
+
+        def get_executor(self, **more):
+            return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr(pytest.importorskip("distributed"), "Client", Client)
+    with hire("tcp://nowhere:1") as hired:
+        assert hired.most == hired.number() == 3
+        Client.status = "connecting"
+        assert hired.number() == 1
+        monkeypatch.setattr(workers, "PATIENCE", -1.0)
+        with pytest.raises(OSError, match="the scheduler of the workers is gone.* Start the same command again"):
+            hired.number()
+        Client.status = "running"
+        assert hired.number() == 3

@@ -77,11 +77,14 @@ def in_memory(prediction, voxel, *settings):
     return data["instances"].numpy()[0], data["particles"]
 
 
-def in_blocks(prediction, voxel, block, *settings):
+def in_blocks(prediction, voxel, block, *settings, **blocks):
     image = StoredVolume(prediction[0]).with_meta({"voxel_size_zyx": voxel})
     clipped = prediction[1:].clip(0, 1)
     maps = [prediction[0], clipped.max(axis=0), *clipped] if len(clipped) > 1 else [prediction[0], *clipped]
-    data = {"image": image, "pred": [one.astype(np.float16) for one in maps], "blocks": Blocks(SHAPE, block)}
+    data = {"image": image, "pred": [], "blocks": Blocks(SHAPE, block, **blocks)}
+    for number, values in enumerate(maps):
+        data["pred"].append(data["blocks"].volume(f"map_{number}", np.float16))
+        data["pred"][-1][:] = values
     for step in steps(*settings):
         data = getattr(step, "streamed", step)(data)
     return data["instances"][:, :, :], data["particles"]

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,8 @@ def test_wide_plateaus_are_carried_along_as_runs_and_only_where_they_cross_a_fac
     blocks = Blocks(SHAPE, (20, 28, 18))
     clipped = np.clip(3 * maps(5, 0.5)[1], 0, 1)
     for center, fewer in ((clipped, 4), (np.ones(SHAPE, np.float32), 18)):
-        listed = sum(len(peaks_of_block(center, box, np.float32(0.5), np.ones(3), blocks)) for _, box in blocks)
+        peaks_of = partial(peaks_of_block, center, limit=np.float32(0.5), weights=np.ones(3), blocks=blocks)
+        listed = sum(len(found) for _, _, found in blocks.map(peaks_of))
         assert (center == 1).sum() >= fewer * listed > 0
         options = {"voxel_size_zyx": VOXEL, "particle_diameter": 60.0, "mask_threshold": 0.5, "center_threshold": 0.2}
         assert_same(blockwise(center, center, (7, 9, 11), **options), detect_instances(center, center, **options))
