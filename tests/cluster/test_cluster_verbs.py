@@ -128,7 +128,7 @@ def test_a_second_start_works_aside_and_counts_unless_the_first_is_done(setting,
 @pytest.mark.parametrize("more", [{"region": "region.mrc"}, {"voxel_size_model": 13.0}], ids=str)
 def test_one_volume_over_workers_is_the_streamed_one(more, setting, tmp_path, monkeypatch, threads):  # noqa: F811
     """Its tiles are run and its blocks labelled elsewhere; also if it is rescaled, and outside a region."""
-    monkeypatch.setattr("scripts.detection.plan.LARGEST_BLOCK", 14)
+    monkeypatch.setattr("scripts.detection.plan.LARGEST_BLOCK", 25)
     noise, inside = np.random.default_rng(3).normal(0, 0.2, (20, 24, 48)), np.zeros((20, 24, 48), np.int8)
     inside[:, 5:, :40] = 1
     write_mrc(tmp_path / "region.mrc", inside, 10.0)
@@ -146,7 +146,7 @@ def test_one_volume_over_workers_is_the_streamed_one(more, setting, tmp_path, mo
         assert [done.failure for done in batch.detect_batch(task, batch.Detector(**options), items, cluster)] == [""]
         files = files_of(place)
         found.append((json.loads(files.pop("t.json"))["computed"], files))
-    assert found[0] == found[1] and found[0][0]["path"] == "streamed" and rounds == [2 * 2 * 4] * 5
+    assert found[0] == found[1] and found[0][0]["path"] == "streamed" and rounds == [2] * 5
 
 
 @pytest.mark.parametrize("method", METHODS)
