@@ -103,18 +103,18 @@ def _told_apart(difference: np.ndarray, one: np.ndarray, other: np.ndarray) -> f
 def _in_probabilities(name: str, fit: Fit, positive: np.ndarray) -> LearntClass:
     """Turn decision values into probabilities, and write down what is known."""
     held, n = fit.held, int(positive.sum())
-    slope, offset = _calibration(fit.scores, positive, held.particles)
+    slope, offset = _calibration(fit.scores, positive, held.most_particles)
     everything = not np.isfinite(held.threshold)
     threshold = 0.0 if everything else float(1 / (1 + np.exp(-(slope * held.threshold + offset))))
-    kept = "keeps all candidates" if everything else f"keeps those of at least {threshold:.2f}"
-    what = (
-        f"{n} examples give no better choice: give more"
-        if everything
-        else f"expected of the candidates: recall {held.recall:.2f}, precision {held.precision:.2f}, F1 {held.f1:.2f} "
-        f"(all kept: {held.f1_all:.2f})"
-    )
+    if everything:
+        said = f"keeps all candidates; {n} examples give no better choice: give more"
+    else:
+        said = (
+            f"keeps those of at least {threshold:.2f}, which are {held.recall_low:.0%} to {held.recall_high:.0%} of "
+            "the class's candidates; how many others are among them examples cannot say: look at the pictures"
+        )
     facts = {**vars(held), "threshold": threshold, "class": name, "examples": n, "keeps_all": everything}
-    text = f"{name}: {n} examples; {kept}; {what}."
+    text = f"{name}: {n} examples; {said}."
     return LearntClass(name, slope * fit.weights, slope * fit.bias + offset, threshold, n, text, facts)
 
 

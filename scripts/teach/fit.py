@@ -20,7 +20,8 @@ FOLDS = 5
 STRENGTH = 0.2  # how much an example weighs against the wish for small weights
 LEAST_RECALL = 0.25  # of thresholds that say how many particles of the class there are
 PRIOR = 3.0  # examples' worth of the belief that the class spreads as far as everything else
-CAUTION = 1.0  # standard errors by which the examples' mean is taken to be lower
+CAUTION = 0.5, 4.0  # a + b / n standard errors by which the mean of n examples is taken to be lower
+GAIN = 0.3  # part of the F1 of keeping all, over sqrt(n), by which a choice of n examples has to be better
 MOST_UNLABELLED = 20_000
 
 
@@ -32,20 +33,17 @@ class Held:
     ----------
     threshold : float
         Of the decision values; -inf where all candidates are kept, because nothing would be better.
-    recall, precision, f1 : float
-        Estimated, among the candidates.
-    f1_all : float
-        Of keeping all candidates.
-    particles : float
-        Estimated number of the class among the candidates.
+    recall_low, recall_high : float
+        Between which the recall lies, of the class among the candidates: three standard errors of the mean.
+    most_particles : float
+        How many of the class there can be among the candidates at most. How many there are, and so the precision,
+        nobody can say from examples alone: whatever lies among them may be of the class or not.
     """
 
     threshold: float
-    recall: float
-    precision: float
-    f1: float
-    f1_all: float
-    particles: float
+    recall_low: float
+    recall_high: float
+    most_particles: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def fit_class(values: np.ndarray, positive: np.ndarray, negative: np.ndarray, se
     scores[use] = held_out(values[use], positive[use], negative[use], seed)
     held = choose_threshold(scores[positive], scores[use & ~positive])
     if positive.sum() < FEWEST:  # one says nothing of how the class spreads, and two next to nothing
-        held = replace(held, threshold=-np.inf, recall=1.0, precision=held.particles / int(use.sum()), f1=held.f1_all)
+        held = replace(held, threshold=-np.inf, recall_low=1.0, recall_high=1.0)
     return Fit(weights, bias, held, scores)
 
 
@@ -143,13 +141,14 @@ def choose_threshold(examples: np.ndarray, others: np.ndarray) -> Held:
     spread = every.var() if len(others) == 0 else others.var()
     variance = (PRIOR * spread + ((examples - examples.mean()) ** 2).sum()) / (PRIOR + n - 1) * (1 + 1 / n)
     deviation = np.sqrt(max(variance, 1e-12))
-    recall = norm.sf(thresholds, examples.mean() - CAUTION * deviation / np.sqrt(n), deviation)
+    error = deviation / np.sqrt(n)
+    recall = norm.sf(thresholds, examples.mean() - (CAUTION[0] + CAUTION[1] / n) * error, deviation)
     kept = len(others) - np.searchsorted(np.sort(others), thresholds) + n * recall
     enough = recall >= LEAST_RECALL
     particles = max(float(n), float((kept[enough] / recall[enough]).min()))
     f1 = 2 * recall * particles / (particles + kept)
     best = int(np.argmax(f1))  # the first of equal ones keeps most
-    precision = min(recall[best] * particles / max(kept[best], 1e-9), 1.0)
-    return Held(
-        float(thresholds[best]), float(recall[best]), float(precision), float(f1[best]), float(f1[0]), particles
-    )
+    if f1[best] < f1[0] * (1 + GAIN / np.sqrt(n)):
+        best = 0
+    low, high = (float(norm.sf(thresholds[best], examples.mean() + side * error, deviation)) for side in (-3, 3))
+    return Held(float(thresholds[best]), low, high, particles)

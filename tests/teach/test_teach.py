@@ -271,12 +271,14 @@ def test_of_three_examples_one_wrong_does_no_harm_and_is_noticed():
     assert noticed >= 3
 
 
-def test_probabilities_sum_up_to_the_particles_there_are():
-    values, kinds = blobs(3, 60, 240, apart=4)
-    learnt, _ = learn(values, kinds, 0, mine=(0, 30))
-    one = learnt.classes[0]
-    assert 45 < (1 / (1 + np.exp(-(values @ one.weights + one.bias)))).sum() < 80
-    assert 45 < one.facts["particles"] < 80
+def test_recall_is_promised_as_it_is_and_of_precision_nothing():
+    for seed in range(4):
+        values, kinds = blobs(seed, 60, 240, apart=2, width=10)
+        learnt, kept = learn(values, kinds, seed, mine=(0, 20))
+        one = learnt.classes[0]
+        low, high = one.facts["recall_low"], one.facts["recall_high"]
+        assert 0.3 < low < high and low - 0.05 <= (kept & (kinds == 0)).sum() / 60 <= high + 0.05
+        assert f"{low:.0%} to {high:.0%} of the class's candidates" in one.text and "precision" not in one.text
 
 
 def test_questions_are_unsure_and_unlike():
