@@ -42,7 +42,7 @@ class Kind:
         Tells whether a value is one.
     typed : str
         What its text on the command line stands for: text, texts (with commas between), true or false, number,
-        numbers, whole number, whole numbers.
+        numbers, number by class, whole number, whole numbers.
     null : bool
         Whether it may be left to something else.
     by_class : bool
@@ -68,7 +68,8 @@ def _are_numbers(value: Any, *counts: int) -> bool:
 
 
 def _number(expected: str, inside: Callable[[float], bool], null: bool = False, by_class: bool = False) -> Kind:
-    return Kind(f"a number {expected}", lambda value: _is_number(value) and inside(value), "number", null, by_class)
+    typed = "number by class" if by_class else "number"
+    return Kind(f"a number {expected}", lambda value: _is_number(value) and inside(value), typed, null, by_class)
 
 
 def _whole(expected: str, inside: Callable[[int], bool]) -> Kind:

@@ -68,7 +68,7 @@ def parse_arguments(verb: str, signature: Signature, words: Sequence[str]) -> Ca
         if not equals:
             value = _next_value(known[name], queue)
         call.named[name] = _convert(name, known[name].kind, value)
-        if known[name].setting and not SETTINGS[name].takes(call.named[name]):
+        if known[name].setting and not all(map(SETTINGS[name].takes, _each(call.named[name]))):
             raise UsageError(f"--{name}: expected {SETTINGS[name].expected}, got {value!r}. Nothing was done.")
     _place_positional(verb, signature, call)
     return call
@@ -101,7 +101,20 @@ def _place_positional(verb: str, signature: Signature, call: Call) -> None:
     del call.positional[: len(missing)]
 
 
+def _each(value: Any) -> list[Any]:
+    """The values of an object by class, or the value itself."""
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
 def _convert(name: str, kind: str, value: str) -> Any:
+    if kind == "number by class":
+        if not value.lstrip().startswith("{"):
+            return _convert(name, "number", value)
+        pairs = [pair.rpartition(":") for pair in value.strip().strip("{}").split(",")]
+        classes = {text.strip(" \"'"): number.strip() for text, _, number in pairs}
+        if "" in classes or len(classes) < len(pairs):
+            raise UsageError(f"--{name}: expected {{CLASS: NUMBER, ...}}, got {value!r}. Nothing was done.")
+        return {text: _convert(name, "number", number) for text, number in classes.items()}
     if kind in ("numbers", "whole numbers"):
         parts = value.strip("[]()").replace(",", " ").split() or [value]
         numbers = [_convert(name, kind.removesuffix("s"), part) for part in parts]

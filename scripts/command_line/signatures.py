@@ -21,8 +21,9 @@ class Option:
     """One argument of a verb.
 
     ``kind`` is what its text on the command line stands for: text, texts (with commas between), flag, true or false,
-    number, whole number, numbers, whole numbers. A flag is false if left out; an option of true or false may also be
-    left to something else. A ``setting`` is one of `scripts.settings`, which knows what it may be.
+    number, number by class (one number or an object of them), whole number, numbers, whole numbers. A flag is false if
+    left out; an option of true or false may also be left to something else. A ``setting`` is one of `scripts.settings`,
+    which knows what it may be.
     """
 
     name: str
@@ -114,6 +115,8 @@ def _kind(annotation: str) -> str:
     ['text', 'true or false', 'numbers', 'whole number']
     """
     words = [word.strip() for word in annotation.split("|")]
+    if words[:2] == ["float", "Mapping[str, float]"]:
+        return "number by class"
     element = re.search(r"tuple\[(int|float)\b", annotation)
     if element:
         return f"{NUMBERS[element[1]]}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def calibrate(
     config: str | None = None,
     section: str = "validation",
     beta: float | None = None,
-    particle_diameter: float | None = None,
+    particle_diameter: float | Mapping[str, float] | None = None,
     weights: str | None = None,
     method: str | None = None,
     tile: tuple[int, ...] | None = None,

@@ -143,6 +143,35 @@ def is_understood(verb, words):
     return parse_arguments(verb, read_signature(verb_named(verb)), words)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.3", 0.3),
+        ("{ribosome: 0.5, beta-gal 2:.25}", {"ribosome": 0.5, "beta-gal 2": 0.25}),
+        (' {"vlp": 1}', {"vlp": 1.0}),
+        ("{}", "expected {CLASS: NUMBER, ...}, got '{}'"),
+        ("{a: 0.5, a: 0.6}", "expected {CLASS: NUMBER, ...}, got '{a: 0.5, a: 0.6}'"),
+        ("{ribosome}", "expected {CLASS: NUMBER, ...}, got '{ribosome}'"),
+        ("{a: many}", "expected a number, got 'many'"),
+        ("{a: 0.5, b: 2}", "expected a number above 0 and at most 1, got '{a: 0.5, b: 2}'"),
+        ("a: 0.5", "expected a number, got 'a: 0.5'"),
+    ],
+)
+def test_a_setting_by_class_is_typed_as_an_object(text, expected):
+    words = ["a.mrc", "--center_threshold", text]
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=re.escape(f"--center_threshold: {expected}. Nothing was done.")):
+            is_understood("detect", words)
+    else:
+        assert is_understood("detect", words).named["center_threshold"] == expected
+
+
+def test_diameters_by_class_are_taken_by_calibrate_and_evaluate():
+    for verb, words in (("calibrate", ["data"]), ("evaluate", ["found", "truth"])):
+        named = is_understood(verb, [*words, "--particle_diameter={a: 120, b: 60}"]).named
+        assert named["particle_diameter"] == {"a": 120, "b": 60}
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_each_of_its_options_and_has_an_example_that_is_understood(verb, capsys):
     assert cli.main([verb, "--help"]) == 0
