@@ -34,6 +34,7 @@ from scripts.records.detection import (
     remove_detection,
     versions,
 )
+from scripts.records.weights import read_record
 from scripts.report import center_map as center_maps
 from scripts.report.report import make_report
 from scripts.sources.copick_project import split_picks_uri
@@ -291,6 +292,7 @@ class SaveDetectiond(Transform):
         }
         kept = table.loc[table["label"] > 0, "class"]
         by_class = {name: int((kept == name).sum()) for name in self.classes}
+        class_of = read_record(self.weights).class_of() if self.classes else {}
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
         content = {
             "bundle": self.bundle.name,
@@ -301,6 +303,7 @@ class SaveDetectiond(Transform):
             "command": command_line(),
             "particles": {"kept": len(kept), "dropped": dropped, **({"by_class": by_class} if by_class else {})},
             **({"classes": {str(k + 1): name for k, name in enumerate(self.classes)}} if self.classes else {}),
+            **({"class_of": class_of} if any(name != one for one, name in class_of.items()) else {}),
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
             "warnings": list(dict.fromkeys([*metadata_warnings(meta), *data.get("warnings", ())])),

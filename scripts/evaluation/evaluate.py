@@ -17,7 +17,7 @@ from scripts.cluster.workers import each
 from scripts.evaluation.classes import METRICS, confusion, czii
 from scripts.evaluation.outputs import write_coloured, write_tables
 from scripts.evaluation.pair import PairResult, Rules, compare_sides
-from scripts.evaluation.sides import Side, pair_sides, read_side
+from scripts.evaluation.sides import Side, in_classes_of, pair_sides, read_side
 from scripts.evaluation.summary import summarise
 from scripts.particles.registry import find_format
 from scripts.sources.labels_and_lists import SideFiles
@@ -64,8 +64,8 @@ def evaluate(
         The same; folders are matched by tomogram name. Label -1 marks voxels to ignore.
     output_dir : path
         Folder for metrics.json, metrics.csv, matches.csv and, for volumes, coloured MRC and PNG.
-    particle_diameter : float
-        Å; for true particles that come without a size.
+    particle_diameter : float, or mapping of str to float
+        Å; for true particles that come without a size. {CLASS: ANGSTROM, ...} where classes differ.
     match_fraction : float
         A center may lie this fraction of the particle's radius from the true one (at least 2 voxels).
     beta : float
@@ -188,9 +188,10 @@ def _read_pair(
     """Read both sides; a list that counts in voxels borrows the voxel size of the other side's volume."""
     if predicted.volume is not None:
         first = read_side(predicted, voxel_size, format=formats[0])
-        return first, read_side(true, voxel_size, first.voxel_size_zyx, formats[1])
+        return first, in_classes_of(predicted, read_side(true, voxel_size, first.voxel_size_zyx, formats[1]))
     second = read_side(true, voxel_size, format=formats[1])
-    return read_side(predicted, voxel_size, second.voxel_size_zyx, formats[0]), second
+    first = read_side(predicted, voxel_size, second.voxel_size_zyx, formats[0])
+    return first, in_classes_of(predicted, second)
 
 
 def _finish(

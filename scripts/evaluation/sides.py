@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from custom_transforms.volumes.checks import metadata_warnings
 from custom_transforms.volumes.read import read_tomogram
 from scripts.matching.centers import filled_centers
 from scripts.particles.particle_list import ParticleList
+from scripts.records.detection import read_detection
+from scripts.sources.detections import detections_below
 from scripts.sources.labels_and_lists import SideFiles, find_sides, is_one_file
 from scripts.sources.named import listed
 from scripts.sources.particle_lists import read_particles
 
-__all__ = ["Points", "Side", "label_at", "pair_sides", "points_of", "read_side", "true_radii"]
+__all__ = ["Points", "Side", "in_classes_of", "label_at", "pair_sides", "points_of", "read_side", "true_radii"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,21 @@ def read_side(
                 f"{', '.join(sorted(set(particles.tomogram))[:10])}; give folders, or a list for each tomogram"
             )
     return Side(volume, particles, size, notes)
+
+
+def in_classes_of(predicted: SideFiles, true: Side) -> Side:
+    """The true side with the classes of the networks, where these merged some: the record of the detection says which.
+
+    Without such a record the names stay as they are, and so do those of other particles.
+    """
+    file = predicted.particles or predicted.volume
+    owners = [] if file is None else [run for run in detections_below(file.parent) if file.name.startswith(run.name)]
+    records = [run.with_name(f"{run.name}.json") for run in owners]
+    class_of = next((read_detection(record).class_of for record in records if record.is_file()), {})
+    if true.particles is None or not class_of:
+        return true
+    names = [class_of.get(str(name), str(name)) for name in true.particles.class_name]
+    return replace(true, particles=replace(true.particles, class_name=names))
 
 
 def points_of(side: Side, voxel_size_zyx: np.ndarray | None, border: Mapping[int, bool] | None = None) -> Points:

@@ -121,6 +121,7 @@ class DetectionRecord(Record):
     command: str | None = None
     particles: Counts
     classes: dict[str, str] = {}  # names by the numbers in <tomogram>_classes.mrc
+    class_of: dict[str, str] = {}  # where the training merged classes: that of each name of its data set
     files: dict[str, str]
     copick: str | None = None
     warnings: list[str] = []

@@ -55,6 +55,7 @@ class Training(Record):
     contrast: Any = None
     pretrained: Any = None
     classes: Annotated[list[str], AfterValidator(_plain)] = []
+    class_members: dict[str, list[str]] = {}  # the data set's names that each class stands for
 
 
 class WeightsRecord(Record):
@@ -89,6 +90,18 @@ class WeightsRecord(Record):
         trained: dict[str, Any] = {"voxel_size_model": float(size)} if isinstance(size, (int, float)) else {}
         trained |= {"classes": list(self.training.classes)} if self.training.classes else {}
         return trained | {key: value for key, value in self.settings.content().items() if not key.startswith("_")}
+
+    def class_of(self) -> dict[str, str]:
+        """The class that each name of a data set stands for; empty where the weights know no classes.
+
+        Examples
+        --------
+        >>> WeightsRecord(training={"class_members": {"ribosome": ["4v4r", "6qzp"], "vlp": ["vlp"]}}).class_of()
+        {'4v4r': 'ribosome', '6qzp': 'ribosome', 'vlp': 'vlp'}
+        """
+        run = self.center.run if self.center else None
+        members = self.training.class_members or (run.training.class_members if run else {})
+        return {one: name for name, group in members.items() for one in group}
 
     @property
     def voxel_size(self) -> float | None:

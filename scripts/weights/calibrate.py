@@ -34,19 +34,18 @@ class Detects(Protocol):
 
 
 def samples(
-    detector: Detects, items: list[dict], groups: Mapping[str, Sequence[str]] | None = None
+    detector: Detects, items: list[dict], class_of: Mapping[str, str] | None = None
 ) -> Iterator[CalibrationSample]:
-    """Run the networks over labelled tomograms, one after the other; ``groups`` are the data set's names by class."""
+    """Run the networks over labelled tomograms, one after the other; ``class_of`` are the classes of its names."""
     for item in items:
         data = detector.split(detector.predict(item))
         voxel_size_zyx = data["image"].meta["voxel_size_zyx"]
         labels, _ = read_tomogram(item["label"], voxel_size=tuple(voxel_size_zyx), check="labels")
         probability, center_map = (np.array(data[key][0]) for key in ("probability", "center_map"))
         class_maps, of_label = [np.array(one) for one in data.get("class_maps", ())], {}
-        if groups:
-            number = {one: name for name, group in groups.items() for one in group}
+        if class_of:
             table = classes_in_table(_particles_of(item))
-            of_label = {int(label): number.get(name, "") for label, name in table.items()}
+            of_label = {int(label): class_of.get(name, "") for label, name in table.items()}
         yield CalibrationSample(probability, center_map, np.asarray(labels), voxel_size_zyx, class_maps, of_label)
 
 
@@ -57,16 +56,6 @@ def _particles_of(item: Mapping[str, Any]) -> str:
             "datalist), got none. `python -m scripts prepare` and `simulate` write it."
         )
     return str(item["particles"])
-
-
-def members_of(weights: str | Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """The names in a data set that each class stands for, as the record beside the weights says, else its own."""
-    record = read_record(weights)
-    run = record.center.run if record.center else None
-    for training in (record.training, *([run.training] if run else [])):
-        if members := training.content().get("class_members"):
-            return {name: list(members.get(name, [name])) for name in classes}
-    return {name: [name] for name in classes}
 
 
 def calibrate_detector(
@@ -85,9 +74,10 @@ def calibrate_detector(
         Recall's weight against precision.
     """
     items = load_datalist(dataset_dir, section)
-    groups = members_of(detector.parser.get_parsed_content("weights"), detector.classes)
+    known = read_record(detector.parser.get_parsed_content("weights")).class_of()
+    class_of = {name: name for name in detector.classes} | {k: v for k, v in known.items() if v in detector.classes}
     return calibrate(
-        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram"), groups),
+        lambda: samples(detector, tqdm(items, desc="calibrate", unit="tomogram"), class_of),
         output,
         detector.parser["particle_diameter"],
         beta,

@@ -200,6 +200,9 @@ def test_lengths_by_class_are_together_the_smallest_distances_and_the_largest_re
     check_setting("min_size", {"a": 5})
 
 
+MEMBERS = {"ribosome": ["4v4r", "6qzp"], "proteasome": ["proteasome"], "vlp": ["vlp"]}  # of the data set, merged
+
+
 class ThreeKinds(torch.nn.Module):
     """Stands for trained networks: finds blobs, whose class is chance."""
 
@@ -224,7 +227,8 @@ def scene(tmp_path_factory):
     networks |= {"center_network": {**SMALL_NETWORK, "out_channels": 3}}
     torch.save(ConfigParser({"n": networks}).get_parsed_content("n").state_dict(), folder / "model.pt")
     names = ["ribosome", "proteasome", "vlp"]
-    (folder / "model.json").write_text(json.dumps({"settings": {"classes": names, "voxel_size_model": 10.0}}))
+    record = {"settings": {"classes": names, "voxel_size_model": 10.0}, "training": {"class_members": MEMBERS}}
+    (folder / "model.json").write_text(json.dumps(record))
     options = {
         "network_def": networks, "weights": str(folder / "model.pt"), "tile": [16, 32, 32], "device": "cpu",
         "particle_diameter": dict(zip(names, (120.0, 110.0, 90.0), strict=True)), "mask_threshold": 0.45,
@@ -244,6 +248,7 @@ def test_streamed_files_with_classes_are_those_of_the_path_in_memory(scene, tmp_
     assert record["classes"] == {"1": "ribosome", "2": "proteasome", "3": "vlp"}
     assert record["particles"]["by_class"] == {name: int(counts.get(name, 0)) for name in record["classes"].values()}
     assert record["inputs"]["settings"]["particle_diameter"]["vlp"] == 90.0
+    assert record["class_of"] == {"4v4r": "ribosome", "6qzp": "ribosome", "proteasome": "proteasome", "vlp": "vlp"}
     run = tmp_path / "True" / "scene"
     labels, classes = (read_tomogram(run / f"scene_{one}.mrc", check="labels")[0] for one in ("instances", "classes"))
     number = {name: int(key) for key, name in record["classes"].items()}

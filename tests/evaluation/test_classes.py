@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial import KDTree
 
 from scripts.evaluation.evaluate import evaluate
+from scripts.records import model
+from scripts.records.detection import Counts, DetectionRecord, Inputs
 
 RADII = {"ribosome": 150.0, "beta-amylase": 65.0, "thyroglobulin": 130.0, "virus-like-particle": 135.0}
 WEIGHTS = {"ribosome": 1, "beta-amylase": 0, "thyroglobulin": 2, "virus-like-particle": 1}
@@ -93,3 +95,27 @@ def test_the_confusion_matrix_says_who_was_taken_for_whom_and_every_particle_is_
     ):  # fmt: skip
         with pytest.raises(ValueError, match=re.escape(message)):
             evaluate(*sides, bootstrap=0, **options)
+
+
+def test_true_classes_that_the_training_merged_are_those_that_the_detection_names(tmp_path):
+    at = np.arange(9.0)[:, None] * [400, 0, 0]
+    original = {"4v4r": at[:2], "6qzp": at[2:4], "vlp": at[4:6]}
+    truth = pd.concat([pd.DataFrame(xyz, columns=list("xyz")).assign(name=name) for name, xyz in original.items()])
+    truth = truth.set_axis(["x_angstrom", "y_angstrom", "z_angstrom", "class"], axis=1).assign(diameter_angstrom=200.0)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    run = tmp_path / "TS_1"
+    run.mkdir()
+    merged = truth.replace({"class": {"4v4r": "ribosome", "6qzp": "ribosome"}})
+    merged.to_csv(run / "TS_1_particles.csv", index=False)
+    record = DetectionRecord(
+        inputs=Inputs(), tomogram={"shape_zyx": [9, 9, 400], "voxel_size_zyx_angstrom": [10.0] * 3}, particles=Counts(),
+        files={}, class_of={"4v4r": "ribosome", "6qzp": "ribosome"},
+    )  # fmt: skip
+
+    def scores() -> dict[str, float]:
+        found = evaluate(run / "TS_1_particles.csv", tmp_path / "truth.csv", bootstrap=0)["classes"]
+        return {name: row["points"]["tp"] for name, row in found.items()}
+
+    assert scores() == {"4v4r": 0, "6qzp": 0, "ribosome": 0, "vlp": 2}
+    model.write(record, run / "TS_1.json")
+    assert scores() == {"ribosome": 4, "vlp": 2}
