@@ -142,7 +142,8 @@ def load_weights(
     if known is not None and voxel_size is not None and np.abs(np.divide(voxel_size, known) - 1).max() > TOLERANCE:
         given = ", ".join(f"{one:g}" for one in np.ravel(voxel_size))
         warnings.warn(
-            f"{path} was trained at {known:g} Å per voxel, but voxel_size_model is {given}: set it to {known:g}",
+            f"{path} was trained at {known:g} Å per voxel, and voxel_size_model is {given}: particles look larger or "
+            f"smaller than those it learnt. Set it to {known:g}, unless that is meant.",
             UserWarning,
             stacklevel=2,
         )
