@@ -26,6 +26,7 @@ __all__ = [
     "join_state_dicts",
     "load_pretrained",
     "load_weights",
+    "network_part",
     "read_state_dict",
     "save_tensors",
     "spare_padding",
@@ -197,15 +198,23 @@ def load_pretrained(network: nn.Module, pretrained: str | Path | None, part: str
     if pretrained is None:
         return network
     state = read_state_dict(weights_file(pretrained))
-    if part is not None and any(name.split(".")[0] in PARTS for name in state):
-        state = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
-        if not state:
-            raise ValueError(f"{pretrained}: expected weights of {part}, but the file holds only the other network's.")
+    if part is not None:
+        state = network_part(state, part, pretrained)
     own = network.state_dict()
     for name, value in state.items():  # the last layer, and no other, has one output
         if name in own and value.ndim and len(value) == 1 < len(own[name]) and value.shape[1:] == own[name].shape[1:]:
             state[name] = value.repeat(len(own[name]), *[1] * (value.ndim - 1))
     return _load_exactly(network, state, pretrained)
+
+
+def network_part(state: dict[str, torch.Tensor], part: str, path: str | Path) -> dict[str, torch.Tensor]:
+    """The weights of one network: those of ``part`` where both were joined, else all."""
+    if not any(name.split(".")[0] in PARTS for name in state):
+        return state
+    found = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    if not found:
+        raise ValueError(f"{path}: expected weights of {part}, but the file holds only the other network's.")
+    return found
 
 
 def weights_file(path: str | Path) -> Path:

@@ -10,8 +10,8 @@ import torch
 
 from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.console import tell
-from scripts.networks import PARTS, join_state_dicts, read_state_dict, save_tensors
-from scripts.records.weights import WeightsRecord, file_digest, read_record, write_record
+from scripts.networks import join_state_dicts, network_part, read_state_dict, save_tensors
+from scripts.records.weights import Part, WeightsRecord, file_digest, read_record, write_record
 
 __all__ = ["compact", "join"]
 
@@ -30,22 +30,22 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     Parameters
     ----------
     mask : str
-        model.pt of a training with configs/train_mask.json.
+        model.pt of a training with configs/train_mask.json; or joined weights, whose MaskNet is taken.
     center : str
-        model.pt of a training with configs/train_center.json.
+        model.pt of a training with configs/train_center.json, or joined weights.
     output : str
         Weights file to write.
     voxel_size : float
         Å per voxel the networks were trained at, where the runs do not say it.
     """
     paths = {"mask": Path(mask).expanduser(), "center": Path(center).expanduser()}
-    states = {name: read_state_dict(path) for name, path in paths.items()}
-    runs = {name: read_record(path) for name, path in paths.items()}
-    digests = {name: file_digest(path) for name, path in paths.items()}
+    states, runs, digests = {}, {}, {}
+    for name, path in paths.items():
+        states[name], runs[name], digests[name] = _network(name, path)
     if digests["mask"] == digests["center"]:
         raise ValueError(f"{center}: expected the weights of CenterNet, got the same as MaskNet's ({mask}).")
     for name, path in paths.items():
-        _check_network(name, path, states[name], runs[name])
+        _check_network(name, path, runs[name])
     state = compact(join_state_dicts(states["mask"], states["center"]))
     size = _voxel_size(runs, voxel_size)
     target = Path(output).expanduser()
@@ -58,13 +58,21 @@ def join(mask: str, center: str, output: str = "runs/model.pt", voxel_size: floa
     tell(f"{target}: {count:,} numbers of both networks", written=[target, target.with_suffix(".json")], numbers=count)
 
 
-def _check_network(name: str, path: Path, state: Mapping[str, torch.Tensor], run: WeightsRecord) -> None:
-    """Refuse what would fit by its shapes and detect nonsense: both networks at once, or the other one."""
-    if any(key.split(".")[0] in PARTS for key in state):
-        raise ValueError(
-            f"{path}: expected the weights of one network, got those of both, joined already. "
-            "Give the model.pt of the two training runs."
-        )
+def _network(name: str, path: Path) -> tuple[dict[str, torch.Tensor], WeightsRecord, str]:
+    """Weights of a run, its record, and the sha256 of its file; of joined weights, those of the network's own run."""
+    state, record, digest = read_state_dict(path), read_record(path), file_digest(path)
+    own = network_part(state, f"{name}_network", path)
+    if own is state:
+        return state, record, digest
+    part = (record.mask if name == "mask" else record.center) or Part()
+    run = part.run or WeightsRecord()
+    if run.voxel_size is None:
+        run = run.changed(training={**run.training.content(), "voxel_size": record.voxel_size})
+    return own, run, part.sha256 or digest
+
+
+def _check_network(name: str, path: Path, run: WeightsRecord) -> None:
+    """Refuse the other network, which would fit by its shapes and detect nonsense."""
     if run.metric == METRICS["center" if name == "mask" else "mask"]:
         raise ValueError(
             f"{path}: expected the weights of {NETWORKS[name]}, but the record beside them says {run.metric}, the "

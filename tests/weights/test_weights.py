@@ -60,20 +60,33 @@ def test_join_records_the_voxel_size_of_the_runs_and_refuses_two(files, tmp_path
     assert not (tmp_path / "joint.pt").exists()
 
 
-def test_join_refuses_swapped_doubled_and_joined_files(files, tmp_path):
+def test_join_takes_a_network_of_joined_weights_with_the_record_of_its_run(files, tmp_path):
+    torch.save(small_network(3).state_dict(), tmp_path / "center.pt")
+    (tmp_path / "center.json").write_text(json.dumps({"training": {"voxel_size": 8.0, "classes": ["vlp", "ribosome"]}}))
+    join(str(files / "model.pt"), str(tmp_path / "center.pt"), str(tmp_path / "model.pt"))
+    before, after = (read_state_dict(folder / "model.pt") for folder in (files, tmp_path))
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("mask"))
+    assert not any(
+        torch.equal(after[name], value)
+        for name, value in before.items()
+        if name.startswith("center") and "conv.weight" in name
+    )
+    record = read_record(tmp_path / "model.pt")
+    assert record.mask == read_record(files / "model.pt").mask
+    assert record.detection_settings() == {"voxel_size_model": 8.0, "classes": ["vlp", "ribosome"]}
+
+
+def test_join_refuses_swapped_and_doubled_files(files, tmp_path):
     for number, (name, metric) in enumerate((("mask", "val_mask_dice"), ("center", "val_center_f1"))):
         torch.save(small_network(number).state_dict(), tmp_path / f"{name}.pt")
         (tmp_path / f"{name}.json").write_text(json.dumps({"metric": metric}))
-    mask, center, both, copy = (str(tmp_path / f"{one}.pt") for one in ("mask", "center", "both", "copy"))
-    join(mask, center, both)
+    mask, center, copy = (str(tmp_path / f"{name}.pt") for name in ("mask", "center", "copy"))
     (tmp_path / "copy.pt").write_bytes((tmp_path / "mask.pt").read_bytes())  # without its record
     for first, second, message in (
         (center, mask, r"center\.pt: expected the weights of MaskNet, but the record .* says val_center_f1"),
         (mask, copy, r"copy\.pt: expected the weights of CenterNet, got the same as MaskNet's"),
         (copy, mask, "got the same as MaskNet's"),
         (mask, mask, "got the same as MaskNet's"),
-        (both, center, r"both\.pt: expected the weights of one network, got those of both"),
-        (mask, both, r"both\.pt: expected the weights of one network, got those of both"),
     ):
         with pytest.raises(ValueError, match=message):
             join(first, second, str(tmp_path / "new" / "model.pt"))
