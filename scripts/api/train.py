@@ -49,6 +49,8 @@ def train(
     validation_images: Sequence[Any] = (),
     validation_labels: Sequence[Any] = (),
     *,
+    classes_of: Sequence[Any] = (),
+    validation_classes_of: Sequence[Any] = (),
     output_dir: str | os.PathLike = "runs",
     voxel_size: float | Sequence[float] | None = None,
     networks: Sequence[str] = NETWORKS,
@@ -62,6 +64,9 @@ def train(
         Tomograms, and their instance labels: 0 background, 1..n particles, -1 where nobody looked.
     validation_images, validation_labels : sequences, likewise
         What the best epoch is chosen on; without them the training tomograms are, which flatters the scores.
+    classes_of, validation_classes_of : sequences of mappings of int to str, or of paths
+        The class of each label, for every label volume; with them ``classes=[...]`` names those to tell apart. A path
+        is that of a particle table (CSV with the columns label and class).
     output_dir : path
         Gets ``data`` (arrays as files, and the datalist), ``mask`` and ``center`` (the runs), and ``model.pt``. Runs
         that are there are moved aside.
@@ -99,7 +104,10 @@ def train(
     if unknown:
         files = " or ".join(f"configs/train_{name}.json" for name in chosen)
         raise ValueError(f"train: {', '.join(unknown)}: expected ids of {files}. Nothing was trained.")
-    sections = {"training": (images, labels), "validation": (validation_images, validation_labels)}
+    sections: dict[str, tuple[Sequence[Any], ...]] = {
+        "training": (images, labels, classes_of),
+        "validation": (validation_images, validation_labels, validation_classes_of),
+    }
     data = _write_datalist(folder / "data", sections, voxel_size)
     runs = {name: folder / name for name in chosen}
     for name, run in runs.items():
@@ -128,15 +136,19 @@ def _known(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key.split("::")[0].split("#")[0] in ids}
 
 
-def _write_datalist(folder: Path, sections: dict[str, tuple[Sequence[Any], Sequence[Any]]], voxel_size: Any) -> Path:
-    """Write arrays and the dataset.json; returns the folder."""
-    for section, (images, labels) in sections.items():
+def _write_datalist(folder: Path, sections: dict[str, tuple[Sequence[Any], ...]], voxel_size: Any) -> Path:
+    """Write arrays, classes by label and the dataset.json; returns the folder."""
+    for section, (images, labels, classes) in sections.items():
         if any(is_path(one) or getattr(one, "ndim", 4) == 3 for one in (images, labels)):
             raise ValueError(f"train: expected lists of {section} images and labels, got one volume. Put it into [ ].")
         if len(images) != len(labels):
             raise ValueError(
                 f"train: expected one label volume for each {section} image, got {len(images)} images and "
                 f"{len(labels)} label volumes."
+            )
+        if classes and len(classes) != len(labels):
+            raise ValueError(
+                f"train: expected the classes of each of {len(labels)} {section} label volumes, got {len(classes)}."
             )
     datalist = {
         section: [
@@ -145,14 +157,24 @@ def _write_datalist(folder: Path, sections: dict[str, tuple[Sequence[Any], Seque
                 "label": str(
                     as_file(label, folder / f"{section}_{n}_labels.mrc", f"{section} labels {n}", voxel_size, True)
                 ),
+                **({"particles": str(_class_table(classes[n], folder / f"{section}_{n}.csv"))} if classes else {}),
             }
-            for n, (image, label) in enumerate(zip(*volumes, strict=True))
+            for n, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
-        for section, volumes in sections.items()
+        for section, (images, labels, classes) in sections.items()
     }
     with atomic_path(folder / "dataset.json") as temporary:
         temporary.write_text(json.dumps(datalist, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def _class_table(classes: Any, path: Path) -> Path:
+    """Where the class of each label can be read: its path, or ``path``, which a mapping is written to."""
+    if is_path(classes):
+        return Path(classes).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.Series(dict(classes), name="class").rename_axis("label").to_csv(path)
+    return path
 
 
 def _run(name: str, overrides: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The calls of a notebook: arrays and tables in and out, the same results as the commands."""
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import scripts
+from custom_transforms.class_targets import classes_in_table
 from custom_transforms.io import read_tomogram, write_instances
 from scripts import detect, match, read_particles, train
 from scripts.detection.detect import Detector
@@ -150,6 +152,26 @@ def test_train_from_files_of_one_network_and_its_errors(tmp_path):
     write_instances(tmp_path / "labels.mrc", balls(SHAPE, 0), VOXEL_SIZE)
     with pytest.raises(ValueError, match="^.*names a file that is not there: .*gone.mrc"):
         train([tmp_path / "gone.mrc"], [tmp_path / "labels.mrc"], output_dir=tmp_path / "out", networks=["mask"])
+
+
+def test_train_knows_the_classes_of_labels(tmp_path, monkeypatch):
+    """The runs themselves are those of the configs, whose tests train on classes."""
+
+    def run(name, values):
+        raise InterruptedError(values["classes"])
+
+    monkeypatch.setattr("scripts.api.train._run", run)
+    files = [tmp_path / name for name in ("a.mrc", "b.mrc")]
+    (tmp_path / "b.csv").write_text("label,class\n1,6qzp\n")
+    named, groups = [{1: "4v4r", 3: "vlp"}, tmp_path / "b.csv"], {"ribosome": ["4v4r", "6qzp"], "vlp": ["vlp"]}
+    with pytest.raises(InterruptedError) as asked:
+        train(files, files, classes_of=named, classes=groups, output_dir=tmp_path / "out", networks="center")
+    assert asked.value.args == (groups,)
+    datalist = json.loads((tmp_path / "out" / "data" / "dataset.json").read_text())
+    tables = [classes_in_table(item["particles"]).to_dict() for item in datalist["training"]]
+    assert tables == [{1: "4v4r", 3: "vlp"}, {1: "6qzp"}] and datalist["validation"] == []
+    with pytest.raises(ValueError, match="expected the classes of each of 2 training label volumes, got 1"):
+        train(files, files, classes_of=named[:1], output_dir=tmp_path / "out")
 
 
 def test_readers_of_particle_lists_give_tables_with_everything(tmp_path):
