@@ -113,7 +113,8 @@ def _grid() -> np.ndarray:
 def _ball() -> np.ndarray:
     """Which samples of the cube (flat) lie in the ball, as numbers."""
     axis = np.arange(-STEPS, STEPS + 1)
-    return np.flatnonzero(sum(side**2 for side in np.ix_(axis, axis, axis)).ravel() <= STEPS**2)
+    z, y, x = np.ix_(axis, axis, axis)
+    return np.flatnonzero(z**2 + y**2 + x**2 <= STEPS**2)
 
 
 @lru_cache(maxsize=1)

@@ -75,6 +75,9 @@ def _prepare(values: Values, written: Sequence[str]) -> str | None:
     picks = next((name for name in written if name.endswith(".csv")), None)
     if picks is None:
         return None
+    if values.get("teach") is not None:
+        others = "".join(f" --counter_examples {shlex.quote(name)}" for name in written if "_counter_examples" in name)
+        return f"python -m scripts teach {shlex.quote(str(values['run_dir']))} --particles {shlex.quote(picks)}{others}"
     return f"python -m scripts prepare TOMOGRAM --particles {shlex.quote(picks)} --radius ANGSTROM --output_dir dataset"
 
 

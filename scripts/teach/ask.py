@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from custom_transforms.measuring.taught import Taught
 from scripts.particles.csv_table import table_text
 from scripts.particles.shared.format import write_text
 from scripts.report.gallery import crop_picture, crop_size
@@ -16,10 +17,18 @@ from scripts.report.images import grey_range
 from scripts.teach.candidates import Candidates
 from scripts.teach.examples import UNANSWERED, Examples
 
-__all__ = ["most_useful", "write_questions"]
+__all__ = ["COLUMNS", "most_useful", "unsure", "write_questions"]
 
 POOL = 5  # times as many as are asked for are unsure; of these the most different are taken
 COLUMNS = ["tomogram", "class", "x_angstrom", "y_angstrom", "z_angstrom", "class_score"]
+
+
+def unsure(taught: Taught, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each candidate is from the decision of the class that is nearest (n,), and which that is (n,)."""
+    probability = taught.probabilities(descriptors)
+    thresholds = np.array([one.threshold or 0.5 for one in taught.classes])
+    margins = np.abs(np.log(probability / (1 - probability)) - np.log(thresholds / (1 - thresholds)))
+    return margins.min(axis=1), margins.argmin(axis=1)
 
 
 def most_useful(margins: np.ndarray, values: np.ndarray, free: np.ndarray, count: int) -> np.ndarray:

@@ -83,15 +83,15 @@ class Candidates:
         return describe_particles(self.image, self.run.instances, self.table, self.run.voxel_size_zyx, diameter)
 
 
-def open_candidates(run: Path) -> Candidates:
-    """Open a finished detection.
+def open_candidates(run: Path, tomogram: str | None = None) -> Candidates:
+    """Open a finished detection; ``tomogram`` if it is not where the record says.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If one of its files or the tomogram is gone or damaged, or it was taught already.
     """
-    found = load_run(run)
+    found = load_run(run, tomogram)
     source = found.record.inputs.tomogram.path
     if found.tomogram is None:
         raise FileNotFoundError(f"{run}: expected its tomogram, {source}, which is gone. Put it back, or detect anew.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from custom_transforms.measuring.taught import CLIP
+from custom_transforms.measuring.taught import CLIP, Taught, TaughtClass
 from scripts.teach.fit import FEWEST, Fit, fit_class
 
 __all__ = ["Learnt", "LearntClass", "learn_classes", "standardised"]
@@ -38,6 +38,14 @@ class Learnt:
 
     classes: list[LearntClass]
     warnings: list[str] = field(default_factory=list)
+
+    def taught(self, mean: np.ndarray, scale: np.ndarray, settings: Mapping[str, Any], weights: str | None) -> Taught:
+        """What a file holds of it; ``mean`` and ``scale`` as `standardised` gave them, the rest of the detection."""
+        classes = tuple(
+            TaughtClass(one.name, one.weights, one.bias, one.threshold, one.examples) for one in self.classes
+        )
+        about = " ".join(one.text for one in self.classes)
+        return Taught(float(settings["particle_diameter"]), mean, scale, classes, settings, weights, about)
 
 
 def standardised(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from custom_transforms.files.whole_files import check_folder
-from custom_transforms.measuring.taught import Taught, TaughtClass, write_taught
+from custom_transforms.measuring.taught import Taught, write_taught
 from scripts.console import note, tell
 from scripts.detection.detect import detect
 from scripts.sources.detections import find_detections
-from scripts.teach.ask import most_useful, write_questions
+from scripts.teach.ask import most_useful, unsure, write_questions
 from scripts.teach.candidates import Candidates, common_settings, open_candidates
 from scripts.teach.classes import learn_classes, standardised
 from scripts.teach.examples import OTHER, Examples, match_examples, read_lists
@@ -85,11 +85,7 @@ def teach(
     learnt = learn_classes(values, np.concatenate(examples.known), examples.classes)
     for text in learnt.warnings:
         note(text)
-    taught = Taught(
-        float(settings["particle_diameter"]), mean, scale,
-        tuple(TaughtClass(one.name, one.weights, one.bias, one.threshold, one.examples) for one in learnt.classes),
-        settings, weights, " ".join(one.text for one in learnt.classes),
-    )  # fmt: skip
+    taught = learnt.taught(mean, scale, settings, weights)
     file = folder / FILE
     write_taught(file, taught)
     for learnt_class in learnt.classes:
@@ -149,9 +145,8 @@ def _ask(
     candidates: Sequence[Candidates], examples: Examples, taught: Taught, values: np.ndarray, count: int, folder: Path
 ) -> None:
     """Write the questions; the decision of several classes is that of the nearest."""
-    probability = taught.probabilities(np.concatenate([one.descriptors for one in candidates]))
-    thresholds = np.array([one.threshold or 0.5 for one in taught.classes])
-    margins = np.abs(np.log(probability / (1 - probability)) - np.log(thresholds / (1 - thresholds))).min(axis=1)
+    descriptors = np.concatenate([one.descriptors for one in candidates])
+    margins, _ = unsure(taught, descriptors)
     asked = most_useful(margins, values, np.concatenate(examples.known) == "", count)
-    paths = write_questions(candidates, examples, asked, probability.max(axis=1), folder)
+    paths = write_questions(candidates, examples, asked, taught.probabilities(descriptors).max(axis=1), folder)
     tell(f"{paths[0]}: {len(asked)} candidates to answer, pictures in {paths[1]}", written=paths)

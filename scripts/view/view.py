@@ -32,7 +32,12 @@ PARTICLES = "particles"
 
 
 def view(
-    run_dir: str, tomogram: str | None = None, output: str | None = None, files: bool = False, restart: bool = False
+    run_dir: str,
+    tomogram: str | None = None,
+    output: str | None = None,
+    files: bool = False,
+    restart: bool = False,
+    teach: str | None = None,
 ) -> None:
     """Look at a detection in napari, correct its centers, and save them as a list that prepare takes.
 
@@ -55,6 +60,9 @@ def view(
         Open nothing; write scripts for ChimeraX and ArtiaX and an IMOD model beside the other files.
     restart : bool
         Begin with the detected centers, although corrected ones were saved before.
+    teach : str
+        List of examples: asks about the candidates that are least sure to be of their class. Y yes, N no, U next; each
+        answer is saved at once in RUN_DIR/TOMOGRAM_examples.csv or _counter_examples.csv, for teach.
     """
     run = load_run(one_detection(run_dir), tomogram=tomogram)
     target = Path(os.path.expanduser(output)) if output else run.prefix.with_name(f"{run.name}_curated.csv")
@@ -66,6 +74,9 @@ def view(
     napari = _import_napari()
     for text in run.notes:
         note(text)
+    if teach is not None:
+        _view_questions(napari, run.prefix, tomogram, teach, restart)
+        return
     viewer = napari.Viewer(title=f"{run.name}: double-click adds or deletes a center, W saves")
     picks = read_picks(target) if target.exists() and not restart else None
     if picks is not None:
@@ -81,6 +92,21 @@ def view(
         save_picks(after, target)
     saved = [target] if target.exists() else []
     tell(str(target) if saved else f"{run.name}: nothing was changed", written=saved)
+
+
+def _view_questions(napari: Any, run: Path, tomogram: str | None, teach: str, restart: bool) -> None:
+    from scripts.teach.candidates import open_candidates  # seconds to import, because of MONAI
+    from scripts.teach.questions import open_questions
+    from scripts.view.questions import bind_questions
+
+    questions = open_questions(open_candidates(run, tomogram), teach, restart)
+    viewer = napari.Viewer()
+    for layer in add_layers(viewer, questions.candidates.run):
+        layer.visible = False
+    bind_questions(viewer, questions)
+    napari.run()
+    saved = [path for path in questions.files.values() if questions.answered and path.is_file()]
+    tell(f"{questions.candidates.name}: {questions.answered} answered", written=saved)
 
 
 def add_layers(viewer: Any, run: RunData, picks: pd.DataFrame | None = None) -> list[Any]:

@@ -1,0 +1,115 @@
+"""Questions in a viewer: answers are saved at once, decide what is asked next, and are taken by teach and prepare."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scripts.preparation.prepare import prepare
+from scripts.teach.candidates import open_candidates
+from scripts.teach.questions import open_questions
+from scripts.view.questions import bind_questions
+from tests.teach.test_teach import detection, examples_file, run  # noqa: F401
+
+
+class Layer:
+    """What is used of napari's points."""
+
+    def __init__(self, data, **options):
+        self.data, self.options, self.selected_data = data, options, set()
+
+    def add(self, places):
+        self.data = np.vstack([self.data, places])
+
+
+class Viewer:
+    """What is used of napari's viewer, without a window."""
+
+    def __init__(self):
+        self.keys, self.title, self.status = {}, "", ""
+        self.dims = self.camera = self
+
+    def set_point(self, axes, place):
+        self.point = place
+
+    def add_points(self, data, **options):
+        return Layer(data, **options)
+
+    def bind_key(self, key, overwrite):
+        return lambda action: self.keys.__setitem__(key, action)
+
+    def press(self, key):
+        next(action for name, action in self.keys.items() if str(name).lower() == key)(self)
+
+
+@pytest.fixture(params=["plain", "napari"])
+def viewer(request):
+    """A viewer without a window: one of a few lines, and napari's where it is installed."""
+    if request.param == "plain":
+        return Viewer()
+    model = pytest.importorskip("napari.components", reason="napari is not installed").ViewerModel()
+    object.__setattr__(
+        model, "press", lambda key: next(a for k, a in model.keymap.items() if str(k).lower() == key)(model)
+    )
+    return model
+
+
+def test_twenty_answers_are_asked_saved_ranked_anew_and_taken(detection, viewer, tmp_path, capsys):  # noqa: F811
+    folder, centers, balls = detection
+    place = folder / "detections" / "TS_01"
+    examples = examples_file(tmp_path / "mine.csv", centers[balls][:3])
+    questions = open_questions(open_candidates(place / "TS_01"), str(examples), restart=True)
+    layer = bind_questions(viewer, questions)
+    first = questions.row
+    viewer.press("u")
+    assert questions.row != first and not questions.files[False].exists()  # nothing was said
+    said = {}
+    for number in range(20):
+        row, before = questions.row, questions.scores
+        assert row not in said and questions.known[row] == ""
+        np.testing.assert_allclose(layer.data, centers[row][None])
+        assert f"is it ball ({before[row]:.2f})? Y yes, N no, U unsure; {number} answered" in viewer.title
+        viewer.press("y" if balls[row] else "n")
+        said[row] = balls[row]
+        saved = sum(len(pd.read_csv(path)) for path in questions.files.values() if path.is_file())
+        assert saved == 3 + len(said)
+    assert not np.array_equal(before, questions.scores)
+    assert (questions.known[balls] == "ball").sum() == 3 + sum(said.values())
+    again = open_questions(open_candidates(place / "TS_01"), "not read", restart=False)
+    assert np.array_equal(again.known, questions.known)
+    yes, no = questions.files.values()
+    code, text = run(folder, yes, tmp_path / "out", "--counter_examples", no, capsys=capsys)
+    assert code == 0 and f"{3 + sum(said.values())} ball, {20 - sum(said.values())} other" in text
+    prepare(
+        str(folder / "TS_01.mrc"), particles=str(yes), radius=30.0, output_dir=str(tmp_path / "data"), quiet=True,
+        validation_fraction=0.0,
+    )  # fmt: skip
+    assert (tmp_path / "data" / "dataset.json").is_file()
+    for path in (yes, no):
+        path.unlink()
+
+
+def test_of_several_classes_a_number_names_one_and_the_end_is_said(detection, tmp_path):  # noqa: F811
+    folder, centers, balls = detection
+    chosen = np.concatenate([np.flatnonzero(balls)[:4], np.flatnonzero(~balls)[:4]])
+    examples = examples_file(tmp_path / "mine.csv", centers[chosen], names=["ball"] * 4 + ["rod"] * 4)
+    questions = open_questions(open_candidates(folder / "detections/TS_01/TS_01"), str(examples), restart=True)
+    viewer = Viewer()
+    layer = bind_questions(viewer, questions)
+    assert "U unsure, 1 ball, 2 rod; 0 answered" in viewer.title
+    row = questions.row
+    viewer.press("2")
+    assert questions.known[row] == "rod"
+    questions.known[questions.known == ""] = "rod"
+    for _ in range(2):
+        viewer.press("y")  # the last, and nothing
+    assert viewer.status == "every candidate is answered" and len(layer.data) == 0 and questions.answered == 2
+    questions.files[False].unlink()
+
+
+def test_examples_where_nothing_was_found_are_refused(detection, tmp_path):  # noqa: F811
+    folder, centers, _ = detection
+    far = examples_file(tmp_path / "far.csv", centers[:3] * 0 + 16.0)
+    with pytest.raises(ValueError, match="--teach: expected a list of examples, none in .*far.csv is near a particle"):
+        open_questions(open_candidates(folder / "detections/TS_01/TS_01"), str(far), restart=True)
