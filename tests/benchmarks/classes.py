@@ -1,0 +1,119 @@
+"""How well six classes are told apart: F-beta (4) of each, on tomograms that training never saw.
+
+    python -m tests.benchmarks.classes --maps DIR --folder runs/classes --epochs 12
+
+Classes of mixed size stand in one scene (`SCENE`), at SNR 0.1 to 0.5: 8 tomograms train, 2 choose the thresholds, 4
+test. The shipped MaskNet stays; CenterNet gets a map for each class and starts from the shipped one. All by the
+commands of a user. *All* adds up the counts of the classes; *class ignored* matches the same centers by place alone, so
+that what is lost to classification is seen. What is finished is not done again, and training goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scripts.evaluation.bootstrap import bootstrap_intervals
+from scripts.evaluation.evaluate import evaluate
+from scripts.simulate.simulate import simulate
+from tests.benchmarks.__main__ import print_table
+
+ROOT = Path(__file__).parents[2]
+SCENE = Path(__file__).with_name("general") / "scenes" / "six_classes.json"
+TOMOGRAMS, VALIDATION, TEST = 14, 2, 4
+SEED = 7001
+WEIGHTS = ROOT / "models" / "model.pt"
+
+
+def run(*command: str) -> None:
+    """A command of a user, in the project's folder."""
+    print("python -m", *command, file=sys.stderr)
+    subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True)
+
+
+def train(folder: Path, names: list[str], epochs: int, diameter: float) -> Path:
+    """CenterNet with a map for each class, joined with the shipped MaskNet; returns the weights."""
+    center, weights = folder / "center", folder / "model.pt"
+    if not weights.exists():
+        run(
+            "monai.bundle", "run", "training", "--config_file", "configs/train_center.json",
+            "--dataset_dir", str(folder / "data"), "--output_dir", str(center), "--classes", str(names),
+            "--pretrained", str(WEIGHTS), "--epochs", str(epochs), "--learning_rate", "0.001", "--center_balance", "2",
+            "--particle_diameter", f"{diameter:g}", "--memory_format", "$torch.channels_last_3d", "--batch_size", "4",
+            "--crops_per_tomogram", "32", "--resume", str((center / "last.pt").exists()).lower(),
+        )  # fmt: skip
+        run("scripts", "join", str(WEIGHTS), str(center / "model.pt"), "--output", str(weights))
+    return weights
+
+
+def diameters_of(data: Path) -> dict[str, float]:
+    """Median diameter, Å, of the true particles of every class."""
+    tables = [pd.read_csv(path) for path in sorted(data.glob("*/particles.csv"))]
+    particles = pd.concat([table[table["label"] > 0] for table in tables])
+    return particles.groupby("class")["diameter_angstrom"].median().round().to_dict()
+
+
+def scores(points: dict[str, Any]) -> dict[str, Any]:
+    """What the table shows of an evaluation's points."""
+    names = {"F-beta 4": "f_beta", "F1": "f1", "precision": "precision", "recall": "recall"}
+    low, high = points["intervals"]["particles"]["f_beta"]
+    return {
+        "particles": points["n_true"],
+        **{k: points[v] for k, v in names.items()},
+        "95 %": f"{low:.3f} to {high:.3f}",
+    }
+
+
+def pooled(classes: dict[str, Any]) -> dict[str, Any]:
+    """The scores of all classes, their counts added up: a particle counts only for its own class."""
+
+    def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+        tp, fp, fn = counts.T
+
+        def f(beta: int) -> np.ndarray:
+            return (1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp)
+
+        return {"f_beta": f(4), "f1": f(1), "precision": tp / (tp + fp), "recall": tp / (tp + fn)}
+
+    counts = np.sum([[part["points"][name] for name in ("tp", "fp", "fn")] for part in classes.values()], axis=0)
+    values = {name: float(value[0]) for name, value in rates(counts[None]).items()}
+    return {**values, "n_true": int(counts[0] + counts[2]), "intervals": bootstrap_intervals([counts], rates)}
+
+
+def main(maps: str, folder: Path, epochs: int) -> None:
+    """Simulate, train, choose thresholds, detect, and print the table."""
+    data = folder / "data"
+    simulate(SCENE, data, TOMOGRAMS, SEED, validation=VALIDATION, test=TEST, maps=maps)
+    diameters = diameters_of(data)
+    weights = train(folder, list(diameters), epochs, min(diameters.values()))
+    settings = folder / "thresholds.json"
+    by_class = json.dumps(diameters)
+    if not settings.exists():
+        run("scripts", "calibrate", str(data), "--weights", str(weights), "--particle_diameter", by_class,
+            "--beta", "4", "--output", str(settings))  # fmt: skip
+    tests = json.loads((data / "dataset.json").read_text())["test"]
+    images = [str(data / item["image"]) for item in tests]
+    run("scripts", "detect", *images, "--weights", str(weights), "--config", str(settings),
+        "--output_dir", str(folder / "found"))  # fmt: skip
+    found = evaluate(folder / "found", data, metric="czii")
+    rows = [{"class": name, **scores(part["points"])} for name, part in found["classes"].items()]
+    rows.append({"class": "all", **scores(pooled(found["classes"]))})
+    rows.append({"class": "class ignored", **scores(found["pooled"]["points"])})
+    print_table(rows)
+    print(f"czii: {found['czii']['score']:.3f}")
+    print(json.dumps(found["confusion"], indent=1))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", required=True, help="as for tests/benchmarks/general/data.py")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=12)
+    main(**vars(parser.parse_args()))
