@@ -4,11 +4,11 @@
     python -m tests.benchmarks.general.data --maps DIR --folder DIR test
 
 ``--maps`` holds the density maps of PolNet (https://github.com/anmartinezs/polnet, Apache-2.0, 10 Å per voxel) as
-``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. The complexes of the scene "odd" lie in
-its folder ``models``, as ``models/3lue.mrc`` and so on: PDB entries (CC0), blurred to 20 Å, 10 Å per voxel
-(`scripts.simulate.density.model_density` makes such a map of an entry's file). Finished tomograms are kept, so an
-interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (two tomograms of each scene are for
-validation); each test scene keeps its own.
+``4v4r.mrc`` and so on, those of membrane complexes in its folder ``membrane``. The complexes of the scenes "odd",
+"shapes" and "bilayers" lie in its folder ``models``, as ``models/3lue.mrc`` and so on: PDB entries (CC0), blurred to
+20 Å, 10 Å per voxel (`scripts.simulate.density.model_density` makes such a map of an entry's file). Finished tomograms
+are kept, so an interrupted call goes on. ``train`` joins its scenes in one ``dataset.json`` (two tomograms of each$
+scene are for validation); each test scene keeps its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from scripts.simulate.simulate import simulate
 from scripts.simulate.write import write_json
 
 SCENES = Path(__file__).parent / "scenes"
-TRAIN = {"train_middle": 22, "train_small": 14, "train_clear": 14, "train_membranes": 20, "train_faint": 20}
+TRAIN = {
+    "train_middle": 22,
+    "train_small": 14,
+    "train_clear": 14,
+    "train_membranes": 20,
+    "train_faint": 20,
+    "train_shapes": 20,
+    "train_bilayers": 16,
+}
+VALIDATION = {"validation_shapes": 2, "validation_bilayers": 2}  # families that training lacks
 TEST = ("easy", "hard", "faint", "dense", "small", "mixed", "unseen", "membranes", "membranes_unseen", "odd")
 TRAIN_SEED, TEST_SEED = 1, 1001
 TEST_TOMOGRAMS = 2
@@ -29,9 +38,9 @@ PATH_KEYS = ("image", "label", "classes", "particles")
 
 
 def make_training_set(maps: Path, folder: Path) -> Path:
-    """Simulate `TRAIN`, tomograms by scene, and join them; returns the folder of dataset.json."""
+    """Simulate `TRAIN` and `VALIDATION`, tomograms by scene, and join them; returns the folder of dataset.json."""
     joined: dict = {"name": "general", "voxel_size": 10.0, "training": [], "validation": []}
-    for scene, count in TRAIN.items():
+    for scene, count in (TRAIN | VALIDATION).items():
         simulate(SCENES / f"{scene}.json", folder / scene, count, TRAIN_SEED, maps=maps, validation=2, test=0)
         part = json.loads((folder / scene / "dataset.json").read_text(encoding="utf-8"))
         for section in ("training", "validation"):

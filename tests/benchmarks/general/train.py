@@ -5,10 +5,11 @@
 Processes simulate without end: a specimen of one of the scenes, with particles of new sizes and phantoms of new forms,
 imaged several times. The networks of configs/train_mask.json and train_center.json see the same crops, with the same
 augmentation as there, made on the device in batches. Each gets ``--folder``/NAME/model.pt (averaged weights) and
-model.json, every thousand steps and at the end; losses go to log.csv. Specimens stay in ``--folder``/specimens, so that
-another call, with ``--pretrained``, goes on with them; the rate is a cosine over ``--minutes``. For GPUs, where
-the loader of `python -m monai.bundle run training` and the size of a simulated set are what limits; that, with
-`data.py`, is the way on a CPU.
+model.json, every five minutes and at the end; losses go to log.csv. The rate is a cosine over ``--minutes``.
+Specimens and the state of training stay in ``--folder``: the same call goes on where an interrupted one stopped. Crops
+of several ``--sizes`` teach the networks to see the same in tiles of any size; their norms should be held then
+(``--hold_norms``), as those of one large crop say little. On CPUs train each network in a
+process of its own, of a thread (``OMP_NUM_THREADS=1``): two cores do half as much again as with both on one network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import math
 import multiprocessing
 import threading
 import time
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,22 @@ from scripts.training import average_weights
 from tests.benchmarks.general.data import SCENES
 
 ROOT = Path(__file__).parents[3]
-SHARES = {"train_middle": 0.5, "train_small": 0.2, "train_membranes": 0.3}  # how often a scene is drawn
+SHARES = {  # how often a scene is drawn
+    "train_middle": 0.22,
+    "train_small": 0.13,
+    "train_membranes": 0.15,
+    "train_shapes": 0.32,
+    "train_bilayers": 0.18,
+}
 SNR = {"train_middle": [0.03, 2.0]}  # the whole range at once
 SHAPE, ICE, CLUTTER = [128, 192, 192], [700, 1280], 420
 IMAGES = 3  # of every specimen
 STORED_CENTERS = 20_000  # voxels of particles that crops are drawn around
 BACKGROUND_CROPS = 1 / 3
 MASK_EVERY = 2  # steps; the centers decide what is found, and are harder
-SAVED_EVERY = 1000
-AVERAGED_EVERY, AVERAGE_DECAY = 8, 0.99
+LOGGED_EVERY = 50  # steps
+SAVED_EVERY = 300.0  # seconds
+AVERAGED_EVERY, AVERAGE_DECAY = 4, 0.98  # over the last 200 steps or so
 FIRST = 15  # specimens before training starts
 # the networks by name, and how the center target of each is made
 NETWORKS: dict[str, dict[str, float] | None] = {
@@ -132,13 +140,11 @@ class Crops:
     device : torch.device
     names : list of str
         Targets.
-    size : int
-        Voxels of a crop's side.
     seed : int
     """
 
-    def __init__(self, folder: Path, device: torch.device, names: list[str], size: int, seed: int) -> None:
-        self.folder, self.device, self.names, self.size = folder, device, names, size
+    def __init__(self, folder: Path, device: torch.device, names: list[str], seed: int) -> None:
+        self.folder, self.device, self.names = folder, device, names
         self.rng = np.random.default_rng(seed)
         self.seen: set[Path] = set()
         self.specimens: list[tuple[torch.Tensor, torch.Tensor, np.ndarray]] = []
@@ -155,17 +161,17 @@ class Crops:
                         self.specimens.append((images, targets.to(self.device), data["at"]))
             time.sleep(0.5)
 
-    def draw(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (B, 1, Z, Y, X) and targets (B, C, Z, Y, X), float32; flipped and with changed intensities."""
         images, targets = [], []
         for _ in range(batch):
             image, target, at = self.specimens[int(self.rng.integers(len(self.specimens)))]
             shape = np.array(image.shape[1:])
-            low = self.rng.integers(0, shape - self.size + 1)
+            low = self.rng.integers(0, shape - size + 1)
             if len(at) and self.rng.random() > BACKGROUND_CROPS:
                 center = at[int(self.rng.integers(len(at)))].astype(int)
-                low = np.clip(center - self.size // 2, 0, shape - self.size)
-            box = tuple(slice(int(a), int(a) + self.size) for a in low)
+                low = np.clip(center - size // 2, 0, shape - size)
+            box = tuple(slice(int(a), int(a) + size) for a in low)
             axes = [1 + axis for axis in range(3) if self.rng.random() < 0.5]
             images.append(image[int(self.rng.integers(len(image)))][None][(slice(None), *box)].flip(axes))
             targets.append(target[(slice(None), *box)].flip(axes))
@@ -198,7 +204,9 @@ class Crops:
 class Learner:
     """One network with its loss, optimiser and averaged weights."""
 
-    def __init__(self, name: str, device: torch.device, pretrained: Path | None, rate: float) -> None:
+    def __init__(
+        self, name: str, device: torch.device, pretrained: Path | None, rate: float, hold_norms: bool = False
+    ) -> None:
         part = "mask" if name == "mask" else "center"
         parser = ConfigParser()
         parser.read_config(str(ROOT / "configs" / f"train_{part}.json"))
@@ -213,6 +221,10 @@ class Learner:
         )
         self.average = average_weights(self.network, device, AVERAGE_DECAY)
         self.losses: list[torch.Tensor] = []
+        if hold_norms:
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def step(self, images: torch.Tensor, target: torch.Tensor, factor: float, number: int) -> None:
         """One step at ``factor`` times the learning rate."""
@@ -229,6 +241,11 @@ class Learner:
         if number % AVERAGED_EVERY == 0:
             self.average.update_parameters(self.network)
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What an interrupted training needs to go on."""
+        return {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+
     def mean_loss(self) -> float:
         """Of the steps since the last call."""
         mean = float(torch.stack(self.losses).mean()) if self.losses else math.nan
@@ -244,6 +261,55 @@ class Learner:
         write_json(folder / self.name / "model.json", record)
 
 
+@dataclass
+class Progress:
+    """How far training is; with the learners' state it lies in ``folder``/state.pt."""
+
+    folder: Path
+    learners: list[Learner]
+    steps: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def load(self) -> None:
+        """Go on where an earlier call stopped, if there was one."""
+        path = self.folder / "state.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True, map_location=self.learners[0].device)
+            for learner in self.learners:
+                for name, part in learner.parts.items():
+                    part.load_state_dict(state[learner.name][name])
+            self.steps, self.seconds, self.rows = state["steps"], state["seconds"], state["rows"]
+
+    def save(self, record: dict[str, Any], seed: int) -> None:
+        """Write the weights, what is needed to go on, and the losses."""
+        for learner in self.learners:
+            options = NETWORKS[learner.name]
+            target = {} if options is None else {"center_target": "gaussian", **options}
+            learner.save(self.folder, {"seed": seed, "training": {**record, "steps": self.steps, **target}})
+        state: dict[str, Any] = {"steps": self.steps, "seconds": self.seconds, "rows": self.rows}
+        for learner in self.learners:
+            state[learner.name] = {name: part.state_dict() for name, part in learner.parts.items()}
+        with atomic_path(self.folder / "state.pt") as temporary:
+            torch.save(state, temporary)
+        with atomic_path(self.folder / "log.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0] if self.rows else ["step"])
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def train_step(learners: list[Learner], crops: Crops, number: int, factor: float, batch: int, size: int) -> None:
+    """One step of every network on the same crops; of the mask every `MASK_EVERY` steps, beside others."""
+    images, targets = crops.draw(batch, size)
+    images = images.contiguous(memory_format=torch.channels_last_3d)
+    first = 0
+    for learner in learners:
+        last = first + 1 + ("balance_voxels" in (NETWORKS[learner.name] or {}))
+        if learner.name != "mask" or len(learners) == 1 or number % MASK_EVERY == 0:
+            learner.step(images, targets[:, first:last], factor, number)
+        first = last
+
+
 def main(
     maps: Path,
     folder: Path,
@@ -252,10 +318,11 @@ def main(
     device: str,
     workers: int,
     batch: int,
-    size: int,
+    sizes: list[int],
     rate: float,
     seed: int,
     pretrained: Path | None,
+    hold_norms: bool,
     specimens: int,
 ) -> None:
     """Simulate in the background and train until the time is over."""
@@ -270,81 +337,70 @@ def main(
     processes = [context.Process(target=make_specimens, args=given, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
-    start = time.perf_counter()
-    learners = [Learner(name, where, pretrained, rate) for name in networks]
-    crops = Crops(store, where, networks, size, seed)
+    learners = [Learner(name, where, pretrained, rate, hold_norms) for name in networks]
+    progress = Progress(folder, learners)
+    progress.load()
+    crops = Crops(store, where, networks, seed + progress.steps)
     threading.Thread(target=crops.follow, daemon=True).start()
-    while len(crops.specimens) < min(FIRST, specimens):  # simulating counts as training time
+    while len(crops.specimens) < min(FIRST, specimens):
         if not any(process.is_alive() for process in processes) and not list(store.glob("[0-9]*.npz")):
             raise RuntimeError(f"{store}: expected specimens of {workers} processes, all ended without one; see above")
         time.sleep(0.2)
-    begun = time.perf_counter()
     bar = tqdm(total=round(minutes, 2), unit="min", bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} min {postfix}")
-    rows: list[dict[str, Any]] = []
 
-    def save(steps: int) -> None:
+    def save() -> None:
         simulated = {"tomograms": IMAGES * len(crops.specimens), "seed": seed, "scenes": SHARES}
-        training = {
+        record = {
             "dataset": {"name": "general, simulated while training", **simulated},
             "voxel_size": 10.0,
             "contrast": "dark",
             "pretrained": None if pretrained is None else pretrained.name,
-            "steps": steps,
             "batch_size": batch,
-            "patch_size": [size] * 3,
+            "patch_size": sizes,
             "learning_rate": rate,
         }
-        for learner in learners:
-            options = NETWORKS[learner.name]
-            target = {} if options is None else {"center_target": "gaussian", **options}
-            learner.save(folder, {"seed": seed, "training": {**training, **target}})
-        with atomic_path(folder / "log.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0] if rows else ["step"])
-            writer.writeheader()
-            writer.writerows(rows)
+        progress.save(record, seed)
 
-    for number in count(1):
-        gone = (time.perf_counter() - start) / 60
-        share = (time.perf_counter() - begun) / max(1e-9, 60 * minutes - (begun - start))
-        if share >= 1:
-            break
-        factor = min(1.0, number / 100) * (0.5 * (1 + math.cos(math.pi * share)) * 0.99 + 0.01)
-        images, targets = crops.draw(batch)
-        images = images.contiguous(memory_format=torch.channels_last_3d)
-        first = 0
-        for learner in learners:
-            last = first + 1 + ("balance_voxels" in (NETWORKS[learner.name] or {}))
-            if learner.name != "mask" or number % MASK_EVERY == 0:
-                learner.step(images, targets[:, first:last], factor, number)
-            first = last
-        if number % 200 == 0:
+    shares = 1 / np.array(sizes)  # how often a size is drawn
+    saved = last = time.perf_counter()
+    while progress.seconds < 60 * minutes:
+        progress.steps += 1
+        cosine = 0.5 * (1 + math.cos(math.pi * progress.seconds / (60 * minutes)))
+        factor = min(1.0, progress.steps / 100) * (cosine * 0.99 + 0.01)
+        size = int(crops.rng.choice(sizes, p=shares / shares.sum()))
+        fitting = max(1, round(batch * (min(sizes) / size) ** 3))
+        train_step(learners, crops, progress.steps, factor, fitting, size)
+        now = time.perf_counter()
+        progress.seconds, last = progress.seconds + now - last, now
+        if progress.steps % LOGGED_EVERY == 0:
             losses = {learner.name: round(learner.mean_loss(), 5) for learner in learners}
-            rows.append({"step": number, "minutes": round(gone, 2), "specimens": len(crops.specimens), **losses})
-            bar.set_postfix_str(" ".join(f"{key} {value}" for key, value in rows[-1].items()))
+            gone = round(progress.seconds / 60, 2)
+            progress.rows.append({"step": progress.steps, "minutes": gone, "specimens": len(crops.specimens), **losses})
+            bar.set_postfix_str(" ".join(f"{key} {value}" for key, value in progress.rows[-1].items()))
             bar.n = gone
             bar.refresh()
-        if number % SAVED_EVERY == 0:
-            save(number)
+        if now - saved > SAVED_EVERY:
+            save()
+            saved = now
     for process in processes:
         process.terminate()
-    save(number - 1)
-    print(
-        f"{number - 1} steps of {batch} crops in {time.perf_counter() - begun:.0f} s, {len(crops.specimens)} specimens"
-    )
+    save()
+    print(f"{progress.steps} steps in {progress.seconds:.0f} s, {len(crops.specimens)} specimens")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=Path, required=True, help="as for data.py")
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60.0, help="simulating the first specimens included")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, in all calls on this folder")
     parser.add_argument("--networks", nargs="+", default=["mask", "center"], choices=list(NETWORKS))
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=max(1, (multiprocessing.cpu_count() or 2) - 1))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8, help="crops of the smallest size in a step")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64], help="sides of crops, voxels")
     parser.add_argument("--rate", type=float, default=0.002)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pretrained", type=Path, help="model.pt of both networks, or the folder of an earlier call")
+    parser.add_argument("--hold_norms", action="store_true", help="batch norms keep what --pretrained knows")
     parser.add_argument("--specimens", type=int, default=100_000, help="no more than these are made")
     main(**vars(parser.parse_args()))
