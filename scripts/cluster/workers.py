@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -30,8 +31,12 @@ JOBS = {
 PATIENCE = 120.0  # seconds without the scheduler
 RETRIES = 2  # of a task whose worker died, or that failed for a reason that may pass
 DIED = "its worker died each time it was tried, perhaps of too little memory. Give --memory, or larger jobs."
+# what Dask sets for workers makes networks on a CPU several times slower: one thread, and memory that goes back to the
+# system after every layer
+NANNY = "distributed.nanny.pre-spawn-environ"
+UNSET = dict.fromkeys(["MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
 # a task that dies takes no innocent ones with it: each worker holds the tasks it runs, and no more
-DASK = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 3}
+DASK = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 3, NANNY: UNSET}
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def _local(count: int) -> Any:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = gpus or max(count, 1)
     threads = max((os.cpu_count() or 1) // number, 1)
-    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "NUMBA")}
 
     def options(index: int) -> dict[str, Any]:
         own = {"CUDA_VISIBLE_DEVICES": str(index)} if gpus else {}
@@ -176,6 +181,9 @@ def _jobs(path: str, settings: dict[str, Any]) -> Iterator[Any]:
     signal.signal(signal.SIGINT, interrupt)  # Ctrl-C, which that import takes for itself
     # one task at a time in a job, whatever its cores: they are for the networks
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
+    # jobs do not see this process's configuration
+    unset = f"export DASK_{NANNY.replace('.', '__').replace('-', '_').upper()}={shlex.quote(str(UNSET))}"
+    settings["job_script_prologue"] = [unset, *settings.get("job_script_prologue", [])]
     try:
         jobs = getattr(dask_jobqueue, JOBS[name])(processes=1, **settings)
     except (TypeError, ValueError) as error:

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,7 +86,7 @@ def die_once(item, second):
         os._exit(1)  # as the kernel ends a process that takes too much memory
     if number == 4:
         raise ValueError("bad file")
-    return os.getpid()
+    return os.environ.get("MALLOC_TRIM_THRESHOLD_"), os.environ["OMP_NUM_THREADS"]
 
 
 @pytest.mark.slow
@@ -96,6 +98,21 @@ def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
         outcomes = {outcome.item[1]: outcome for outcome in spread(hired.executor, die_once, items, hired.number)}
     assert sorted(outcomes) == list(range(8))
     assert [number for number, outcome in outcomes.items() if outcome.error is not None] == [4]
+    assert outcomes[0].result == (None, str(max((os.cpu_count() or 1) // 2, 1))), "Dask's defaults make networks slow"
+
+
+def test_workers_of_jobs_use_all_their_cores(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+
+    def cluster(**settings):
+        raise ValueError(" | ".join(settings["job_script_prologue"]))
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=cluster))
+    own = {"queue_system": "slurm", "maximum_jobs": 2, "job_script_prologue": ["module load python"]}
+    (tmp_path / "c.json").write_text(json.dumps(own))
+    said = r"PRE_SPAWN_ENVIRON='\{.*OMP_NUM_THREADS.*: None.* \| module load python"
+    with pytest.raises(ValueError, match=said), hire(str(tmp_path / "c.json")):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scripts.command_line.parser import main
 from scripts.preparation.prepare import prepare
 from scripts.teach.candidates import open_candidates
 from scripts.teach.questions import open_questions
@@ -106,6 +107,24 @@ def test_of_several_classes_a_number_names_one_and_the_end_is_said(detection, tm
         viewer.press("y")  # the last, and nothing
     assert viewer.status == "every candidate is answered" and len(layer.data) == 0 and questions.answered == 2
     questions.files[False].unlink()
+
+
+def test_view_asks_and_names_the_command_that_comes_next(detection, tmp_path, monkeypatch, capsys):  # noqa: F811
+    folder, centers, balls = detection
+    examples, window = examples_file(tmp_path / "mine.csv", centers[balls][:3]), Viewer()
+
+    class Napari:
+        Viewer = staticmethod(lambda: window)
+        run = staticmethod(lambda: window.press("n"))
+
+    monkeypatch.setattr("scripts.view.view._import_napari", lambda: Napari)
+    monkeypatch.setattr("scripts.view.view.add_layers", lambda *_: [])
+    assert main(["view", str(folder / "detections" / "TS_01"), "--teach", str(examples)]) == 0
+    told = capsys.readouterr()
+    assert "TS_01: 1 answered" in told.out
+    assert "teach" in told.err and "--counter_examples" in told.err
+    for name in ("examples", "counter_examples"):
+        (folder / "detections" / "TS_01" / f"TS_01_{name}.csv").unlink()
 
 
 def test_examples_where_nothing_was_found_are_refused(detection, tmp_path):  # noqa: F811
