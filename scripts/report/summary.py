@@ -179,7 +179,7 @@ def _dropped(run: RunData, kept: pd.DataFrame) -> list[dict[str, str]]:
 def _gold(kept: pd.DataFrame) -> list[dict[str, str]]:
     if "flags" not in kept.columns:
         return []
-    beads = int(kept["flags"].astype(str).str.split(",").map(lambda words: "gold" in words).sum())
+    beads = int(kept["flags"].map(lambda flags: "gold" in str(flags).split(",")).sum())
     if not beads:
         return []
     verb = "holds" if beads == 1 else "hold"

@@ -24,6 +24,7 @@ from scripts.detection.detector import Detector
 from scripts.networks import load_pretrained
 from scripts.records.bundle_zip import extract, unpacked
 from scripts.records.trust import trusted_root
+from scripts.records.weights import read_record
 from scripts.weights.export_onnx import export_onnx
 from tests.bundle.bundle_zip import NAME, read_zip
 from tests.conftest import ROOT, SMALL_NETWORK
@@ -210,7 +211,9 @@ def test_the_model_cards_commands_are_understood():
 
 
 def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weights_saw():
-    scenes = (ROOT / "tests" / "benchmarks" / "general" / "scenes").glob("train_*.json")
+    record = read_record(ROOT / "models" / "model.pt")
+    names = {name for part in (record.mask, record.center) for name in part.run.training.dataset["scenes"]}
+    scenes = [ROOT / "tests" / "benchmarks" / "general" / "scenes" / f"{name}.json" for name in names]
     maps = {name for scene in scenes for name in re.findall(r'"path": "(?:\w+/)?(\w{4})\.mrc"', scene.read_text())}
     text = (ROOT / "bundle" / "docs" / "data_license.txt").read_text()
     assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 15
