@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,11 @@ class SaveDetectiond(Transform):
             **{key: _list_name(key) for key in self.formats},
             **(PAGE if report else {}),
         }
+
+    @cached_property
+    def _class_of(self) -> dict[str, str]:
+        """The class that each name of the training's data set stands for; once, as the weights are hashed for it."""
+        return read_record(self.weights).class_of() if self.classes else {}
 
     def folder(self, tomogram: str | Path) -> Path:
         """Where the files of a tomogram go."""
@@ -292,7 +298,6 @@ class SaveDetectiond(Transform):
         }
         kept = table.loc[table["label"] > 0, "class"]
         by_class = {name: int((kept == name).sum()) for name in self.classes}
-        class_of = read_record(self.weights).class_of() if self.classes else {}
         dropped = table.loc[table["label"] == 0, "dropped_by"].value_counts().to_dict()
         content = {
             "bundle": self.bundle.name,
@@ -303,7 +308,7 @@ class SaveDetectiond(Transform):
             "command": command_line(),
             "particles": {"kept": len(kept), "dropped": dropped, **({"by_class": by_class} if by_class else {})},
             **({"classes": {str(k + 1): name for k, name in enumerate(self.classes)}} if self.classes else {}),
-            **({"class_of": class_of} if any(name != one for one, name in class_of.items()) else {}),
+            **({"class_of": self._class_of} if any(name != one for one, name in self._class_of.items()) else {}),
             "files": {key: file.name for key, file in files.items()},
             **({} if self.copick is None else {"copick": self.copick}),
             "warnings": list(dict.fromkeys([*metadata_warnings(meta), *data.get("warnings", ())])),

@@ -154,14 +154,17 @@ def galleries(run: RunData, comparison: Comparison | None) -> list[dict[str, Any
     slab = (2 * (side // 16) + 1, 1, 1)
     limits = grey_range(run.tomogram, slab) if run.tomogram is not None else (0.0, 1.0)
     taught = run.record.inputs.settings.get("teach") is not None and "class_score" in run.particles
-    chosen = choose_taught(run.particles) if taught else {} if run.classes else choose(run.particles)
-    chosen |= choose_by_class(run.particles, [*run.classes, ""]) if run.classes else {}
+    by_class_score = choose_taught(run.particles) if taught else {}
+    if run.classes:
+        chosen = by_class_score | choose_by_class(run.particles, [*run.classes, ""])
+    else:
+        chosen = dict(by_class_score) or choose(run.particles)
     if comparison is not None:
         wrong = run.particles[comparison.outcome == "FP"].sort_values("score", ascending=False)
         chosen["False: found, but not in the truth"] = wrong.head(_SHOWN)
     found: list[dict[str, Any]] = []
     for title, rows in chosen.items():
-        score = "class_score" if "class scores" in title else "score"
+        score = "class_score" if title in by_class_score else "score"
         pictures = [_row_picture(run, row, side, limits, score) for row in rows.to_dict("records")]
         colours = {picture["colour"] for picture in pictures}
         found.append({"title": title, "colour": colours.pop() if len(colours) == 1 else "", "pictures": pictures})

@@ -23,9 +23,11 @@ POOL = 5  # times as many as are asked for are unsure; of these the most differe
 COLUMNS = ["tomogram", "class", "x_angstrom", "y_angstrom", "z_angstrom", "class_score"]
 
 
-def unsure(taught: Taught, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each candidate is from the decision of the class that is nearest (n,), and which that is (n,)."""
-    probability = taught.probabilities(descriptors)
+def unsure(taught: Taught, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each candidate is from the decision of the class that is nearest (n,), and which that is (n,).
+
+    ``probability`` (n, classes) is what `Taught.probabilities` gives.
+    """
     thresholds = np.array([one.threshold or 0.5 for one in taught.classes])
     margins = np.abs(np.log(probability / (1 - probability)) - np.log(thresholds / (1 - thresholds)))
     return margins.min(axis=1), margins.argmin(axis=1)

@@ -68,8 +68,9 @@ class Questions:
 
     def _ask(self) -> None:
         taught = self._learn()
-        margins, nearest = unsure(taught, self.candidates.descriptors)
-        self.scores = taught.probabilities(self.candidates.descriptors).max(axis=1)
+        probability = taught.probabilities(self.candidates.descriptors)
+        margins, nearest = unsure(taught, probability)
+        self.scores = probability.max(axis=1)
         free = np.flatnonzero((self.known == "") & ~self._passed)
         self.row = int(free[margins[free].argmin()]) if len(free) else None
         self.name = "" if self.row is None else self.classes[nearest[self.row]]

@@ -145,8 +145,8 @@ def _ask(
     candidates: Sequence[Candidates], examples: Examples, taught: Taught, values: np.ndarray, count: int, folder: Path
 ) -> None:
     """Write the questions; the decision of several classes is that of the nearest."""
-    descriptors = np.concatenate([one.descriptors for one in candidates])
-    margins, _ = unsure(taught, descriptors)
+    probability = taught.probabilities(np.concatenate([one.descriptors for one in candidates]))
+    margins, _ = unsure(taught, probability)
     asked = most_useful(margins, values, np.concatenate(examples.known) == "", count)
-    paths = write_questions(candidates, examples, asked, taught.probabilities(descriptors).max(axis=1), folder)
+    paths = write_questions(candidates, examples, asked, probability.max(axis=1), folder)
     tell(f"{paths[0]}: {len(asked)} candidates to answer, pictures in {paths[1]}", written=paths)
