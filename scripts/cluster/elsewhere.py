@@ -6,17 +6,20 @@ import contextlib
 import io
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from custom_transforms.files.limits import PROCESS_LIMIT
 from scripts.console import cause_for_user, command_output, user_message
 
 __all__ = ["Elsewhere", "Returned"]
 
 # as wrong the next time, so that nobody tries again
 LASTING = (ValueError, ImportError, FileNotFoundError, FileExistsError)
+SAFE = 0.8  # of a worker's memory: beyond it Dask gives it no more tasks, and soon ends it
 _one_at_a_time = threading.Lock()  # Dask may give a worker several tasks at once; memory and threads are for one
 
 
@@ -52,6 +55,7 @@ class Elsewhere:
         said = io.StringIO()
         with _one_at_a_time, contextlib.redirect_stderr(said), command_output(as_json=True):
             os.chdir(self.folder)
+            PROCESS_LIMIT.set(_memory_limit())
             try:
                 return Returned(self.function(item, second), said.getvalue())
             except Exception as error:
@@ -59,3 +63,16 @@ class Elsewhere:
                 if isinstance(cause, LASTING):
                     return Returned(None, said.getvalue(), user_message(error))
                 raise cause or error from None
+
+
+def _memory_limit() -> int | None:
+    """Bytes that the worker which runs this may use, None where nobody limits it."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # this is no worker
+        return None
+    return None if limit is None else int(SAFE * limit)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["LOST", "Outcome", "in_order", "spread"]
+__all__ = ["LOST", "Outcome", "in_order", "killed", "spread"]
 
 STRAGGLES = 5  # times the median: then it is started a second time
 SHORTEST = 60.0  # seconds; what is done sooner is no straggler
@@ -106,7 +106,7 @@ def spread(
                 if starts.pop(future, None) is None:
                     continue  # its other start was first
                 error = OSError(LOST) if future.cancelled() else future.exception()
-                if error is not None and starts:
+                if error is not None and starts and not killed(error):
                     continue  # the other start may still end well
                 for other in running.pop(number):
                     other.cancel()
@@ -135,6 +135,11 @@ def spread(
         for starts in running.values():
             for future in starts:
                 future.cancel()
+
+
+def killed(error: BaseException | None) -> bool:
+    """Whether a task ended because its worker died every time that the engine tried it; it would elsewhere, too."""
+    return type(error).__name__ == "KilledWorker"  # of Dask, which need not be installed
 
 
 def in_order(outcomes: Iterable[Outcome[Item]]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.files.json_object import read_object
 from scripts.cluster.elsewhere import Elsewhere
-from scripts.cluster.spread import LOST, Outcome, spread
+from scripts.cluster.spread import LOST, Outcome, killed, spread
 
 __all__ = ["Workers", "each", "hire", "part_of"]
 
@@ -29,7 +29,7 @@ JOBS = {
     "htcondor": "HTCondorCluster", "oar": "OARCluster",
 }  # fmt: skip
 PATIENCE = 120.0  # seconds without the scheduler
-RETRIES = 2  # of a task whose worker died, or that failed for a reason that may pass
+RETRIES = 2  # of a task that failed for a reason that may pass
 DIED = "its worker died each time it was tried, perhaps of too little memory. Give --memory, or larger jobs."
 # what Dask sets for workers makes networks on a CPU several times slower: one thread, and memory that goes back to the
 # system after every layer
@@ -66,7 +66,7 @@ class Workers:
             if back is not None:
                 sys.stderr.write(back.said)
                 error = ValueError(back.error) if back.error else None
-            elif type(error).__name__ == "KilledWorker":
+            elif killed(error):
                 error = OSError(DIED)
             yield Outcome(outcome.item, outcome.number, back and back.result, error)
 

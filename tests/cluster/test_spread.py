@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from custom_transforms.files.limits import PROCESS_LIMIT, available_memory
 from scripts.cluster import workers
 from scripts.cluster.spread import WINDOW, spread
 from scripts.cluster.workers import hire, part_of
@@ -56,6 +57,29 @@ def test_a_straggler_is_started_a_second_time_and_whoever_is_first_counts(second
     assert outcomes[1].result == ("1 False" if second_fails else "1 True") and len(outcomes) == 3
 
 
+class KilledWorker(Exception):
+    pass
+
+
+def test_a_task_that_killed_its_worker_every_time_is_not_waited_for_elsewhere():
+    second_runs, release = threading.Event(), threading.Event()
+
+    def work(item, second):
+        if item and second:
+            second_runs.set()
+            release.wait(20)
+        elif item:
+            second_runs.wait(20)
+            raise KilledWorker
+        return item
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(spread(pool, work, [0, 1], lambda: 3, shortest=0.1, look=0.05))
+        assert not release.is_set()
+        release.set()
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), KilledWorker]
+
+
 def test_tasks_that_wait_for_a_worker_are_no_stragglers():
     calls = []
 
@@ -89,6 +113,10 @@ def die_once(item, second):
     return os.environ.get("MALLOC_TRIM_THRESHOLD_"), os.environ["OMP_NUM_THREADS"]
 
 
+def memory_and_limit(item, second):
+    return available_memory(), PROCESS_LIMIT.get()
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
     pytest.importorskip("distributed")
@@ -99,6 +127,18 @@ def test_a_worker_that_dies_costs_neither_its_task_nor_others(tmp_path):
     assert sorted(outcomes) == list(range(8))
     assert [number for number, outcome in outcomes.items() if outcome.error is not None] == [4]
     assert outcomes[0].result == (None, str(max((os.cpu_count() or 1) // 2, 1))), "Dask's defaults make networks slow"
+
+
+def test_plans_of_a_worker_stay_below_the_memory_that_it_has():
+    distributed = pytest.importorskip("distributed")
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with (
+        distributed.LocalCluster(**options, memory_limit="5GB") as cluster,
+        hire(cluster.scheduler_address) as hired,
+    ):
+        [outcome] = hired.each(memory_and_limit, [0])
+    left, limit = outcome.result
+    assert limit == 4e9 and left < limit
 
 
 def test_workers_of_jobs_use_all_their_cores(tmp_path, monkeypatch):
