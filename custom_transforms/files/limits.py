@@ -15,7 +15,7 @@ GIB = 2**30
 WORKING = 4  # bytes a voxel beside the file's own: labels as int32, or the image as float32
 ENDLESS = 2**60  # cgroup v1 says "no limit" as a number near 2**63
 DECLARING = ContextVar("DECLARING", default=False)  # whether readers only say what they would read
-# bytes beyond which whoever started this process ends it, as Dask does with its workers
+# bytes that this process may have in all, where whoever started it ends it beyond, as Dask does with its workers
 PROCESS_LIMIT: ContextVar[int | None] = ContextVar("PROCESS_LIMIT", default=None)
 
 
@@ -51,7 +51,7 @@ def available_memory(root: str | Path = "/") -> int:
         values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         free = int(values.get("MemAvailable", values["MemTotal"]).split()[0]) * 1024
     if (limit := PROCESS_LIMIT.get()) is not None:
-        free = min(free, limit - _used(root / "proc" / "self" / "statm"))
+        free = min(free, limit)  # plans count what the process has already
     return max(min([free, *_left_by_limits(root)]), 0)
 
 
@@ -97,11 +97,6 @@ def _left_by_limits(root: Path) -> Iterator[int]:
             if used is not None:
                 used -= _entry(group / "memory.stat", cached)
                 yield from (limit - used for limit in limits if limit is not None and limit < ENDLESS)
-
-
-def _used(statm: Path) -> int:
-    """Bytes that this process has in memory; 0 where the system does not say."""
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else 0
 
 
 def _levels(path: str) -> list[str]:
