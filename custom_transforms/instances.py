@@ -16,13 +16,13 @@ transform                 function                    reads -> writes
 ========================  ==========================  =====================================
 
 `detect_instances` is the whole chain as one call. Lengths are Å, volumes Å^3; ``particle_diameter`` gives
-every length that is not set by itself (`ParticleSizes`).
+every length that is not set by itself (`ParticleSizes`). The last two are in `custom_transforms.particles`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,22 +37,20 @@ from custom_transforms.labelling.blockwise import (
     components_in_blocks,
     peaks_in_blocks,
     refined_in_blocks,
-    sums_in_blocks,
 )
-from custom_transforms.labelling.classes import ClassRules, SeedClasses, score_classes, with_classes
+from custom_transforms.labelling.classes import ClassRules, SeedClasses, Seeds, score_classes
 from custom_transforms.labelling.components import mask_from_probability
 from custom_transforms.labelling.in_memory import check_finite, detect_instances, split_prediction
 from custom_transforms.labelling.refine import refine_seeds
 from custom_transforms.labelling.seeds import check_center_threshold, find_seeds
 from custom_transforms.measuring.particle_table import (
     PARTICLE_COLUMNS,
-    check_neighbor_number,
     empty_particle_table,
     filter_particles,
     measure_particles,
-    table_from_sums,
 )
-from custom_transforms.units import ParticleSizes, of_class
+from custom_transforms.particles import FilterParticlesd, MeasureParticlesd
+from custom_transforms.units import ParticleSizes
 from custom_transforms.volumes.lazy import ProbabilityVolume, StoredVolume, Streams
 from custom_transforms.volumes.metatensors import volume_like, volume_of, voxel_size_of
 
@@ -76,32 +74,6 @@ __all__ = [
     "refine_seeds",
     "split_prediction",
 ]
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """The seeds of one tomogram, sorted by z, y, x.
-
-    Attributes
-    ----------
-    peaks_zyx : ndarray, shape (n, 3), int64
-        Voxels of the peaks.
-    centers_zyx_vox, heights : ndarray, shapes (n, 3) and (n,), float64
-        Refined centers, and the center map there.
-    threshold : float
-        The ``center_threshold`` they passed; of classes, the lowest.
-    labels : ndarray, shape (n,), int64, or None
-        Label of each seed in the instance volume, once assigned; 0 if it owns no voxel.
-    classes : SeedClasses or None
-        What each class's map is around each seed, where there are classes.
-    """
-
-    peaks_zyx: np.ndarray
-    centers_zyx_vox: np.ndarray
-    heights: np.ndarray
-    threshold: float
-    labels: np.ndarray | None = None
-    classes: SeedClasses | None = None
 
 
 class SplitPredictiond(MapTransform):
@@ -329,106 +301,3 @@ class AssignInstancesd(MapTransform):
             min_size_voxels=self.sizes.min_size / voxel.prod(),
         )  # fmt: skip
         return {**data, "instances": volume_like(labels, center_map), "seeds": replace(seeds, labels=seed_labels)}
-
-
-class MeasureParticlesd(MapTransform):
-    """Write "particles", the table; see `measure_particles`.
-
-    Parameters
-    ----------
-    keys : str
-        The instances; "probability" and "seeds" are read too.
-    particle_diameter : float
-        Å; gives neighbor_distance.
-    neighbor_distance : float, optional
-        Å; reach of the column "neighbors".
-    """
-
-    streams = Streams("instances", "particles", {"keys": ("instances",)})
-
-    def __init__(
-        self, keys: str = "instances", *, particle_diameter: float, neighbor_distance: float | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(keys, allow_missing_keys)
-        sizes = ParticleSizes.from_diameter(particle_diameter, neighbor_distance=neighbor_distance)
-        self.neighbor_distance = sizes.neighbor_distance
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        seeds = d["seeds"]
-        for key in self.key_iterator(d):
-            if seeds.labels is None:
-                raise ValueError("seeds: expected their labels, got none. Put AssignInstancesd before this transform.")
-            d["particles"] = measure_particles(
-                volume_of(d, key), volume_of(d, "probability"), seeds.labels, seeds.centers_zyx_vox, seeds.heights,
-                voxel_size_zyx=voxel_size_of(d, key), center_threshold=seeds.threshold,
-                neighbor_distance=self.neighbor_distance,
-            )  # fmt: skip
-            if seeds.classes is not None:
-                d["particles"] = with_classes(d["particles"], seeds.classes)
-        return d
-
-    def streamed(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same block by block."""
-        seeds = data["seeds"]
-        sums = sums_in_blocks(data["instances"], data["probability"], data["blocks"])
-        table = table_from_sums(
-            sums, seeds.labels, seeds.centers_zyx_vox, seeds.heights, center_threshold=seeds.threshold,
-            voxel_size_zyx=voxel_size_of(data, "instances"), neighbor_distance=self.neighbor_distance,
-        )  # fmt: skip
-        return {**data, "particles": table if seeds.classes is None else with_classes(table, seeds.classes)}
-
-
-class FilterParticlesd(MapTransform):
-    """Drop particles from "instances" that are too small or lonely, and say so in "particles".
-
-    See `filter_particles`.
-
-    Parameters
-    ----------
-    keys : str
-        The instances; "particles" is read and replaced too.
-    particle_diameter : float, or mapping of class name to float
-        Å; gives min_size and neighbor_distance.
-    min_size : float, or mapping of class name to float, optional
-        Å^3; a particle must be as large as its class asks for.
-    neighbor_number : int
-        A particle needs so many others within neighbor_distance; 0 is off.
-    neighbor_distance : float, optional
-        Å.
-    in_place : bool
-        Renumber the instance volume itself: 1.6 GB less for a full-size volume.
-    """
-
-    streams = Streams("particles", "particles", {"keys": ("instances",)})
-
-    def __init__(
-        self, keys: str = "instances", *, particle_diameter: float | Mapping[str, float],
-        min_size: float | Mapping[str, float] | None = None,
-        neighbor_number: int = 0, neighbor_distance: float | None = None, in_place: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(keys, allow_missing_keys)
-        self.sizes = ParticleSizes.from_diameter(
-            particle_diameter, min_size=min_size, neighbor_distance=neighbor_distance
-        )
-        check_neighbor_number(neighbor_number)
-        self.neighbor_number = neighbor_number
-        self.in_place = in_place
-        named = next((value for value in (particle_diameter, min_size) if isinstance(value, Mapping)), {})
-        self.min_size_of = {}
-        for name in named:
-            sizes = ParticleSizes.from_diameter(of_class(particle_diameter, name), min_size=of_class(min_size, name))
-            self.min_size_of[name] = sizes.min_size
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            min_size = d["particles"]["class"].map(self.min_size_of).fillna(self.sizes.min_size).to_numpy(float)
-            d["particles"], labels = filter_particles(
-                d["particles"], volume_of(d, key), min_size=min_size, neighbor_number=self.neighbor_number,
-                neighbor_distance=self.sizes.neighbor_distance, in_place=self.in_place,
-            )  # fmt: skip
-            d[key] = volume_like(labels, d[key])
-        return d

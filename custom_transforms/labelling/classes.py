@@ -18,6 +18,7 @@ __all__ = [
     "CLASS_COLUMNS",
     "ClassRules",
     "SeedClasses",
+    "Seeds",
     "ball_offsets",
     "mean_in_balls",
     "score_classes",
@@ -50,6 +51,32 @@ class SeedClasses:
     def of(self, kept: np.ndarray) -> SeedClasses:
         """Those of some of the seeds."""
         return SeedClasses(self.names, self.scores[kept])
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one tomogram, sorted by z, y, x.
+
+    Attributes
+    ----------
+    peaks_zyx : ndarray, shape (n, 3), int64
+        Voxels of the peaks.
+    centers_zyx_vox, heights : ndarray, shapes (n, 3) and (n,), float64
+        Refined centers, and the center map there.
+    threshold : float
+        The ``center_threshold`` they passed; of classes, the lowest.
+    labels : ndarray, shape (n,), int64, or None
+        Label of each seed in the instance volume, once assigned; 0 if it owns no voxel.
+    classes : SeedClasses or None
+        What each class's map is around each seed, where there are classes.
+    """
+
+    peaks_zyx: np.ndarray
+    centers_zyx_vox: np.ndarray
+    heights: np.ndarray
+    threshold: float
+    labels: np.ndarray | None = None
+    classes: SeedClasses | None = None
 
 
 @dataclass(frozen=True)
