@@ -10,8 +10,14 @@ from typing import Any
 
 import numba
 import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
 
 from custom_transforms.instances import (
+    AssignInstancesd,
+    FindSeedsd,
+    MaskFromProbabilityd,
+    SplitPredictiond,
     assign_instances,
     filter_particles,
     find_seeds,
@@ -19,6 +25,7 @@ from custom_transforms.instances import (
     measure_particles,
     refine_seeds,
 )
+from custom_transforms.particles import FilterParticlesd, MeasureParticlesd
 from custom_transforms.units import ParticleSizes
 from tests.benchmarks.instance_scenes import DIAMETER, TILE, VOXEL_SIZE, make_tile, tile_maps
 from tests.benchmarks.plain_chains import original_chain, scipy_chain
@@ -27,6 +34,7 @@ FULL = (464, 928, 928)
 COMPARED = (116, 232, 232)  # small enough for the plain chains
 ORIGINAL = ((58, 116, 116), (116, 116, 116), (116, 116, 232))  # the original grows with the square of the volume
 MASK_THRESHOLD = CENTER_THRESHOLD = 0.3
+CLASSES = 6
 
 
 class PeakMemory:
@@ -110,7 +118,50 @@ def run(full: bool = False, repeat: int = 1) -> list[dict[str, Any]]:
             if shape == COMPARED:
                 rows.append(_plain(scipy_chain, "scipy + scikit-image", scene, maps, best["total_s"]))
             del maps
-    return rows + _growth_of_the_original()
+    return rows + _classes(FULL if full else COMPARED) + _growth_of_the_original()
+
+
+def _classes(shape: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """The config's transforms on what the networks give, with one center map and with one for each of `CLASSES`."""
+    rows: list[dict[str, Any]] = []
+    probability, center_map = make_tile(percolating=False)
+    maps = list(tile_maps((probability, center_map), shape))
+    maps[0] = np.log(np.clip(maps[0], 0.01, 0.99) / (1 - np.clip(maps[0], 0.01, 0.99)))
+    # particles of a class lie together; the maps of the others are a third as high there
+    own = np.arange(shape[2]) * CLASSES // shape[2]
+    for classes in (1, CLASSES):
+        prediction = np.empty((1 + classes, *shape), np.float32)
+        prediction[0] = maps[0]
+        for number in range(classes):
+            prediction[1 + number] = maps[1] * np.where((own == number) | (classes == 1), 1, 0.3).astype(np.float32)
+        data: dict[Any, Any] = {"pred": MetaTensor(prediction, meta={"voxel_size_zyx": np.full(3, VOXEL_SIZE)})}
+        names = [f"class {number}" for number in range(classes)] if classes > 1 else None
+        start, needed = time.perf_counter(), prediction.nbytes / 1e9
+        del prediction
+        with PeakMemory() as memory:
+            for transform in _transforms(names):
+                data = transform(data)
+        seconds = time.perf_counter() - start
+        found = int((data["particles"]["label"] > 0).sum())
+        path = f"transforms, {classes} class{'es' if names else ''}"
+        ratio = seconds / rows[0]["total_s"] if rows else 1.0
+        rows.append(_row(
+            "instances", path, "spread", shape, total_s=seconds, ratio=ratio, peak_gb_over_maps=memory.peak,
+            maps_gb=needed, particles=found,
+        ))  # fmt: skip
+    return rows
+
+
+def _transforms(classes: list[str] | None) -> list[MapTransform]:
+    size = {"particle_diameter": DIAMETER}
+    return [
+        SplitPredictiond(in_place=True),
+        MaskFromProbabilityd(threshold=MASK_THRESHOLD, **size),
+        FindSeedsd(threshold=CENTER_THRESHOLD, classes=classes, **size),
+        AssignInstancesd(**size),
+        MeasureParticlesd(**size),
+        FilterParticlesd(in_place=True, **size),
+    ]
 
 
 def _compile_time() -> float:
