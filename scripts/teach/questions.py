@@ -40,7 +40,7 @@ class Questions:
         self.candidates, self.known = candidates, known.copy()
         self.files = {False: examples, True: counter_examples}  # by whether they hold what is of no class
         self.classes = sorted(set(map(str, known)) - {"", OTHER})
-        self.answered, self._passed = 0, np.zeros(len(known), bool)
+        self.answered, self._asked = 0, list[int]()
         self._values, self._mean, self._scale = standardised(candidates.descriptors)
         self._settings = common_settings([candidates])
         self._ask()
@@ -49,13 +49,23 @@ class Questions:
         """Say which class it is of, `OTHER` for none of them, or None for no answer; asks about the next."""
         if self.row is None:
             return
-        if name is None:
-            self._passed[self.row] = True
-        else:
+        self._asked.append(self.row)
+        if name is not None:
             self.known[self.row] = name
             self.answered += 1
             self.save()
         self._ask()
+
+    def back(self) -> None:
+        """Take the last answer back, and ask about that candidate again."""
+        if not self._asked:
+            return
+        row = self._asked.pop()
+        if self.known[row] != "":
+            self.known[row] = ""
+            self.answered -= 1
+            self.save()
+        self._ask(row)
 
     def save(self) -> None:
         """Write both lists, whole or not at all; none of counter-examples where there are none."""
@@ -63,16 +73,18 @@ class Questions:
         table["class"] = self.known
         for counter, path in self.files.items():
             rows = table[(self.known != "") & ((self.known == OTHER) == counter)]
-            if len(rows) or path.is_file():
+            if len(rows):
                 write_text(path, table_text(rows[COLUMNS], float_format="%.6g"))
+            else:
+                path.unlink(missing_ok=True)
 
-    def _ask(self) -> None:
+    def _ask(self, row: int | None = None) -> None:
         taught = self._learn()
         probability = taught.probabilities(self.candidates.descriptors)
         margins, nearest = unsure(taught, probability)
         self.scores = probability.max(axis=1)
-        free = np.flatnonzero((self.known == "") & ~self._passed)
-        self.row = int(free[margins[free].argmin()]) if len(free) else None
+        free = np.setdiff1d(np.flatnonzero(self.known == ""), self._asked)
+        self.row = row if row is not None or len(free) == 0 else int(free[margins[free].argmin()])
         self.name = "" if self.row is None else self.classes[nearest[self.row]]
 
     def _learn(self) -> Taught:

@@ -61,8 +61,8 @@ def view(
     restart : bool
         Begin with the detected centers, although corrected ones were saved before.
     teach : str
-        List of examples: asks about the candidates that are least sure to be of their class. Y yes, N no, U next; each
-        answer is saved at once in RUN_DIR/TOMOGRAM_examples.csv or _counter_examples.csv, for teach.
+        List of examples: asks about the candidates that are least sure to be of their class. Y yes, N no, U next,
+        B back; each answer is saved at once in RUN_DIR/TOMOGRAM_examples.csv or _counter_examples.csv, for teach.
     """
     run = load_run(one_detection(run_dir), tomogram=tomogram)
     target = Path(os.path.expanduser(output)) if output else run.prefix.with_name(f"{run.name}_curated.csv")

@@ -14,31 +14,41 @@ from scripts.view.questions import bind_questions
 from tests.teach.test_teach import detection, examples_file, run  # noqa: F401
 
 
-class Layer:
+class Keys:
+    """What is used of napari's keys: the selected layer's come before the viewer's."""
+
+    def __init__(self):
+        self.keys = {}
+
+    def bind_key(self, key, overwrite):
+        return lambda action: self.keys.__setitem__(key, action)
+
+
+class Layer(Keys):
     """What is used of napari's points."""
 
     def __init__(self, data, **options):
+        super().__init__()
         self.data, self.options, self.selected_data = data, options, set()
 
     def add(self, places):
         self.data = np.vstack([self.data, places])
 
 
-class Viewer:
+class Viewer(Keys):
     """What is used of napari's viewer, without a window."""
 
     def __init__(self):
-        self.keys, self.title, self.status = {}, "", ""
+        super().__init__()
+        self.layers, self.title, self.status = [Layer(None)], "", ""
         self.dims = self.camera = self
 
     def set_point(self, axes, place):
         self.point = place
 
     def add_points(self, data, **options):
-        return Layer(data, **options)
-
-    def bind_key(self, key, overwrite):
-        return lambda action: self.keys.__setitem__(key, action)
+        self.layers.append(Layer(data, **options))
+        return self.layers[-1]
 
     def press(self, key):
         next(action for name, action in self.keys.items() if str(name).lower() == key)(self)
@@ -70,12 +80,21 @@ def test_twenty_answers_are_asked_saved_ranked_anew_and_taken(detection, viewer,
         row, before = questions.row, questions.scores
         assert row not in said and questions.known[row] == ""
         np.testing.assert_allclose(layer.data, centers[row][None])
-        assert f"is it ball ({before[row]:.2f})? Y yes, N no, U unsure; {number} answered" in viewer.title
+        assert viewer.title.startswith(f"ball? {before[row]:.2f}: Y yes, N no, U unsure, B back; {number} answered")
         viewer.press("y" if balls[row] else "n")
         said[row] = balls[row]
         saved = sum(len(pd.read_csv(path)) for path in questions.files.values() if path.is_file())
         assert saved == 3 + len(said)
     assert not np.array_equal(before, questions.scores)
+    then, scores = questions.row, questions.scores
+    viewer.press("u")
+    for _ in range(3):  # what is taken back is asked again, and in no list
+        viewer.press("b")
+    assert questions.answered == 18 and (questions.known != "").sum() == 3 + 18
+    assert sum(len(pd.read_csv(path)) for path in questions.files.values() if path.is_file()) == 3 + 18
+    for _ in range(2):
+        viewer.press("y" if balls[questions.row] else "n")
+    assert questions.row == then and np.array_equal(scores, questions.scores)
     assert (questions.known[balls] == "ball").sum() == 3 + sum(said.values())
     again = open_questions(open_candidates(place / "TS_01"), "not read", restart=False)
     assert np.array_equal(again.known, questions.known)
@@ -98,14 +117,19 @@ def test_of_several_classes_a_number_names_one_and_the_end_is_said(detection, tm
     questions = open_questions(open_candidates(folder / "detections/TS_01/TS_01"), str(examples), restart=True)
     viewer = Viewer()
     layer = bind_questions(viewer, questions)
-    assert "U unsure, 1 ball, 2 rod; 0 answered" in viewer.title
+    assert "U unsure, B back, 1 ball, 2 rod; 0 answered" in viewer.title
+    assert all(set("ynub12") <= set(holder.keys) for holder in [viewer, *viewer.layers])  # napari's points have a 2
     row = questions.row
+    viewer.press("n")
+    assert questions.files[True].is_file()
+    viewer.press("b")
+    assert not questions.files[True].exists() and questions.row == row and questions.answered == 0
     viewer.press("2")
     assert questions.known[row] == "rod"
     questions.known[questions.known == ""] = "rod"
     for _ in range(2):
         viewer.press("y")  # the last, and nothing
-    assert viewer.status == "every candidate is answered" and len(layer.data) == 0 and questions.answered == 2
+    assert viewer.status == "every candidate is answered (B back)" and len(layer.data) == 0 and questions.answered == 2
     questions.files[False].unlink()
 
 
