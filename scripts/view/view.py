@@ -222,6 +222,7 @@ def _show_cross_sections(viewer: Any, layer: Any) -> None:
         layer.out_of_slice_display = True
         return
     reach = np.max(layer.size, initial=layer.current_size) / 2 * np.asarray(layer.scale)
+    reach = np.maximum(reach, viewer.dims.margin_left)  # of the layers before
     viewer.dims.margin_left = viewer.dims.margin_right = tuple(map(float, reach))
 
 

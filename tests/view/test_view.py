@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,7 +25,7 @@ from scripts.records.detection import DetectionRecord
 from scripts.report.inputs import load_run
 from scripts.view.files import write_view_files
 from scripts.view.picks import curated_table, read_picks, reclassify_particle, save_picks, toggle_particle
-from scripts.view.view import add_layers, bind, view
+from scripts.view.view import _show_cross_sections, add_layers, bind, view
 
 ROOT = Path(__file__).parents[2]
 SHAPE, VOXEL = (24, 40, 56), np.array([12.0, 10.0, 8.0])
@@ -170,6 +171,13 @@ def test_classes_have_a_layer_each_and_a_center_goes_from_one_to_another(classed
     assert list(read_particles(tmp_path / "picks.csv").class_name) == ["vlp", "tubulin", "tubulin"]
     vlp.visible = False
     assert toggle_particle(layers, CENTERS[0] * VOXEL) and len(vlp.data) == 2  # what is hidden is not deleted
+
+
+def test_the_rings_of_large_particles_stay_beside_a_layer_of_small_ones():
+    viewer = SimpleNamespace(dims=SimpleNamespace(margin_left=(0.0, 0.0, 0.0)))
+    for size in (20.0, 10.0):
+        _show_cross_sections(viewer, SimpleNamespace(size=np.full(3, size), current_size=5.0, scale=VOXEL))
+    assert viewer.dims.margin_left == viewer.dims.margin_right == tuple(10 * VOXEL)
 
 
 def test_a_center_pasted_into_a_layer_or_edited_in_its_table_is_of_that_class(classed):
