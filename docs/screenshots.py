@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
@@ -49,12 +50,40 @@ def photograph_napari(demo: Path) -> None:
     napari.utils.notifications.notification_manager.records.clear()
     viewer.window.screenshot(str(PICTURES / "napari.png"), canvas_only=False)
     shrink(PICTURES / "napari.png")
+    viewer.close()
 
 
-def shrink(path: Path) -> None:
+def photograph_questions(demo: Path) -> None:
+    """``napari_teach.webp``: what ``python -m scripts view --teach`` shows, of five examples."""
+    import napari
+    import pandas as pd
+
+    from scripts.teach.candidates import open_candidates
+    from scripts.teach.questions import open_questions
+    from scripts.view.questions import bind_questions
+    from scripts.view.view import add_layers
+
+    detection = next(demo.glob("detections/*"))
+    truth = pd.read_csv(next(demo.glob("simulated/*/particles.csv")))
+    positions = ["class", "x_angstrom", "y_angstrom", "z_angstrom"]
+    with TemporaryDirectory() as folder:
+        examples = Path(folder, "examples.csv")
+        truth.loc[truth["class"] == "complex320", positions].head(5).to_csv(examples, index=False)
+        questions = open_questions(open_candidates(detection / detection.name), str(examples), restart=True)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(820, 560)
+    for layer in add_layers(viewer, questions.candidates.run):
+        layer.visible = False
+    bind_questions(viewer, questions)
+    napari.utils.notifications.notification_manager.records.clear()
+    viewer.window.screenshot(str(PICTURES / "napari_teach.png"), canvas_only=False)
+    shrink(PICTURES / "napari_teach.png", quality=50)
+
+
+def shrink(path: Path, quality: int = 85) -> None:
     """Store a PNG as WebP, at a quarter of the size."""
     with Image.open(path) as picture:
-        picture.convert("RGB").save(path.with_suffix(".webp"), quality=85, method=6)
+        picture.convert("RGB").save(path.with_suffix(".webp"), quality=quality, method=6)
     path.unlink()
     print(path.with_suffix(".webp").relative_to(ROOT))
 
@@ -62,5 +91,6 @@ def shrink(path: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "napari":
         photograph_napari(Path(sys.argv[2]))
+        photograph_questions(Path(sys.argv[2]))
     else:
         photograph_report(Path(sys.argv[1]))
