@@ -84,55 +84,75 @@ def spread(
     ...     sorted(outcome.result for outcome in spread(pool, lambda item, second: 2 * item, [1, 2, 3], lambda: 2))
     [2, 4, 6]
     """
-    running: dict[int, dict[Future, float]] = {}  # starts of an item that have not ended, with their times
-    ended: SimpleQueue[tuple[int, Future]] = SimpleQueue()
-    seconds: list[float] = []
-    twice: set[int] = set()
-    all_started = looked = time.monotonic()
-
-    def submit(number: int, second: bool = False) -> None:
-        future = executor.submit(_timed, function, items[number], second)
-        running.setdefault(number, {})[future] = time.monotonic()
-        future.add_done_callback(lambda future: ended.put((number, future)))
-
-    waiting, window = deque(range(len(items))), WINDOW
+    starts = _Starts(executor, function, items)
+    waiting, window, looked = deque(range(len(items))), WINDOW, time.monotonic()
     try:
-        while running or waiting:
-            while waiting and len(running) < window:
-                submit(waiting.popleft())
+        while starts.running or waiting:
+            while waiting and len(starts.running) < window:
+                starts.submit(waiting.popleft())
             with suppress(Empty):
-                number, future = ended.get(timeout=look)
-                starts = running.get(number, {})
-                if starts.pop(future, None) is None:
-                    continue  # its other start was first
-                error = OSError(LOST) if future.cancelled() else future.exception()
-                if error is not None and starts and not killed(error):
-                    continue  # the other start may still end well
-                for other in running.pop(number):
-                    other.cancel()
-                if error is None:
-                    result, took = future.result()
-                    seconds.append(took)
-                    yield Outcome(items[number], number, result)
-                else:
-                    yield Outcome(items[number], number, error=error)
-            now = time.monotonic()
-            if now - looked < look:
-                continue
-            looked, number_of_workers = now, workers()
-            window = max(WINDOW, WINDOWS * number_of_workers)
-            idle = number_of_workers - sum(map(len, running.values()))
-            if idle < 0 or waiting:
-                all_started = now  # the last of them gets a worker now, at the earliest
-            elif idle > 0 and seconds:
-                limit = max(shortest, STRAGGLES * statistics.median(seconds))
-                since = {number: max(all_started, *starts.values()) for number, starts in running.items()}
-                late = [number for number, start in since.items() if now - start > limit and number not in twice]
-                for number in late[:idle]:
-                    twice.add(number)
-                    submit(number, second=True)
+                outcome = starts.outcome(starts.ended.get(timeout=look))
+                if outcome is not None:
+                    yield outcome
+            if time.monotonic() - looked >= look:
+                looked, number_of_workers = time.monotonic(), workers()
+                window = max(WINDOW, WINDOWS * number_of_workers)
+                for number in starts.late(number_of_workers, shortest, bool(waiting)):
+                    starts.submit(number, second=True)
     finally:
-        for starts in running.values():
+        starts.cancel()
+
+
+class _Starts(Generic[Item]):
+    """The starts of items that have not ended; whoever of one item is first counts."""
+
+    def __init__(self, executor: Executor, function: Callable[[Item, bool], Any], items: Sequence[Item]) -> None:
+        self.executor, self.function, self.items = executor, function, items
+        self.running: dict[int, dict[Future, float]] = {}  # with their times
+        self.ended: SimpleQueue[tuple[int, Future]] = SimpleQueue()
+        self.seconds: list[float] = []
+        self.twice: set[int] = set()
+        self.all_started = time.monotonic()
+
+    def submit(self, number: int, second: bool = False) -> None:
+        """Hand over an item."""
+        if second:
+            self.twice.add(number)
+        future = self.executor.submit(_timed, self.function, self.items[number], second)
+        self.running.setdefault(number, {})[future] = time.monotonic()
+        future.add_done_callback(lambda future: self.ended.put((number, future)))
+
+    def outcome(self, ended: tuple[int, Future]) -> Outcome[Item] | None:
+        """What an item's start that ended says of it; None if another start of it was first, or may still end well."""
+        number, future = ended
+        starts = self.running.get(number, {})
+        if starts.pop(future, None) is None:
+            return None
+        error = OSError(LOST) if future.cancelled() else future.exception()
+        if error is not None and starts and not killed(error):
+            return None
+        for other in self.running.pop(number):
+            other.cancel()
+        if error is not None:
+            return Outcome(self.items[number], number, error=error)
+        result, took = future.result()
+        self.seconds.append(took)
+        return Outcome(self.items[number], number, result)
+
+    def late(self, workers: int, shortest: float, waiting: bool) -> list[int]:
+        """Items that take too long, at most one for each idle worker; none as long as items wait for a worker."""
+        idle = workers - sum(map(len, self.running.values()))
+        if idle < 0 or waiting:
+            self.all_started = time.monotonic()  # the last of them gets a worker now, at the earliest
+        if idle <= 0 or waiting or not self.seconds:
+            return []
+        limit = time.monotonic() - max(shortest, STRAGGLES * statistics.median(self.seconds))
+        since = {number: max(self.all_started, *starts.values()) for number, starts in self.running.items()}
+        return [number for number, start in since.items() if start < limit and number not in self.twice][:idle]
+
+    def cancel(self) -> None:
+        """Give up what runs."""
+        for starts in self.running.values():
             for future in starts:
                 future.cancel()
 
