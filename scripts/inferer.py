@@ -23,6 +23,7 @@ from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
 from scripts.tiling.choice import OVERLAP, choose_tile
+from scripts.tiling.heap import blocks_from_heap, heap_kept
 from scripts.tiling.openvino_network import RUNTIMES, OpenVinoNetwork, choose_runtime
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
 from scripts.tiling.windows import holds_something, tile_row
@@ -261,6 +262,8 @@ class TomogramInferer(Inferer):
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
             pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" and not ahead else None
             slab = BlendedSlab(grid, sw_device if ahead else device, pool)
+            if sw_device.type == "cpu" and elsewhere is None:
+                stack.enter_context(heap_kept())
             if isinstance(network, OpenVinoNetwork):
                 stack.callback(network.release)
             waiting: Iterator[tuple[int, int, torch.Tensor]] = iter(())
@@ -309,7 +312,8 @@ class TomogramInferer(Inferer):
         grid.wanted[...] = False
         grid.wanted[tuple(np.transpose(tiles))] = True
         network = self._in_runtime(volume, network, grid, sw_device)
-        return self._outputs(volume, network, grid, tiles, sw_device)
+        with heap_kept():
+            yield from self._outputs(volume, network, grid, tiles, sw_device)
 
     def _grid(self, shape: tuple[int, ...], sw_device: torch.device) -> tuple[tuple[int, ...], TileGrid]:
         """The shape that tiles cover, not smaller than one, and the tiles."""
@@ -373,7 +377,7 @@ class TomogramInferer(Inferer):
             total: torch.Tensor | None = None
             for axes in FLIPS[self.tta]:
                 flipped = [axis + 1 for axis in axes]
-                with torch.no_grad(), reduced_precision(device, self.amp):
+                with torch.no_grad(), reduced_precision(device, self.amp), blocks_from_heap():
                     output = network(batch.flip(flipped) if flipped else batch)
                 output = output.float().flip(flipped) if flipped else output.float()
                 total = output if total is None else total + output

@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from custom_transforms.files.whole_files import atomic_path
 from scripts.networks import save_tensors
 from scripts.records.weights import WeightsRecord, write_record
+from scripts.tiling.heap import blocks_from_heap, heap_kept
 
 __all__ = ["TrainingRun", "average_weights", "select_channel"]
 
@@ -129,7 +130,8 @@ class TrainingRun:
         if self.trainer.state.epoch >= epochs:
             logger.info("%s: all %d epochs are done, nothing to train; give more with --epochs", self.folder, epochs)
             return
-        self.trainer.run()
+        with heap_kept(), blocks_from_heap():
+            self.trainer.run()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()  # nobody goes on before the first process has written the last state
         logger.info(

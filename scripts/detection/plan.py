@@ -25,6 +25,7 @@ __all__ = ["Plan", "check_disk", "forward_bytes", "make_plan"]
 
 GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
+HEAP = 1.5  # memory of a forward pass on a CPU, over its tensors: gaps of the heap, measured 1.1 to 1.5
 IN_MEMORY = 22  # bytes a voxel: image 4 (and its file 4), two maps 8, mask, labels and costs 6 in post-processing
 ON_DISK = 9  # bytes a voxel: maps 4, components and owners (compressed) about 1, labels up to 4
 BLOCK = 26  # bytes a voxel of a block with its halo: components, maps, owners, costs, and copies on the way
@@ -138,13 +139,15 @@ def make_plan(
     on_cuda = torch.device(device).type == "cuda"
     channels, more = 1 + classes, classes if classes > 1 else 0  # of several maps the highest is one more
 
+    def forward_of(sides: Sequence[int]) -> int:
+        return 0 if on_cuda else int(HEAP * forward_bytes(network, sides))
+
     def in_memory(sides: Sequence[int]) -> int:
-        forward = 0 if on_cuda else forward_bytes(network, sides)
         maps = 4 * channels
         predicting = (
             (8 + (seen != size) * maps) * voxels + (4 + maps) * seen_voxels + maps * sides[0] * seen[1] * seen[2]
         )
-        return int(BASE + max(forward + predicting, (IN_MEMORY + 4 * more) * voxels))
+        return int(BASE + max(forward_of(sides) + predicting, (IN_MEMORY + 4 * more) * voxels))
 
     if tile is None:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
@@ -159,8 +162,7 @@ def make_plan(
         path = "streamed" if (stream if stream is not None else in_memory(sides) > limit) else "memory"
         need = in_memory(sides)
         if path == "streamed":
-            forward = 0 if on_cuda else forward_bytes(network, sides)
-            need = int(BASE + forward + _streamed_bytes(size, seen, sides, reach, classes))
+            need = int(BASE + forward_of(sides) + _streamed_bytes(size, seen, sides, reach, classes))
         if need <= limit or (stream is False and tile is not None):
             break
     if need > limit:
