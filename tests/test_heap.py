@@ -25,8 +25,7 @@ def resident():
 
 
 @pytest.mark.skipif(not hasattr(_glibc()[0], "argtypes"), reason="the C library is not glibc")
-def test_blocks_are_taken_once_within_and_anew_outside():
-    assert faults(5) > 4 * BLOCK
+def test_blocks_are_taken_once_and_go_back_in_the_end():
     with heap_kept():
         with blocks_from_heap():
             faults(20)  # gaps of the heap take a while to grow together
@@ -34,5 +33,4 @@ def test_blocks_are_taken_once_within_and_anew_outside():
                 pass
             assert faults(5) < BLOCK
         kept = resident()
-    assert resident() < kept - BLOCK / 2, "what was kept went back"
-    assert faults(5) > 4 * BLOCK
+    assert resident() < kept - BLOCK / 2
