@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from custom_transforms.units import voxel_size_text
 from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
+from scripts.networks import reduced_precision
 from scripts.tiling.choice import OVERLAP, choose_tile
 from scripts.tiling.heap import blocks_from_heap, heap_kept
 from scripts.tiling.openvino_network import RUNTIMES, OpenVinoNetwork, choose_runtime
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
 from scripts.tiling.windows import holds_something, tile_row
 
-__all__ = ["FLIPS", "PatchInferer", "TomogramInferer", "reduced_precision"]
+__all__ = ["FLIPS", "PatchInferer", "TomogramInferer"]
 
 # test-time flips by their number: which axes (1 is Z, 2 is Y, 3 is X of (C, Z, Y, X)); all keep the missing wedge
 FLIPS: dict[int, list[tuple[int, ...]]] = {1: [()], 2: [(), (3,)], 4: [(), (3,), (2,), (2, 3)]}
@@ -37,20 +38,6 @@ FLIPS[8] = FLIPS[4] + [(1, *axes) for axes in FLIPS[4]]
 Index = tuple[int, int, int]  # of a tile
 
 YIELDED_PLANES = 8
-
-
-def reduced_precision(device: torch.device | str, enabled: bool = True) -> AbstractContextManager:
-    """Autocast to float16 on CUDA, to bfloat16 on CPUs that compute in it, to nothing elsewhere.
-
-    A 16-wide BasicUNet is about three times faster in bfloat16 on a CPU with AVX512-BF16 or AMX; on other CPUs
-    bfloat16 is emulated and slower, so float32 stays.
-    """
-    kind = torch.device(device).type
-    if enabled and kind == "cuda":
-        return torch.autocast("cuda", torch.float16)
-    if enabled and kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
 
 
 class PatchInferer(SimpleInferer):
@@ -229,7 +216,7 @@ class TomogramInferer(Inferer):
         ----------
         volume : tensor or array-like, shape (Z, Y, X), float32
             Read a row of tiles at a time, by ``volume[z, y]``, and a plane of a tile by ``volume[i, y, x]``, where z, y
-        and x are slices and i is a number.
+            and x are slices and i is a number.
         network : callable
             (B, 1, Z, Y, X) to (B, C, Z, Y, X), the same voxels; or with a method ``outputs`` of what `predict_tiles`
             gives elsewhere.
@@ -257,13 +244,11 @@ class TomogramInferer(Inferer):
             network = self._in_runtime(volume, network, grid, sw_device)
         yx = (slice(None), slice(None), *(slice(b, b + side) for b, side in zip(before[1:], shape[1:], strict=True)))
         ahead = device.type == "cpu" and blends_on(sw_device, padded, grid.tile, self.channels)
-        with ExitStack() as stack:
+        with heap_kept(), ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=int(grid.wanted.sum()), unit="tile", disable=not self.progress))
             # where the slab has no room on the GPU, a thread of the CPU adds the last tiles during the next ones
             pool = stack.enter_context(ThreadPoolExecutor(1)) if sw_device.type == "cuda" and not ahead else None
             slab = BlendedSlab(grid, sw_device if ahead else device, pool)
-            if sw_device.type == "cpu" and elsewhere is None:
-                stack.enter_context(heap_kept())
             if isinstance(network, OpenVinoNetwork):
                 stack.callback(network.release)
             waiting: Iterator[tuple[int, int, torch.Tensor]] = iter(())

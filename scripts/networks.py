@@ -6,6 +6,7 @@ import copy
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_weights",
     "network_part",
     "read_state_dict",
+    "reduced_precision",
     "save_tensors",
     "spare_padding",
     "weights_file",
@@ -290,3 +292,17 @@ def check_device(device: str | torch.device) -> None:
         warnings.warn(
             f"{available} GPUs are there and unused: leave --device out to use one", UserWarning, stacklevel=2
         )
+
+
+def reduced_precision(device: torch.device | str, enabled: bool = True) -> AbstractContextManager:
+    """Autocast to float16 on CUDA, to bfloat16 on CPUs that compute in it, to nothing elsewhere.
+
+    A 16-wide BasicUNet is about three times faster in bfloat16 on a CPU with AVX512-BF16 or AMX; on other CPUs
+    bfloat16 is emulated and slower, so float32 stays.
+    """
+    kind = torch.device(device).type
+    if enabled and kind == "cuda":
+        return torch.autocast("cuda", torch.float16)
+    if enabled and kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()

@@ -34,8 +34,10 @@ DIED = "its worker died each time it was tried, perhaps of too little memory. Gi
 # what Dask sets for workers makes networks on a CPU several times slower: one thread, and memory that goes back to the
 # system after every layer; and tasks run in a thread, which keeps memory (`scripts.tiling.heap`) only in one arena
 NANNY = "distributed.nanny.pre-spawn-environ"
-UNSET = dict.fromkeys(["MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
-ENVIRON = {**UNSET, "MALLOC_ARENA_MAX": 1}
+ENVIRON = {
+    "MALLOC_TRIM_THRESHOLD_": None, "OMP_NUM_THREADS": None, "MKL_NUM_THREADS": None, "OPENBLAS_NUM_THREADS": None,
+    "MALLOC_ARENA_MAX": 1,
+}  # fmt: skip
 # a task that dies takes no innocent ones with it: each worker holds the tasks it runs, and no more
 DASK = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 3, NANNY: ENVIRON}
 
@@ -183,8 +185,8 @@ def _jobs(path: str, settings: dict[str, Any]) -> Iterator[Any]:
     # one task at a time in a job, whatever its cores: they are for the networks
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
     # jobs do not see this process's configuration
-    unset = f"export DASK_{NANNY.replace('.', '__').replace('-', '_').upper()}={shlex.quote(str(ENVIRON))}"
-    settings["job_script_prologue"] = [unset, *settings.get("job_script_prologue", [])]
+    environ = f"export DASK_{NANNY.replace('.', '__').replace('-', '_').upper()}={shlex.quote(str(ENVIRON))}"
+    settings["job_script_prologue"] = [environ, *settings.get("job_script_prologue", [])]
     try:
         jobs = getattr(dask_jobqueue, JOBS[name])(processes=1, **settings)
     except (TypeError, ValueError) as error:

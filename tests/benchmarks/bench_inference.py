@@ -22,8 +22,8 @@ from monai.inferers import sliding_window_inference
 from custom_transforms.io import LoadTomogramd, write_mrc
 from custom_transforms.normalize import NormalizeTomogramd
 from scripts.detection.plan import make_plan
-from scripts.inferer import TomogramInferer, reduced_precision
-from scripts.networks import spare_padding
+from scripts.inferer import TomogramInferer
+from scripts.networks import reduced_precision, spare_padding
 from scripts.tiling.choice import computed_share
 
 TILE = (96, 96, 96)

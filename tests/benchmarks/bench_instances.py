@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from scipy.special import logit
 
 from custom_transforms.instances import (
     AssignInstancesd,
@@ -126,7 +127,7 @@ def _classes(shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     probability, center_map = make_tile(percolating=False)
     maps = list(tile_maps((probability, center_map), shape))
-    maps[0] = np.log(np.clip(maps[0], 0.01, 0.99) / (1 - np.clip(maps[0], 0.01, 0.99)))
+    maps[0] = logit(np.clip(maps[0], 0.01, 0.99))
     # particles of a class lie together; the maps of the others are a third as high there
     own = np.arange(shape[2]) * CLASSES // shape[2]
     for classes in (1, CLASSES):

@@ -27,7 +27,7 @@ from custom_transforms.io import read_tomogram, write_mrc
 from scripts.detection.detect import Detector
 from scripts.evaluation.pair import Rules
 from scripts.evaluation.sides import Side
-from scripts.inferer import reduced_precision
+from scripts.networks import reduced_precision
 from scripts.simulate.simulate import simulate
 from tests.evaluation.in_memory import evaluate_sides
 
