@@ -18,7 +18,7 @@ from scripts.report.overview import overview
 from scripts.report.report import report as make_report
 from scripts.simulate.simulate import simulate as simulate_scene
 from scripts.sources.detections import detections_below, find_detections
-from scripts.weights.calibrate import as_well, calibrate_detector, centers_text
+from scripts.weights.calibrate import as_well, calibrate_detector, centers_text, numbers_text
 
 __all__ = ["calibrate", "evaluate", "report", "simulate"]
 
@@ -112,8 +112,9 @@ def calibrate(
     instances = chosen["scores"]["instances"]
     tell(
         f"{chosen['path']}: center_threshold {centers_text(chosen, 'center_threshold', 2)}, mask_threshold "
-        f"{chosen['mask_threshold']:.2f}, min_size {chosen['min_size']:.0f} cubic Å; on {chosen['n_particles']} "
-        f"particles F{beta:g} of centers {centers_text(chosen)}, of instances {instances['f_beta']:.3f}",
+        f"{chosen['mask_threshold']:.2f}, min_size {numbers_text(chosen['min_size'])} cubic Å; on "
+        f"{chosen['n_particles']} particles F{beta:g} of centers {centers_text(chosen)}, of instances "
+        f"{instances['f_beta']:.3f}",
         written=[chosen["path"]],
         **{key: value for key, value in chosen.items() if key != "path"},
     )

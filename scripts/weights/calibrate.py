@@ -19,7 +19,7 @@ from scripts.datalist import load_datalist
 from scripts.records.weights import read_record
 from scripts.weights.thresholds import CalibrationSample, choose_thresholds
 
-__all__ = ["as_well", "calibrate", "calibrate_detector", "centers_text", "samples", "write_overlay"]
+__all__ = ["as_well", "calibrate", "calibrate_detector", "centers_text", "numbers_text", "samples", "write_overlay"]
 
 
 class Detects(Protocol):
@@ -92,9 +92,20 @@ def calibrate_detector(
 def centers_text(chosen: Mapping[str, Any], score: str = "f_beta", digits: int = 3) -> str:
     """A score of the centers at the chosen thresholds; of classes, each with its name."""
     centers = chosen["scores"]["centers"]
-    if score in centers:
-        return f"{centers[score]:.{digits}f}"
-    return ", ".join(f"{name} {row[score]:.{digits}f}" for name, row in centers.items())
+    return numbers_text(centers[score] if score in centers else {k: row[score] for k, row in centers.items()}, digits)
+
+
+def numbers_text(value: float | Mapping[str, float], digits: int = 0) -> str:
+    """A number, or those of the classes, each with its name.
+
+    Examples
+    --------
+    >>> numbers_text(0.5, 2), numbers_text({"ribosome": 12.4, "vlp": 80.0})
+    ('0.50', 'ribosome 12, vlp 80')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number:.{digits}f}" for name, number in value.items())
+    return f"{value:.{digits}f}"
 
 
 def write_overlay(

@@ -63,7 +63,7 @@ def choose_thresholds(
        from the seeds and particles of that class; one without particles keeps the lowest that all others have.
     2. *mask_threshold*: panoptic quality of the instances with that center threshold and the default size, which falls
        with every merged particle and every wrong voxel.
-    3. *min_size*: F-beta of the instances (`judge_volumes`).
+    3. *min_size*: F-beta of the instances (`judge_volumes`), as a share of the sphere of each class's diameter.
     Thresholds around the best that these particles cannot tell from it (within 0.002, or a standard error of the
     difference, from the particles that differ) are an interval; of it the one nearest to the shipped threshold wins,
     or without one the middle (min_size: the one nearest the default). So few particles change little.
@@ -92,9 +92,10 @@ def choose_thresholds(
     Returns
     -------
     dict
-        ``particle_diameter``, ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3), ``scores``
-        at the chosen values, ``intervals`` (lowest and highest of each threshold that fit as well), ``curves``
-        (``center``, ``mask``, ``size``: a row for each value tried), ``n_tomograms``, ``n_particles``, ``beta``.
+        ``particle_diameter``, ``center_threshold``, ``mask_threshold``, ``min_size`` (Å^3; by class
+        where the diameter is), ``scores`` at the chosen values, ``intervals`` (lowest and highest of each threshold
+        that fit as well), ``curves`` (``center``, ``mask``, ``size``: a row for each value tried), ``n_tomograms``,
+        ``n_particles``, ``beta``.
 
     Raises
     ------
@@ -109,36 +110,36 @@ def choose_thresholds(
     matching = (beta, match_fraction, center_grid, before.get("center_threshold"))
     if classes:
         rules = ClassRules.of(classes, min(center_grid), particle_diameter, min_distance)
-        center = _of_classes(known, rules, matching)
-        rules = ClassRules.of(classes, center.threshold, particle_diameter, min_distance)
-        seeds = [_class_seeds(rules, s)[0] for s in known]
+        center = _of_classes(known, rules, particle_diameter, min_distance, matching)
     else:
-        center = _of_all(known, sizes, matching)
-        seeds = [find_seeds(s.center_map, center.threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
+        center = _of_all(known, sizes, float(of_class(particle_diameter, "")), matching)
     intervals = dict(center.intervals)
+    usual = sizes.min_size / center.spheres.min()
 
-    def score(mask_threshold: float, min_size: float) -> tuple[dict[str, float], np.ndarray]:
-        trial = dataclasses.replace(sizes, min_size=min_size)
-        judged = [_judge(s, p, mask_threshold, trial, method, require_seed) for s, p in zip(known, seeds, strict=True)]
+    def score(mask_threshold: float, fraction: float) -> tuple[dict[str, float], np.ndarray]:
+        trial = dataclasses.replace(sizes, min_size=fraction * center.spheres.min())
+        judged = [
+            _judge(s, its, fraction * whole, mask_threshold, trial, method, require_seed)
+            for s, (its, whole) in zip(known, center.seeds, strict=True)
+        ]
         counts = {key: sum(one[key] for one, _ in judged) for key in judged[0][0]}
         return _instance_scores(counts, beta), np.concatenate([quality for _, quality in judged])
 
-    tried = [(float(t), *score(t, sizes.min_size)) for t in sorted(mask_grid)]
+    tried = [(float(t), *score(t, usual)) for t in sorted(mask_grid)]
     mask_curve = [{"mask_threshold": value, **row} for value, row, _ in tried]
     errors = _quality_errors(mask_curve, np.stack([quality for _, _, quality in tried]))
     mask_threshold, intervals["mask_threshold"] = _settle(
         mask_curve, "mask_threshold", "panoptic_quality", errors, before.get("mask_threshold")
     )
     diameter = dict(particle_diameter) if isinstance(particle_diameter, Mapping) else float(particle_diameter)
-    smallest = min(diameter.values()) if isinstance(diameter, dict) else diameter
-    sphere = np.pi / 6 * smallest**3
-    size_curve = [{"min_size": float(f * sphere), **score(mask_threshold, f * sphere)[0]} for f in sorted(size_grid)]
-    chosen = _nearest_of_best(size_curve, "min_size", "f_beta", sizes.min_size)
+    size_curve = [{"share": float(f), **score(mask_threshold, f)[0]} for f in sorted(size_grid)]
+    chosen = _nearest_of_best(size_curve, "share", "f_beta", usual)
+    smallest = [float(one) for one in chosen["share"] * center.spheres]
     return {
         "particle_diameter": diameter,
         "center_threshold": center.threshold,
         "mask_threshold": mask_threshold,
-        "min_size": chosen["min_size"],
+        "min_size": dict(zip(classes, smallest, strict=True)) if isinstance(diameter, dict) else smallest[0],
         "intervals": intervals,
         "scores": {"centers": center.scores, "instances": chosen},
         "curves": {"center": center.curve, "mask": mask_curve, "size": size_curve},
@@ -155,18 +156,36 @@ class _Centers(NamedTuple):
     curve: Any
     scores: Mapping[str, Any]
     intervals: Mapping[str, Any]
+    spheres: np.ndarray  # Å^3, of the diameter of each class
+    seeds: list[tuple[np.ndarray, np.ndarray]]  # of each sample at that threshold, and the spheres of their classes
 
 
-def _of_all(known: Sequence[CalibrationSample], sizes: ParticleSizes, matching: Sequence[Any]) -> _Centers:
+def _of_all(
+    known: Sequence[CalibrationSample], sizes: ParticleSizes, diameter: float, matching: Sequence[Any]
+) -> _Centers:
     threshold, curve = choose_center_threshold(known, sizes, *matching)
-    return _Centers(threshold, curve, _row_at(curve, threshold), {"center_threshold": _f_interval(curve, matching[0])})
+    intervals = {"center_threshold": _f_interval(curve, matching[0])}
+    sphere = _sphere(diameter)
+    peaks = [find_seeds(s.center_map, threshold, sizes.min_distance, s.voxel_size_zyx)[0] for s in known]
+    seeds = [(its, np.full(len(its), sphere)) for its in peaks]
+    return _Centers(threshold, curve, _row_at(curve, threshold), intervals, np.array([sphere]), seeds)
 
 
-def _of_classes(known: Sequence[CalibrationSample], rules: ClassRules, matching: Sequence[Any]) -> _Centers:
+def _of_classes(
+    known: Sequence[CalibrationSample], rules: ClassRules, diameter: Any, min_distance: Any, matching: Sequence[Any]
+) -> _Centers:
     thresholds, curves = choose_class_thresholds(known, rules, *matching)
     rows = {name: _row_at(curve, thresholds[name]) for name, curve in curves.items()}
     intervals = {f"center_threshold of {name}": _f_interval(curve, matching[0]) for name, curve in curves.items()}
-    return _Centers(thresholds, curves, rows, intervals)
+    rules = ClassRules.of(rules.names, thresholds, diameter, min_distance)
+    spheres = np.array([_sphere(of_class(diameter, name)) for name in rules.names])
+    found = [_class_seeds(rules, s) for s in known]
+    seeds = [(peaks, spheres[classes.index]) for peaks, _, classes in found]
+    return _Centers(thresholds, curves, rows, intervals, spheres, seeds)
+
+
+def _sphere(diameter: float) -> float:
+    return np.pi / 6 * diameter**3
 
 
 def _nearest_of_best(curve: Curve, value: str, score: str, default: float) -> dict[str, float]:
@@ -347,15 +366,17 @@ def _quality_errors(curve: Curve, quality: np.ndarray) -> np.ndarray:
 def _judge(
     sample: CalibrationSample,
     peaks: np.ndarray,
+    min_sizes: np.ndarray,
     threshold: float,
     sizes: ParticleSizes,
     method: str,
     require_seed: bool,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Instances as detection makes them, against the truth: counts, and the IoU of each true particle, 0 below 0.5."""
-    smallest = sizes.min_size / float(sample.voxel_size_zyx.prod())
+    voxel_volume = float(sample.voxel_size_zyx.prod())
+    smallest = sizes.min_size / voxel_volume
     mask = mask_from_probability(sample.probability, threshold, smallest)
-    labels, _ = assign_instances(
+    labels, seed_labels = assign_instances(
         mask,
         sample.center_map,
         peaks,
@@ -365,7 +386,9 @@ def _judge(
         require_seed=require_seed,
         min_size_voxels=smallest,
     )
-    kept = np.bincount(labels.ravel()) >= smallest
+    smallest_of = np.full(int(labels.max()) + 1, smallest)
+    smallest_of[seed_labels] = min_sizes / voxel_volume
+    kept = np.bincount(labels.ravel()) >= smallest_of
     found = judge_volumes(overlap_table(sample.labels, np.where(kept[labels], labels, 0)))
     counts = volume_counts(found.true_status, found.predicted_status, found.matched_iou)
     return counts, np.where(found.true_iou > 0.5, found.true_iou, 0.0)

@@ -113,6 +113,10 @@ def test_each_class_has_the_threshold_that_its_own_peaks_ask_for():
     assert 0.4 < chosen["center_threshold"]["high"] < 0.62 and chosen["center_threshold"]["low"] <= 0.35
     assert all(row["f_beta"] > 0.99 for row in chosen["scores"]["centers"].values())
     assert set(chosen["curves"]["center"]) == {"high", "low"}
+    sizes = choose_thresholds(
+        [calibration], {"high": DIAMETER, "low": DIAMETER / 2}, beta=4.0, classes=["high", "low"], size_grid=[0.2]
+    )["min_size"]
+    assert sizes == pytest.approx({"high": 0.2 * np.pi / 6 * DIAMETER**3, "low": 0.2 * np.pi / 6 * DIAMETER**3 / 8})
     single = choose_thresholds([calibration], DIAMETER, beta=4.0)
     assert single["scores"]["centers"]["f_beta"] < 0.999  # one threshold for both takes false peaks, or misses
     with pytest.raises(ValueError, match="expected particles and peaks of a, b in the validation tomograms, got none"):
