@@ -210,6 +210,9 @@ def _finish(
             notes.append(f"evaluate: no {side} for {', '.join(unmatched[key][:10])}; left out of every number")
     settings = {**inputs, **vars(rules), "bootstrap": draws, "seed": seed}
     notes = list(dict.fromkeys(notes))
-    classed = any(r.class_points is not None for r in results)
-    found = summarise(results, rules, draws, seed) | ({"confusion": confusion(results)} if classed else {})
+    found = summarise(results, rules, draws, seed)
+    if any(r.class_points is not None for r in results):
+        found["confusion"] = confusion(results)
+        for r in results:
+            found["tomograms"][r.name]["confusion"] = confusion([r])
     return {**found, "settings": settings, "unmatched": unmatched, "warnings": notes}

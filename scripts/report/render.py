@@ -78,7 +78,7 @@ def render_page(run: RunData, comparison: Comparison | None, title: str, max_byt
         "info_json": run.record.text(),
         "comparison": comparison,
         "outcomes": OUTCOMES,
-        "metrics": flat_metrics({k: v for k, v in comparison.metrics.items() if k != "classes"})
+        "metrics": flat_metrics({k: v for k, v in comparison.metrics.items() if k not in ("classes", "confusion")})
         if comparison is not None
         else [],
         "figures": figures,

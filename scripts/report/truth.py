@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,19 @@ class Comparison:
         """Return class name and scores, for the classes that the metrics know."""
         classes = self.metrics.get("classes")
         return list(classes.items()) if isinstance(classes, dict) else []
+
+    def confusion(self) -> tuple[list[str], list[tuple[str, list[int]]]]:
+        """Return the classes of the predictions, and of each true class how many particles were taken for which.
+
+        ``(none)`` comes last: what was missed, and what was made up.
+        """
+        table = self.metrics.get("confusion") or {}
+
+        def in_order(names: Iterable[str]) -> list[str]:
+            return sorted(names, key=lambda name: (name == "(none)", name))
+
+        columns = in_order({name for row in table.values() for name in row})
+        return columns, [(true, [table[true].get(name, 0) for name in columns]) for true in in_order(table)]
 
     def class_scores(self) -> list[tuple[str, str]]:
         """Return those of the scores that some class has: detections without classes have no precision by class."""

@@ -84,7 +84,7 @@ def test_the_confusion_matrix_says_who_was_taken_for_whom_and_every_particle_is_
         "ribosome": {"(none)": 1, "ribosome": 2, "thyroglobulin": 1},
         "thyroglobulin": {"ribosome": 1, "thyroglobulin": 2},
     }
-    assert result["confusion"] == expected
+    assert result["confusion"] == result["tomograms"]["TS_1"]["confusion"] == expected
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["confusion"] == expected
     ribosome = result["classes"]["ribosome"]["points"]  # by class a particle of another is no match
     assert (ribosome["tp"], ribosome["fp"], ribosome["fn"]) == (2, 1, 2)

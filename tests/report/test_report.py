@@ -430,8 +430,12 @@ def test_truth_is_joined_to_the_particles_from_files_and_from_memory(run, tmp_pa
     matches = matches_of()
     scores = {"precision": 0.5, "recall": 0.25, "f1": None}
     metrics = {"tomograms": {"TS_01": {"volume": {"f1": 0.75}, "classes": {"ribosome": {"points": scores}}}}}
+    taken = {"(none)": {"ribosome": 1}, "vlp": {"(none)": 3, "ribosome": 2}, "ribosome": {"ribosome": 4}}
+    metrics["tomograms"]["TS_01"]["confusion"] = taken
     loaded = load_run(run.folder)
     comparison = compare({"metrics": metrics, "matches": matches}, loaded)
+    rows = [("ribosome", [4, 0]), ("vlp", [2, 3]), ("(none)", [1, 0])]
+    assert comparison.confusion() == (["ribosome", "(none)"], rows)
     assert comparison.outcome.tolist() == ["TP", "FP", "merged", ""]
     assert comparison.counts() == {"TP": 1, "merged": 1, "split": 0, "FP": 1, "FN": 1}
     assert comparison.misses_zyx_vox.tolist() == [[9.0, 4.0, 24.0]] and comparison.n_truth == 4
