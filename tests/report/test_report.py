@@ -450,8 +450,9 @@ def test_truth_is_joined_to_the_particles_from_files_and_from_memory(run, tmp_pa
         "1 right; none split; 2 particles merged into 1 detection; 1 false; 1 of 4 true particles missed." in page.text
         and "volume.f1" in page.text
     )
-    known = r"class\s*precision \(centers\)\s*recall \(centers\)\s*ribosome\s*0.500\s*0.250\s*Metrics"
+    known = r"class\s*precision \(centers\)\s*recall \(centers\)\s*ribosome\s*0.500\s*0.250\s*Who was taken"
     assert re.search(known, page.text)  # a score that no class has gets no column
+    assert re.search(r"found as\s*ribosome\s*missed\s*ribosome\s*4\s*–\s*vlp\s*2\s*3\s*made up\s*1\s*–", page.text)
     assert "Scores say nothing about particles that were missed." in page.text
     assert "without WebGL flat, seen from above" in page.text and "scroll sideways" in page.text
     assert "Missed: in the truth, but not found" in page.text and "False: found, but not in the truth" in page.text
