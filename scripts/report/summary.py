@@ -18,7 +18,7 @@ _REASONS = {
     "exclude": "in an excluded place",
     "edge": "near a face of the tomogram",
     "membrane": "by the distance from the membrane",
-    "no_mask": "peaks of the center map without a mask around them",
+    "no_mask": "centers without a mask around them: is mask_threshold too high, or MaskNet not trained on such?",
 }
 
 
