@@ -17,7 +17,8 @@ from custom_transforms.units import following
 from custom_transforms.volumes.read import read_tomogram
 from scripts.datalist import load_datalist
 from scripts.records.weights import read_record
-from scripts.weights.thresholds import CalibrationSample, choose_thresholds
+from scripts.weights.center_thresholds import CalibrationSample
+from scripts.weights.thresholds import choose_thresholds
 
 __all__ = ["as_well", "calibrate", "calibrate_detector", "centers_text", "numbers_text", "samples", "write_overlay"]
 

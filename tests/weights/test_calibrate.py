@@ -16,7 +16,8 @@ from custom_transforms.units import ParticleSizes
 from scripts.matching.points import match_points, match_radius
 from scripts.matching.scores import f_beta
 from scripts.weights.calibrate import calibrate
-from scripts.weights.thresholds import CalibrationSample, choose_center_threshold, choose_thresholds
+from scripts.weights.center_thresholds import CalibrationSample, choose_center_threshold
+from scripts.weights.thresholds import choose_thresholds
 
 DIAMETER, VOXEL = 70.0, np.array([10.0, 10.0, 10.0])
 

@@ -31,7 +31,7 @@ from scripts.inferer import TomogramInferer
 from scripts.metrics import MaskDice
 from scripts.networks import load_weights
 from scripts.simulate.write import write_json
-from scripts.weights.thresholds import CalibrationSample, choose_center_threshold
+from scripts.weights.center_thresholds import CalibrationSample, choose_center_threshold
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"

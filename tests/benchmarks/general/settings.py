@@ -26,7 +26,7 @@ from scripts.detection.detector import Detector
 from scripts.evaluation.sides import Side
 from scripts.simulate.write import write_json
 from scripts.weights.calibrate import samples
-from scripts.weights.thresholds import CalibrationSample
+from scripts.weights.center_thresholds import CalibrationSample
 from tests.benchmarks.peers.methods import found_in
 from tests.evaluation.in_memory import evaluate_sides
 
