@@ -23,7 +23,7 @@ from custom_transforms.volumes.checks import add_warning
 from custom_transforms.volumes.lazy import read_region_mask
 from custom_transforms.volumes.rescale import model_shape, needs_rescaling, rescale_volume, rescaled_slabs
 from scripts.networks import reduced_precision
-from scripts.tiling.choice import OVERLAP, choose_tile
+from scripts.tiling.choice import LARGEST_SIDE, OVERLAP, choose_tile
 from scripts.tiling.heap import blocks_from_heap, heap_kept
 from scripts.tiling.openvino_network import RUNTIMES, OpenVinoNetwork, choose_runtime
 from scripts.tiling.tiles import BlendedSlab, TileGrid, blends_on, to_host
@@ -107,6 +107,8 @@ class TomogramInferer(Inferer):
         What runs the network, see `choose_runtime`.
     classes : sequence of str, optional
         The network gives a map for each, after the first channel.
+    largest_side : int
+        Voxels; the longest side of a tile that `choose_tile` takes.
 
     Attributes
     ----------
@@ -122,7 +124,7 @@ class TomogramInferer(Inferer):
         progress: bool = False, amp: bool = True, tta: int = 1, background: Sequence[float] | None = None,
         region: str | Path | None = None, map_dtype: str = "float32",
         voxel_size_model: float | Sequence[float] | None = None, keep_voxel_size: bool = False,
-        runtime: str = "torch", classes: Sequence[str] | None = None,
+        runtime: str = "torch", classes: Sequence[str] | None = None, largest_side: int = LARGEST_SIDE,
     ) -> None:  # fmt: skip
         super().__init__()
         if tta not in FLIPS:
@@ -137,6 +139,7 @@ class TomogramInferer(Inferer):
         self.tile: tuple[int, ...] | None = None
         self._chosen: tuple[Any, Any] | None = None
         self.roi_size = None if roi_size is None else tuple(int(side) for side in roi_size)
+        self.largest_side = int(largest_side)
         self.overlap, self.batch, self.mode, self.amp, self.tta = overlap, int(sw_batch_size), mode, amp, tta
         self.sw_device, self.device, self.progress = sw_device, device, progress
         self.channels = 1 + len(classes or [""])
@@ -302,7 +305,7 @@ class TomogramInferer(Inferer):
 
     def _grid(self, shape: tuple[int, ...], sw_device: torch.device) -> tuple[tuple[int, ...], TileGrid]:
         """The shape that tiles cover, not smaller than one, and the tiles."""
-        chosen = self.roi_size or choose_tile(shape, self.overlap)
+        chosen = self.roi_size or choose_tile(shape, self.overlap, largest_side=self.largest_side)
         self.tile = tuple(chosen)
         padded = tuple(max(side, tile) for side, tile in zip(shape, chosen, strict=True))
         return padded, TileGrid(padded, chosen, self.overlap, self.mode, sw_device)

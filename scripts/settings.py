@@ -143,6 +143,7 @@ RESULT: dict[str, Kind] = {  # what a result depends on
     "teach": VOLUME,
     "flag_gold": SWITCH,
     "tile": Kind(f"one or three (Z, Y, X) whole numbers from 16 to {LARGEST}", _tile, "whole numbers", null=True),
+    "largest_tile_side": _whole(f"a whole number from 32 to {LARGEST}", lambda value: 32 <= value <= LARGEST),
     "overlap": _number("of at least 0 (voxels; below 1, a fraction of the tile)", lambda value: value >= 0),
     "amp": SWITCH,
     "tta": _whole("1, 2, 4 or 8", lambda value: value in (1, 2, 4, 8)),

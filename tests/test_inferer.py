@@ -84,6 +84,14 @@ def test_chosen_tiles_compute_few_voxels_twice_and_overlap_everywhere(shape, mos
         assert all(start % 16 == 0 for start in starts[:-1]), "tiles lie on the grid of the networks' poolings"
 
 
+@pytest.mark.parametrize(("shape", "most"), [((464, 928, 928), 1.35), ((128, 256, 256), 1.25), ((232, 464, 464), 1.25)])
+def test_tiles_of_networks_that_take_longer_sides_compute_hardly_a_voxel_twice(shape, most):
+    tile = choose_tile(shape, largest_side=256)
+    assert computed_share(shape, tile, OVERLAP) <= most and 96 < max(tile) <= 256
+    network = torch.nn.Conv3d(1, 2, 3, padding=1)
+    assert make_plan(shape, network, memory=60, largest_side=256).tile == tile
+
+
 def test_a_tile_chosen_within_bounds_is_no_larger():
     for bound in (10**5, 10**6, 10**7):
         assert np.prod(choose_tile((464, 928, 928), OVERLAP, bound)) <= bound

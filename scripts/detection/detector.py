@@ -230,6 +230,7 @@ class Detector:
             seen_zyx=seen,
             tile=inferer.roi_size,
             overlap=inferer.overlap,
+            largest_side=inferer.largest_side,
             device=self.parser.get_parsed_content("device"),
             memory=self.memory,
             stream=self.stream,

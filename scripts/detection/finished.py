@@ -11,7 +11,7 @@ from scripts.records.detection import Inputs, files_of, read_detection
 
 __all__ = ["finished_record", "recorded"]
 
-LATER = {"fill_nonfinite": False}  # settings that the first records did not name, as they were
+LATER = {"fill_nonfinite": False, "largest_tile_side": 96}  # settings that the first records did not name, as they were
 
 
 def recorded(save: SaveDetectiond, tomogram: str | Path) -> dict[str, Any]:

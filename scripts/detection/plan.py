@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from custom_transforms.files.limits import available_memory
-from scripts.tiling.choice import LARGEST_TILE, OVERLAP, choose_tile
+from scripts.tiling.choice import LARGEST_SIDE, OVERLAP, choose_tile
 from scripts.tiling.tiles import TileGrid
 
 __all__ = ["Plan", "check_disk", "forward_bytes", "make_plan"]
@@ -88,6 +88,7 @@ def make_plan(
     *,
     tile: Sequence[int] | None = None,
     overlap: float = OVERLAP,
+    largest_side: int = LARGEST_SIDE,
     device: torch.device | str = "cpu",
     memory: float | None = None,
     stream: bool | None = None,
@@ -104,7 +105,7 @@ def make_plan(
         Voxels of the tomogram.
     network : nn.Module
         (B, 1, Z, Y, X) to (B, 1 + classes, Z, Y, X).
-    tile, overlap
+    tile, overlap, largest_side
         As in `TomogramInferer`; the tile shrinks if a forward pass of one would not fit. None takes the one that
         computes least within half of the memory, and that keeps the volumes in memory if they fit.
     device : device
@@ -151,7 +152,7 @@ def make_plan(
 
     if tile is None:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
-        options = [one for one in _chosen_tiles(seen, overlap) if forward_bytes(network, one) <= room]
+        options = [one for one in _chosen_tiles(seen, overlap, largest_side) if forward_bytes(network, one) <= room]
         options = options or [(SMALLEST_TILE, SMALLEST_TILE, SMALLEST_TILE)]
         if not stream:  # rather smaller tiles than volumes on the disk
             kept = [one for one in options if np.prod(one) >= SMALL_TILE and in_memory(one) <= limit]
@@ -186,10 +187,11 @@ def make_plan(
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
 
 
-def _chosen_tiles(shape_zyx: tuple[int, int, int], overlap: float) -> list[tuple[int, int, int]]:
+def _chosen_tiles(shape_zyx: tuple[int, int, int], overlap: float, largest_side: int) -> list[tuple[int, int, int]]:
     """The tiles that compute least within ever smaller bounds, largest first."""
-    bounds = (int(LARGEST_TILE / STEP**k) for k in range(1 + int(math.log(LARGEST_TILE / SMALLEST_TILE**3, STEP))))
-    return list(dict.fromkeys(choose_tile(shape_zyx, overlap, bound) for bound in bounds))
+    largest = largest_side**3
+    bounds = (int(largest / STEP**k) for k in range(1 + int(math.log(largest / SMALLEST_TILE**3, STEP))))
+    return list(dict.fromkeys(choose_tile(shape_zyx, overlap, bound, largest_side) for bound in bounds))
 
 
 def _shrinking_tiles(tile: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -7,17 +7,17 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["GRANULE", "LARGEST_SIDE", "LARGEST_TILE", "OVERLAP", "choose_tile", "computed_share", "starts_along"]
+__all__ = ["GRANULE", "LARGEST_SIDE", "OVERLAP", "choose_tile", "computed_share", "starts_along"]
 
 GRANULE = 16  # voxels; networks with four poolings take sides that divide by it, and see the same grid in every tile
 # Voxels by which a tile covers the next one at least: half of it is the margin that blending hides. On the shipped
 # networks a tile's maps differ most from those of the whole volume in its outermost 8 voxels (center map: 0.05 on
 # average at a face, 0.02 at 8 voxels), and slowly less to more than 40: twice the overlap would gain little.
 OVERLAP = 16
-# The shipped networks were trained on 64^3 crops, and what they see beyond that makes their masks worse: on a crowded
-# scene at SNR 0.25 instances had F1 0.80 with tiles of 96^3, 0.72 with 128 x 144 x 144, 0.64 with the whole volume.
+# What networks that were trained on 64^3 crops see beyond that makes them worse: on a crowded scene at SNR 0.25
+# instances had F1 0.80 with tiles of 96^3, 0.72 with 128 x 144 x 144, 0.64 with the whole volume. Networks that were
+# trained on larger crops, too, say in their record how large a tile may be.
 LARGEST_SIDE = 96
-LARGEST_TILE = LARGEST_SIDE**3
 SMALLEST_SIDE = 32
 AS_GOOD = 1.02  # tiles that compute this factor more than the best are taken if they are more compact: more to see
 
@@ -54,11 +54,14 @@ def starts_along(size: int, tile: int, overlap: float) -> list[int]:
 
 @lru_cache(maxsize=64)
 def choose_tile(
-    shape_zyx: tuple[int, int, int], overlap: float = OVERLAP, largest: int = LARGEST_TILE
+    shape_zyx: tuple[int, int, int],
+    overlap: float = OVERLAP,
+    largest: int | None = None,
+    largest_side: int = LARGEST_SIDE,
 ) -> tuple[int, int, int]:
     """The tile that computes the fewest voxels of a volume; among nearly equal ones the most compact.
 
-    Sides are multiples of `GRANULE`, at most `LARGEST_SIDE`, and may be longer than the volume's, which is then
+    Sides are multiples of `GRANULE`, at most ``largest_side``, and may be longer than the volume's, which is then
     extended by reflection.
 
     Parameters
@@ -66,27 +69,31 @@ def choose_tile(
     shape_zyx : tuple of 3 ints
     overlap : float
         As in `starts_along`.
-    largest : int
+    largest : int, optional
         Voxels of a tile at most; a cube of `SMALLEST_SIDE` is always allowed.
+    largest_side : int
+        Voxels.
 
     Examples
     --------
     >>> choose_tile((128, 256, 256)), choose_tile((128, 256, 256), largest=300_000)
     ((80, 96, 96), (48, 96, 64))
+    >>> choose_tile((128, 256, 256), largest_side=192)
+    (128, 144, 144)
     """
-    axes = [_candidates(int(size), overlap) for size in shape_zyx]
+    axes = [_candidates(int(size), overlap, largest_side) for size in shape_zyx]
     tiles = np.stack(np.meshgrid(*([tile for tile, _ in axis] for axis in axes), indexing="ij"), -1).reshape(-1, 3)
     costs = np.stack(np.meshgrid(*([cost for _, cost in axis] for axis in axes), indexing="ij"), -1).reshape(-1, 3)
     voxels, cost = tiles.prod(axis=1), costs.prod(axis=1)
-    allowed = voxels <= max(largest, voxels.min())
+    allowed = voxels <= max(largest or largest_side**3, voxels.min())
     good = np.flatnonzero(allowed & (cost <= AS_GOOD * cost[allowed].min()))
     z, y, x = (int(side) for side in tiles[good[np.lexsort((cost[good], -tiles[good].min(axis=1)))[0]]])
     return z, y, x
 
 
-def _candidates(size: int, overlap: float) -> list[tuple[int, int]]:
+def _candidates(size: int, overlap: float, largest_side: int) -> list[tuple[int, int]]:
     """Sides for one axis, from the longest down, with the voxels that all tiles along it compute."""
-    whole = min(max(-(-size // GRANULE) * GRANULE, SMALLEST_SIDE), LARGEST_SIDE)
+    whole = min(max(-(-size // GRANULE) * GRANULE, SMALLEST_SIDE), largest_side // GRANULE * GRANULE)
     best: dict[int, int] = {}  # number of tiles -> the shortest side that does with so many
     for tile in range(whole, SMALLEST_SIDE - 1, -GRANULE):
         best[len(starts_along(max(size, tile), tile, overlap))] = tile
