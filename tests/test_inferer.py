@@ -13,9 +13,10 @@ from monai.inferers import SlidingWindowInferer
 
 from custom_transforms.io import write_mrc
 from custom_transforms.volumes.rescale import model_shape, rescale_volume, rescaled_slabs
-from scripts.detection.plan import Plan, check_disk, forward_bytes, make_plan
+from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.inferer import FLIPS, TomogramInferer
 from scripts.tiling.choice import LARGEST_SIDE, OVERLAP, choose_tile, computed_share, starts_along
+from scripts.tiling.forward_memory import forward_bytes
 from scripts.tiling.tiles import TileGrid
 from scripts.tiling.windows import reflect_to_length
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 import shutil
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from custom_transforms.files.limits import available_memory
 from scripts.tiling.choice import LARGEST_SIDE, OVERLAP, choose_tile
+from scripts.tiling.forward_memory import forward_bytes
 from scripts.tiling.tiles import TileGrid
 
-__all__ = ["Plan", "check_disk", "forward_bytes", "make_plan"]
+__all__ = ["Plan", "check_disk", "make_plan"]
 
 GIB = 2**30
 BASE = 0.7 * GIB  # Python, torch and the compiled loops
@@ -34,7 +30,6 @@ CUDA_BATCH = 8  # more tiles at once are not faster
 SMALLEST_TILE = 32
 STEP = 1.4  # by which a tile that was chosen shrinks until it fits
 SMALL_TILE = 64**3  # voxels; before tiles shrink below, volumes go through files
-GUESSED_BYTES = 600  # a voxel; a pair of 16-wide BasicUNets takes 480
 
 
 @dataclass(frozen=True)
@@ -132,38 +127,23 @@ def make_plan(
     ValueError
         If even the streamed path needs more memory; says how much.
     """
-    voxels = int(np.prod([int(side) for side in shape_zyx], dtype=np.int64))
     limit = available_memory() if memory is None else int(memory * GIB)
     size = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
     seen = size if seen_zyx is None else (int(seen_zyx[0]), int(seen_zyx[1]), int(seen_zyx[2]))
-    seen_voxels = int(np.prod(seen, dtype=np.int64))
     on_cuda = torch.device(device).type == "cuda"
-    channels, more = 1 + classes, classes if classes > 1 else 0  # of several maps the highest is one more
-
-    def forward_of(sides: Sequence[int]) -> int:
-        return 0 if on_cuda else int(HEAP * forward_bytes(network, sides))
-
-    def in_memory(sides: Sequence[int]) -> int:
-        maps = 4 * channels
-        predicting = (
-            (8 + (seen != size) * maps) * voxels + (4 + maps) * seen_voxels + maps * sides[0] * seen[1] * seen[2]
-        )
-        return int(BASE + max(forward_of(sides) + predicting, (IN_MEMORY + 4 * more) * voxels))
-
-    if tile is None:
+    needs = _Needs(network, size, seen, reach, classes, on_cuda)
+    if tile is not None:
+        options = _shrinking_tiles(tile)
+    else:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
         options = [one for one in _chosen_tiles(seen, overlap, largest_side) if forward_bytes(network, one) <= room]
         options = options or [(SMALLEST_TILE, SMALLEST_TILE, SMALLEST_TILE)]
         if not stream:  # rather smaller tiles than volumes on the disk
-            kept = [one for one in options if np.prod(one) >= SMALL_TILE and in_memory(one) <= limit]
+            kept = [one for one in options if np.prod(one) >= SMALL_TILE and needs.in_memory(one) <= limit]
             options = kept or options
-    else:
-        options = _shrinking_tiles(tile)
     for sides in options:
-        path = "streamed" if (stream if stream is not None else in_memory(sides) > limit) else "memory"
-        need = in_memory(sides)
-        if path == "streamed":
-            need = int(BASE + forward_of(sides) + _streamed_bytes(size, seen, sides, reach, classes))
+        path = "streamed" if (stream if stream is not None else needs.in_memory(sides) > limit) else "memory"
+        need = needs.in_memory(sides) if path == "memory" else needs.streamed(sides)
         if need <= limit or (stream is False and tile is not None):
             break
     if need > limit:
@@ -175,16 +155,56 @@ def make_plan(
     padded = [max(side, one) for side, one in zip(seen, sides, strict=True)]
     tiles = TileGrid(padded, sides, overlap).wanted.size
     batch = _cuda_batch(network, sides, device) if on_cuda else 1  # on a CPU more tiles at once are not faster
-    numbers = 2 if more else 0  # bytes a voxel of the class volume
-    disk = results = (4 + numbers) * voxels  # the labels, at most
-    if path == "streamed":
-        disk = (ON_DISK + 2 * more + numbers) * voxels + (seen != size) * (4 + 4 * channels) * seen_voxels
+    disk, results = needs.disk(path)
     plan = Plan(path, seen, sides, tiles, min(batch, tiles), need, disk, limit, results)
     if path == "memory":
         return plan
     block = block_side(plan, reach, at_once)
     grown = np.minimum(block + 2 * halo_of(reach), size).astype(np.float64)
     return replace(plan, block=block, memory=max(need, int(BASE + BLOCK * grown.prod())))
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """Bytes that a detection takes; ``size`` and ``seen`` are the tomogram's shape and that for the networks."""
+
+    network: torch.nn.Module
+    size: tuple[int, int, int]
+    seen: tuple[int, int, int]
+    reach: int
+    classes: int
+    on_cuda: bool
+
+    def forward(self, tile: Sequence[int]) -> int:
+        """Of the networks on one tile, where that is not the GPU's memory."""
+        return 0 if self.on_cuda else int(HEAP * forward_bytes(self.network, tile))
+
+    def in_memory(self, tile: Sequence[int]) -> int:
+        """Peak with all volumes in memory: while the networks run, or after them."""
+        maps = 4 * (1 + self.classes)
+        seen, rescaled = math.prod(self.seen), (self.seen != self.size) * maps
+        slab = maps * tile[0] * self.seen[1] * self.seen[2]
+        predicting = (8 + rescaled) * math.prod(self.size) + (4 + maps) * seen + slab
+        after = (IN_MEMORY + 4 * self._class_maps) * math.prod(self.size)
+        return int(BASE + max(self.forward(tile) + predicting, after))
+
+    def streamed(self, tile: Sequence[int]) -> int:
+        """Peak with the volumes in files."""
+        return int(BASE + self.forward(tile) + _streamed_bytes(self.size, self.seen, tile, self.reach, self.classes))
+
+    def disk(self, path: str) -> tuple[int, int]:
+        """Of all files while it runs, and of those that stay: labels, and of several classes their volume."""
+        voxels, numbers = math.prod(self.size), 2 * bool(self._class_maps)
+        results = (4 + numbers) * voxels
+        if path == "memory":
+            return results, results
+        rescaled = (self.seen != self.size) * (4 + 4 * (1 + self.classes)) * math.prod(self.seen)
+        return (ON_DISK + 2 * self._class_maps + numbers) * voxels + rescaled, results
+
+    @property
+    def _class_maps(self) -> int:
+        """Of several classes each has a map; the highest of them is one more."""
+        return self.classes if self.classes > 1 else 0
 
 
 def _chosen_tiles(shape_zyx: tuple[int, int, int], overlap: float, largest_side: int) -> list[tuple[int, int, int]]:
@@ -265,53 +285,3 @@ def block_side(plan: Plan, reach: int, at_once: int = 1) -> int:
 def _cuda_batch(network: torch.nn.Module, tile: tuple[int, int, int], device: torch.device | str) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     return int(np.clip(0.8 * free // max(forward_bytes(network, tile), 1), 1, CUDA_BATCH))
-
-
-def forward_bytes(network: torch.nn.Module, tile: Sequence[int]) -> int:
-    """Peak memory of one forward pass of one tile, in float32, without the weights; nothing is computed.
-
-    The network runs on torch's "meta" device, where tensors have shapes and no values, and every tensor is counted
-    as long as it lives.
-    """
-    return _forward_bytes(network, tuple(int(side) for side in tile))
-
-
-@lru_cache(maxsize=16)
-def _forward_bytes(network: torch.nn.Module, tile: tuple[int, ...]) -> int:
-    try:
-        shadow = copy.deepcopy(network).to("meta")
-        with torch.no_grad(), _LiveBytes() as live:
-            shadow(torch.empty((1, 1, *tile), device="meta"))
-    except (NotImplementedError, RuntimeError) as error:  # an operator without shapes-only form
-        logging.getLogger(__name__).info("memory of the network is a guess: %s", error)
-        return GUESSED_BYTES * int(np.prod(tile))
-    return live.peak
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Count the bytes of living tensors, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for one in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(one, torch.Tensor):
-                self._count(one.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, storage.nbytes())
-
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
