@@ -61,6 +61,8 @@ class Taught:
         Of the detection that found the candidates.
     weights_sha256 : str
         Of the networks that found them.
+    networks : str, optional
+        The file with these networks, beside this one, where they were moved to the examples.
     about : str
         For people.
     """
@@ -72,6 +74,7 @@ class Taught:
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str | None = None
     about: str = ""
+    networks: str | None = None
 
     def probabilities(self, descriptors: np.ndarray) -> np.ndarray:
         """Probability (n, classes) of particles that `describe_particles` described."""
@@ -125,8 +128,11 @@ def read_taught(path: str | Path) -> Taught:
             raise ValueError("scale: numbers above 0")
         diameter = _number(content, "particle_diameter", 1e-3, 1e6)
         settings = _typed(content, "settings", dict)
-        sha = content.get("weights_sha256")
-        return Taught(diameter, _numbers(content, "mean", count), scale, classes, settings, sha and str(sha))
+        sha, networks = content.get("weights_sha256"), content.get("networks")
+        if networks is not None and (not isinstance(networks, str) or Path(networks).name != networks):
+            raise ValueError("networks: the name of a file beside it")
+        mean = _numbers(content, "mean", count)
+        return Taught(diameter, mean, scale, classes, settings, sha and str(sha), networks=networks)
     except ValueError as error:
         raise ValueError(f"{path}: expected {WHAT}, with {error}. It is damaged: teach anew.") from None
 

@@ -101,6 +101,7 @@ class Detector:
         asked.update(self._as_data(options))
         self._set(asked)
         self._check(sources | dict.fromkeys(options, ""))
+        self._use_moved(asked)
         belonging = self._belonging(asked) | self._taught(asked)
         self._set(belonging)
         self._check(dict.fromkeys(belonging, str(self._weights().with_suffix(".json"))))
@@ -174,6 +175,20 @@ class Detector:
             recorded = following(read_record(weights).detection_settings())
             follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}
+
+    def _use_moved(self, asked: Mapping[str, Any]) -> None:
+        """Take the networks that `teach` moved to its examples, unless others were asked for."""
+        teach = self.parser.get_parsed_content("teach") if "teach" in self.parser else None
+        name = None if teach is None or "weights" in asked else read_taught(teach).networks
+        if name is None:
+            return
+        file = Path(teach).expanduser().with_name(name)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file}: expected the networks that teach moved, beside {teach}, found none. Copy them there, too."
+            )
+        self.parser.globals["_moved"] = str(file)  # a path is no code
+        self._set({"weights": "$_moved"})
 
     def _taught(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that examples were taught with, bar those that were asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from custom_transforms.files.whole_files import check_folder
 from custom_transforms.measuring.taught import Taught, write_taught
 from scripts.console import note, tell
 from scripts.detection.detect import detect
+from scripts.particles.particle_list import ParticleList
 from scripts.sources.detections import find_detections
 from scripts.teach.ask import most_useful, unsure, write_questions
 from scripts.teach.candidates import Candidates, common_settings, open_candidates
 from scripts.teach.classes import learn_classes, standardised
-from scripts.teach.examples import OTHER, Examples, match_examples, read_lists
+from scripts.teach.examples import OTHER, UNANSWERED, Examples, match_examples, read_lists
+from scripts.teach.move import FILE as MOVED
+from scripts.teach.move import move_networks
 from scripts.teach.picks import check_target, write_picks
 
 __all__ = ["teach"]
@@ -30,6 +34,7 @@ def teach(
     counter_examples: str | None = None,
     output_dir: str = "taught",
     ask: int = 0,
+    minutes: float = 0,
     from_format: str | None = None,
     binning: float | None = None,
     tomograms_star: str | None = None,
@@ -38,7 +43,7 @@ def teach(
     """Learn from a few examples which of the found particles are yours; seconds, and the networks stay as they are.
 
     Writes what was learnt (taught.json, for `detect --teach`) and, by it, new labels and lists of the tomograms named.
-    A particle that the general networks do not find at all cannot be chosen: for these, train.
+    A particle that the general networks do not find cannot be chosen: --minutes 5 moves them to the examples first.
 
     example: python -m scripts teach detections --particles examples.csv --output_dir taught
 
@@ -56,6 +61,9 @@ def teach(
         Folder for the results.
     ask : int
         Write so many candidates whose answer would help most: asked.csv, to fill in, and asked.html with pictures.
+    minutes : float
+        Move CenterNet to the examples first, for so long at most, and detect again; kept (moved.pt) where more of the
+        examples that it did not see are found. 0 does not.
     from_format : str
         Format of the lists; guessed from name and content.
     binning : float
@@ -69,6 +77,8 @@ def teach(
         raise ValueError("--particles: expected a list of examples, none is named. See --help.")
     if ask < 0:
         raise ValueError(f"--ask: expected how many candidates to ask about, 0 or more, got {ask}.")
+    if not minutes >= 0:
+        raise ValueError(f"--minutes: expected minutes to move the networks, 0 or more, got {minutes}.")
     folder = Path(output_dir).expanduser()
     check_folder(folder, "--output_dir")
     candidates = [open_candidates(run) for run in _runs(detections, folder)]
@@ -78,6 +88,10 @@ def teach(
     about_list = from_format, None if binning is None else float(binning), tomograms_star
     lists, notes = read_lists(candidates, particles, *about_list)
     others = None if counter_examples is None else read_lists(candidates, counter_examples, *about_list)[0]
+    moved = move_networks(candidates, [_centers(one) for one in lists], float(minutes), folder) if minutes else None
+    if moved is not None:
+        candidates = moved
+        settings, weights = common_settings(candidates)
     examples = match_examples(candidates, lists, others)
     for text in [*notes, *_about(examples, sum(map(len, lists)))]:
         note(text)
@@ -87,13 +101,19 @@ def teach(
         note(text)
     taught = learnt.taught(mean, scale, settings, weights)
     file = folder / FILE
-    write_taught(file, taught)
+    write_taught(file, replace(taught, networks=None if moved is None else MOVED))
     for learnt_class in learnt.classes:
         tell(learnt_class.text, **learnt_class.facts)
     tell(str(file), written=[file])
     _write(candidates, file, folder, report)
     if ask:
         _ask(candidates, examples, taught, values, ask, folder)
+
+
+def _centers(particles: ParticleList) -> np.ndarray:
+    """X, Y, Z in Å of the examples of any class."""
+    named = [str(name) not in (OTHER, UNANSWERED) for name in particles.class_name]
+    return particles.centers_xyz_angstrom[np.array(named, dtype=bool)]
 
 
 def _runs(named: Sequence[str], folder: Path) -> list[Path]:
