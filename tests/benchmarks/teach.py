@@ -7,6 +7,8 @@ ring-shaped (6krk) and in a membrane (5wek), with small proteins as clutter. Exa
 class F1, at half the particle's radius, is that on another tomogram, with the truth's particles that the networks miss
 counted. *all found* keeps everything that the general networks find, with the shipped threshold and with that of the
 candidates; *ceiling* labels every particle of the class. What is finished is not done again.
+
+With ``--minutes 5`` instead what moving the networks to 20 and 50 examples, drawn among all true particles, brings.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from scripts.simulate.write import write_json
 from scripts.sources.detections import find_detections
 from scripts.teach.candidates import Candidates, open_candidates
 from scripts.teach.classes import learn_classes, standardised
+from scripts.teach.teach import teach
 
 SCENE = Path(__file__).with_name("general") / "scenes" / "test_membranes_unseen.json"
 SHAPE = [96, 192, 192]
@@ -114,6 +118,38 @@ def best(logits: np.ndarray, right: np.ndarray, particles: int) -> float:
     return float((2 * hits / (particles + np.arange(1, len(hits) + 1))).max())
 
 
+def moved(folder: Path, snr: float, name: str, count: int, minutes: float) -> dict:
+    """Teach from examples drawn among the true particles, detect the other tomogram, and score the class there."""
+    truths = {part: truth_of(folder, snr, part) for part in SEEDS}
+    own = truths["examples"]
+    free = np.flatnonzero((own["class"] == name) & ~own["touches_border"])
+    chosen = own.loc[np.random.default_rng(0).choice(free, count, replace=False), ["class", *COLUMNS]]
+    place = folder / "moved" / f"{snr:g}_{name}_{count}_{minutes:g}"
+    place.mkdir(parents=True, exist_ok=True)
+    chosen.assign(tomogram="teach_000").to_csv(place / "examples.csv", index=False)
+    start = time.process_time()
+    teach(
+        str(folder / f"{snr:g}" / "examples_shipped"), particles=str(place / "examples.csv"),
+        output_dir=str(place / "taught"), minutes=minutes, report=False,
+    )  # fmt: skip
+    seconds = time.process_time() - start
+    options = {"teach": str(place / "taught" / "taught.json"), "output_dir": str(place / "test"), "overwrite": True}
+    detector = Detector({**options, "report": False, "progress": False})
+    detect_one(detector, str(folder / f"{snr:g}" / "test" / "teach_000" / "tomogram.mrc"))
+    table = pd.read_csv(f"{find_detections(place / 'test')[0]}_particles.csv", keep_default_na=False)
+    table = table[table["dropped_by"].isin(["", "class"])]
+    reach = match_radius(truths["test"]["diameter_angstrom"].to_numpy(float) / 2, np.full(3, 10.0), 0.5)
+    pairs = match_points(table[COLUMNS].to_numpy(float), truths["test"][COLUMNS].to_numpy(float), reach)
+    right = np.zeros(len(table), bool)
+    right[pairs.predicted] = (truths["test"]["class"] == name).to_numpy()[pairs.true]
+    kept, particles = (table["dropped_by"] == "").to_numpy(), int((truths["test"]["class"] == name).sum())
+    return {
+        "snr": snr, "class": name, "examples": count, "minutes": minutes, "particles": particles,
+        "candidates": len(table), "found": int(right.sum()), "kept": int(kept.sum()), "f1": f1(kept, right, particles),
+        "cpu_seconds": round(seconds),
+    }  # fmt: skip
+
+
 def measure(folder: Path, snr: float, threshold: float | None, maps: str) -> list[dict]:
     """All classes of one setting."""
     learn, test = (detected(folder, snr, part, threshold, maps) for part in SEEDS)
@@ -136,7 +172,18 @@ def main() -> None:
     parser.add_argument("--maps", required=True, help="folder of density maps")
     parser.add_argument("--output_dir", default="runs/teach", type=Path)
     parser.add_argument("--snr", default=[0.7, 0.25], type=float, nargs="+")
+    parser.add_argument("--minutes", type=float, default=0, help="move the networks, too")
+    parser.add_argument("--classes", nargs="+", default=list(CLASSES))
+    parser.add_argument("--counts", type=int, nargs="+", default=[20, 50], help="examples with --minutes")
     given = parser.parse_args()
+    if given.minutes:
+        for snr in given.snr:
+            for part in SEEDS:
+                detected(given.output_dir, snr, part, None, given.maps)
+            for name, count in product(given.classes, given.counts):
+                for minutes in (0, given.minutes):
+                    print(json.dumps(moved(given.output_dir, snr, name, count, minutes)), flush=True)
+        return
     rows = []
     for snr in given.snr:
         for threshold in (None, 0.3):
