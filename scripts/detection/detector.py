@@ -179,8 +179,7 @@ class Detector:
     def _use_moved(self, asked: Mapping[str, Any]) -> None:
         """Take the networks that `teach` moved to its examples, unless others were asked for."""
         teach = self.parser.get_parsed_content("teach") if "teach" in self.parser else None
-        name = None if teach is None or "weights" in asked else read_taught(teach).networks
-        if name is None:
+        if teach is None or "weights" in asked or (name := read_taught(teach).networks) is None:
             return
         file = Path(teach).expanduser().with_name(name)
         if not file.is_file():
