@@ -19,6 +19,7 @@ from custom_transforms.files.json_object import read_object
 from scripts.console import tell
 from scripts.networks import load_weights, read_state_dict
 from scripts.records.weights import WeightsRecord, read_record
+from scripts.settings import UNSAID
 
 __all__ = ["build", "build_bundle", "bundle_files", "settings_of", "with_settings"]
 
@@ -145,8 +146,8 @@ def settings_of(
     settings = record.detection_settings() | {key: overlay[key] for key in overlay if not key.startswith("_")}
     if voxel_size is not None:
         settings["voxel_size_model"] = voxel_size
-    elif weights.resolve() != (root / "models" / "model.pt").resolve():
-        settings.setdefault("voxel_size_model", None)
+    if weights.resolve() != (root / "models" / "model.pt").resolve():
+        settings = UNSAID | settings
     return settings
 
 

@@ -34,7 +34,7 @@ from scripts.outputs import SaveDetectiond
 from scripts.records.trust import trusted_root
 from scripts.records.weights import file_digest, read_record
 from scripts.settings import SETTINGS as KINDS
-from scripts.settings import check_classes, check_setting, is_code
+from scripts.settings import UNSAID, check_classes, check_setting, is_code
 from scripts.sources.tomogram import Tomogram
 from scripts.tiling.tiles import tile_of
 
@@ -171,7 +171,7 @@ class Detector:
         weights = self._weights()
         follow: dict[str, Any] = {}
         if weights.is_file() and weights.resolve() != (self.root / "models" / "model.pt").resolve():
-            follow = {"voxel_size_model": None}  # without a record nobody knows it: never rescale
+            follow = dict(UNSAID)
             recorded = following(read_record(weights).detection_settings())
             follow |= self._known(recorded, str(weights.with_suffix(".json")))
         return {key: value for key, value in follow.items() if key not in asked}

@@ -17,6 +17,7 @@ from custom_transforms.units import following
 from custom_transforms.volumes.read import read_tomogram
 from scripts.datalist import load_datalist
 from scripts.records.weights import read_record
+from scripts.settings import UNSAID
 from scripts.weights.center_thresholds import CalibrationSample
 from scripts.weights.thresholds import choose_thresholds
 
@@ -84,7 +85,7 @@ def calibrate_detector(
         beta,
         source=f"the {section} tomograms of {Path(dataset_dir).name}",
         **{name: detector.parser[name] for name in ("method", "min_distance", "radius_max", "require_seed")},
-        voxel_size_model=detector.parser["voxel_size_model"],
+        networks={name: detector.parser[name] for name in UNSAID},
         **({"classes": detector.classes} if detector.classes else {}),
         shipped={name: detector.parser[name] for name in ("center_threshold", "mask_threshold")},
     )
@@ -153,7 +154,7 @@ def calibrate(
     particle_diameter: float | Mapping[str, float],
     beta: float = 1.0,
     source: str = "validation data",
-    voxel_size_model: float | None = None,
+    networks: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Choose the thresholds and write them as an overlay for ``detect``.
@@ -169,8 +170,8 @@ def calibrate(
         ``require_seed`` are written into the file as well: the thresholds hold for them.
     source : str
         What the samples are, for the file's ``_desc_``.
-    voxel_size_model : float, optional
-        Å per voxel the networks saw the samples at; written into the file, too.
+    networks : mapping, optional
+        Settings that belong to the networks, such as ``voxel_size_model``; written into the file, too.
 
     Returns
     -------
@@ -187,5 +188,5 @@ def calibrate(
         f"panoptic quality {scores['instances']['panoptic_quality']:.3f}. {as_well(chosen)}."
     )
     settings = {name: options.get(name) for name in ("method", "min_distance", "radius_max", "require_seed")}
-    settings["voxel_size_model"] = voxel_size_model
+    settings |= networks or {}
     return {**chosen, "path": str(write_overlay(output, chosen, provenance, settings))}

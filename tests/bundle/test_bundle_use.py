@@ -40,7 +40,8 @@ def test_detection_uses_a_bundle_as_it_comes(tree, weights, archive, case, tmp_p
     overlay = {"particle_diameter": 90.0, "mask_threshold": 0.35, "center_threshold": 0.02, "tile": [32, 48, 32]}
     (tmp_path / "thresholds.json").write_text(json.dumps(overlay))
     made = build_bundle(tree, weights, tmp_path / "dist", None, voxel_size=10.0)
-    assert json.loads(read_zip(made, "models/model.json"))["settings"] == {"voxel_size_model": 10.0}
+    settings = json.loads(read_zip(made, "models/model.json"))["settings"]
+    assert settings == {"voxel_size_model": 10.0, "largest_tile_side": 96}
     made = build_bundle(tree, weights, tmp_path / "dist", tmp_path / "thresholds.json", voxel_size=10.0)
     command = ["detect", str(case.dataset / "noise.mrc"), "--bundle", str(made), "--output_dir", str(tmp_path / "out")]
     assert main([*command, "--trust", "--device", "cpu", "--report", "false"]) == 0
@@ -216,7 +217,7 @@ def test_the_licence_of_the_data_names_every_density_map_that_the_shipped_weight
     scenes = [ROOT / "tests" / "benchmarks" / "general" / "scenes" / f"{name}.json" for name in names]
     maps = {name for scene in scenes for name in re.findall(r'"path": "(?:\w+/)?(\w{4})\.mrc"', scene.read_text())}
     text = (ROOT / "bundle" / "docs" / "data_license.txt").read_text()
-    assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 15
+    assert set(re.findall(r"\b\d[a-z0-9]{3}\b", text)) == maps and len(maps) == 57
     assert "https://github.com/anmartinezs/polnet" in text and "Apache License 2.0" in text and "CC0" in text
 
 

@@ -70,12 +70,12 @@ def test_overlay_holds_the_three_values_and_where_they_come_from(tmp_path):
         source="set A",
         method="nearest",
         radius_max=60.0,
-        voxel_size_model=10.0,
+        networks={"voxel_size_model": 10.0, "largest_tile_side": 96},
     )
     overlay = json.loads((tmp_path / "new" / "thresholds.json").read_text(encoding="utf-8"))
     assert set(overlay) == {
         *("_desc_", "particle_diameter", "mask_threshold", "center_threshold", "min_size", "method", "radius_max"),
-        "voxel_size_model",
+        *("voxel_size_model", "largest_tile_side"),
     }
     assert (overlay["method"], overlay["voxel_size_model"]) == ("nearest", 10.0)
     for diameter in (DIAMETER, 2 * DIAMETER):  # lengths of another diameter follow

@@ -100,16 +100,16 @@ def test_weights_of_one_run_bring_its_voxel_size(files, tmp_path, monkeypatch):
     weights.with_suffix(".json").write_text(json.dumps({"epoch": 3, "training": {"voxel_size": 8}}))
     assert Detector({**OPTIONS, "weights": str(weights)}).parser["voxel_size_model"] == 8.0
     assert Detector({**OPTIONS, "weights": str(weights), "voxel_size_model": 9}).parser["voxel_size_model"] == 9
-    assert settings_of(tmp_path, weights, read_record(weights), {}) == {"voxel_size_model": 8.0}
+    small_tiles = {"largest_tile_side": 96}  # who knows how large its crops were
+    assert settings_of(tmp_path, weights, read_record(weights), {}) == {"voxel_size_model": 8.0, **small_tiles}
     said = {}
     monkeypatch.setattr("scripts.weights.export_onnx.write_onnx", lambda *given: said.update(given[3]) or 0.0)
     (tmp_path / "config.json").write_text(json.dumps({"network_def": NETWORKS}))
     assert main(["export_onnx", "--weights", str(weights), "--config", str(tmp_path / "config.json")]) == 0
     assert said["voxel_size_angstrom"] == 8.0
-    several = WeightsRecord(
-        training={"voxel_size": [8.0, 10.0]}
-    )  # tomograms of a run that differ: nobody knows which to take
-    assert several.voxel_size is None and settings_of(tmp_path, weights, several, {}) == {"voxel_size_model": None}
+    several = WeightsRecord(training={"voxel_size": [8.0, 10.0]})  # tomograms that differ: nobody knows which to take
+    unknown = {"voxel_size_model": None, **small_tiles}
+    assert several.voxel_size is None and settings_of(tmp_path, weights, several, {}) == unknown
 
 
 def test_a_record_of_other_weights_is_an_error(files, tmp_path):
@@ -272,6 +272,7 @@ def test_adopted_weights_and_thresholds_become_the_defaults(files, tmp_path):
     args = (files / "model.pt", tmp_path / "thresholds.json", tmp_path / "metrics.json")
     assert adopt_weights(tmp_path, *args) == {
         "voxel_size_model": 8.0,
+        "largest_tile_side": 96,
         "particle_diameter": 180.0,
         "center_threshold": 0.35,
     }
@@ -294,10 +295,11 @@ def test_adopted_weights_and_thresholds_become_the_defaults(files, tmp_path):
 def test_nobody_knows_the_voxel_size_of_other_weights_without_a_record(tmp_path):
     own, other = tmp_path / "models" / "model.pt", tmp_path / "other.pt"
     assert settings_of(tmp_path, own, WeightsRecord(), {"min_size": 9.0}) == {"min_size": 9.0}  # the config's holds
-    assert settings_of(tmp_path, other, WeightsRecord(), {}) == {"voxel_size_model": None}
-    record = WeightsRecord(settings={"voxel_size_model": 8.0})
+    assert settings_of(tmp_path, other, WeightsRecord(), {}) == {"voxel_size_model": None, "largest_tile_side": 96}
+    said = {"voxel_size_model": 8.0, "largest_tile_side": 128}
     for size in (8.0, None):
-        assert settings_of(tmp_path, other, record, {}, size) == {"voxel_size_model": 8.0}
+        assert settings_of(tmp_path, other, WeightsRecord(settings=said), {}, size) == said
+    record = WeightsRecord(settings={"voxel_size_model": 8.0})
     with pytest.raises(ValueError, match=r"--voxel_size: .*other\.json says 8 Å, got 10"):
         settings_of(tmp_path, other, record, {}, 10.0)
 
