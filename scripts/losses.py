@@ -76,6 +76,8 @@ class CenterLoss(nn.Module):
     the weight, the crop or the number of ignored voxels. All voxels ignored: 0, with a gradient of 0.
     One more channel of the target, as `CenterTargetd` makes with ``balance_voxels``, multiplies the weights.
     Of several maps, one for each class, the loss is the mean of their losses: a rare class counts as much as others.
+    Their voxels weigh by the highest of the targets: near a center of one class the 0 of the others counts as much as
+    its own 1, or classes that look alike would all come out high at both.
     Computed in float32 under any autocast.
 
     Parameters
@@ -118,7 +120,7 @@ class CenterLoss(nn.Module):
                 error = functional.mse_loss(prediction, truth, reduction="none")
             else:
                 error = functional.smooth_l1_loss(prediction, truth, reduction="none", beta=self.beta)
-            weight = valid * (1.0 + self.positive_weight * truth)
+            weight = valid * (1.0 + self.positive_weight * truth.amax(dim=1, keepdim=True))
             if weights is not None:
                 weight = weight * (weights.as_tensor() if isinstance(weights, MetaTensor) else weights).to(weight)
             parts = zip(weight.split(1, dim=1), error.split(1, dim=1), strict=True)

@@ -63,15 +63,16 @@ def test_without_classes_the_class_of_a_voxel_is_the_mask():
     assert found.dtype == torch.int8 and torch.equal(found, mask_target(labels))
 
 
-def test_the_loss_of_maps_is_the_mean_of_their_losses_with_the_same_weights():
+def test_the_loss_of_maps_is_the_mean_of_their_losses_with_the_weights_of_the_highest_target():
     torch.manual_seed(0)
-    loss, output, target = CenterLoss(positive_weight=7.0), torch.rand(2, 3, 4, 5, 6), torch.rand(2, 3, 4, 5, 6)
+    plain, output, target = CenterLoss(positive_weight=0.0), torch.rand(2, 3, 4, 5, 6), torch.rand(2, 3, 4, 5, 6)
     target[0, :, 0] = -1
-    weights = torch.rand(2, 1, 4, 5, 6)
-    each = [loss(output[:, k : k + 1], target[:, k : k + 1]) for k in range(3)]
-    torch.testing.assert_close(loss(output, target), torch.stack(each).mean())
-    each = [loss(output[:, k : k + 1], torch.cat([target[:, k : k + 1], weights], 1)) for k in range(3)]
-    torch.testing.assert_close(loss(output, torch.cat([target, weights], 1)), torch.stack(each).mean())
+    highest = 1 + 7 * target.amax(dim=1, keepdim=True)
+    for weights in (None, torch.rand(2, 1, 4, 5, 6)):
+        weighted = highest if weights is None else highest * weights
+        each = [plain(output[:, k : k + 1], torch.cat([target[:, k : k + 1], weighted], 1)) for k in range(3)]
+        given = target if weights is None else torch.cat([target, weights], 1)
+        torch.testing.assert_close(CenterLoss(positive_weight=7.0)(output, given), torch.stack(each).mean())
 
 
 def test_the_validation_score_is_the_mean_over_the_classes(tmp_path):

@@ -59,6 +59,19 @@ def test_a_second_channel_of_the_center_target_holds_weights():
     assert CenterLoss(4.0)(prediction, even).item() == CenterLoss(4.0)(prediction, even[:, :1]).item()
 
 
+def test_near_a_center_of_one_class_the_zero_of_the_others_counts_as_much():
+    """Classes that look alike would otherwise both come out high at either."""
+    target = torch.zeros(1, 2, 3, 4, 5)
+    target[0, 0, 1, 1, 1] = target[0, 1, 2, 2, 2] = 1.0
+    missed, confused = target.clone(), target.clone()
+    missed[0, 0, 1, 1, 1] = 0.0
+    confused[0, 0, 2, 2, 2] = 1.0
+    loss = CenterLoss(positive_weight=20.0)
+    assert loss(confused, target).item() == pytest.approx(loss(missed, target).item())
+    weight = 1 + 20 * target.amax(dim=1)
+    assert loss(confused, target).item() == pytest.approx(0.5 * 21 / weight.sum().item())
+
+
 def test_center_loss_without_weight_is_the_plain_mean_squared_error():
     prediction, target = _batch()
     torch.testing.assert_close(CenterLoss(0.0)(prediction, target), torch.nn.functional.mse_loss(prediction, target))
