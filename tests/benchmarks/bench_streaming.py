@@ -6,7 +6,8 @@ python -m tests.benchmarks.bench_streaming --shape 1024,2048,2048 --memory 7.4 -
 The networks are a stand-in that costs next to nothing (the tomogram is made to look like their output), so the time is
 that of everything else. Resident memory counts every page of the process and its children, pages of mapped files
 (the tomogram, the libraries) included; they are also given by themselves, as the system takes them back when it needs
-room. ``--saturated`` clips the center map into wide plateaus, as a network that is too sure of itself does.
+room. ``--saturated`` clips the center map into wide plateaus, as a network that is too sure of itself does. With
+``--classes 6`` there are six center maps, of which the first is the highest.
 """
 
 from __future__ import annotations
@@ -43,15 +44,18 @@ class StandIn(torch.nn.Module):
         Grey value of a particle's center.
     saturated : bool
         Let the center map end in plateaus of 1, a third of the particle wide.
+    classes : int
+        Center maps.
     """
 
-    def __init__(self, peak: float, saturated: bool) -> None:
+    def __init__(self, peak: float, saturated: bool, classes: int) -> None:
         super().__init__()
-        self.mask_gain, self.center_gain = 20 / peak, (2.5 if saturated else 0.9) / peak
+        center = (2.5 if saturated else 0.9) / peak
+        self.mask_gain, self.center_gains = 20 / peak, [center, *[center / 3] * (classes - 1)]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Take (B, 1, Z, Y, X), give (B, 2, Z, Y, X)."""
-        return torch.cat([self.mask_gain * image - 5, self.center_gain * image], dim=1)
+        """Take (B, 1, Z, Y, X), give (B, 1 + classes, Z, Y, X)."""
+        return torch.cat([self.mask_gain * image - 5, *(gain * image for gain in self.center_gains)], dim=1)
 
 
 def small_scene(percolating: bool) -> np.ndarray:
@@ -83,17 +87,20 @@ def child(folder: Path, given: argparse.Namespace) -> None:
     parts = [torch.nn.Conv3d(1, 1, 1), torch.nn.Conv3d(1, 1, 1)]
     state = {f"{name}.{key}": value for name, part in zip(("mask_network", "center_network"), parts, strict=True)
              for key, value in part.state_dict().items()}  # fmt: skip
+    names = [f"class {number}" for number in range(given.classes)] if given.classes > 1 else None
+    state["center_network.weight"] = state["center_network.weight"].repeat(given.classes, 1, 1, 1, 1)
+    state["center_network.bias"] = state["center_network.bias"].repeat(given.classes)
     torch.save(state, folder / "model.pt")
     network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 1, "kernel_size": 1}
     options = {
         "network_def": {"_target_": "scripts.networks.MaskAndCenterNet", "mask_network": network,
-                        "center_network": network},
+                        "center_network": {**network, "out_channels": given.classes}},
         "weights": str(folder / "model.pt"), "output_dir": str(folder / "out"), "tile": list(TILE),
         "overlap": given.overlap, "device": "cpu", "particle_diameter": DIAMETER, "amp": False, "report": False,
-        "overwrite": True,
+        "overwrite": True, "classes": names,
     }  # fmt: skip
     detector = Detector(options, memory=given.memory, stream={"memory": False, "streamed": True}[given.path])
-    detector.network = StandIn(peak, given.saturated)
+    detector.network = StandIn(peak, given.saturated, given.classes)
     plan = detector.plan(folder / "scene.mrc")
     assert plan is not None
     print(plan.text(), f"blocks of {plan.block}", flush=True)
@@ -165,6 +172,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float)
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--classes", type=int, default=1)
     parser.add_argument("--percolating", action="store_true")
     parser.add_argument("--saturated", action="store_true")
     parser.add_argument("--samples", type=Path, help="file for what memory and disk were, every five seconds")
@@ -176,7 +184,9 @@ def main() -> None:
         return
     shape = tuple(int(side) for side in given.shape.split(","))
     flags = [f"--{flag}" for flag in ("percolating", "saturated") if getattr(given, flag)]
-    flags += ["--overlap", str(given.overlap)] + (["--memory", str(given.memory)] if given.memory else [])
+    flags += ["--overlap", str(given.overlap), "--classes", str(given.classes)] + (
+        ["--memory", str(given.memory)] if given.memory else []
+    )
     paths = ("memory", "streamed") if (given.path or "both") == "both" else (given.path,)
     for row in compare(shape, paths, flags, given.folder, given.samples):
         print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
