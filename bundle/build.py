@@ -147,7 +147,7 @@ def settings_of(
     if voxel_size is not None:
         settings["voxel_size_model"] = voxel_size
     if weights.resolve() != (root / "models" / "model.pt").resolve():
-        settings = UNSAID | settings
+        settings = {**UNSAID, **settings}
     return settings
 
 
