@@ -17,9 +17,8 @@ from bundle.archive import write_zip
 from bundle.provenance import eval_metrics, provenance
 from custom_transforms.files.json_object import read_object
 from scripts.console import tell
-from scripts.networks import load_weights, read_state_dict
+from scripts.networks import UNSAID, load_weights, read_state_dict
 from scripts.records.weights import WeightsRecord, read_record
-from scripts.settings import UNSAID
 
 __all__ = ["build", "build_bundle", "bundle_files", "settings_of", "with_settings"]
 

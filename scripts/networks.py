@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from custom_transforms.volumes.rescale import TOLERANCE
 from scripts.records.bundle_zip import unpacked
 from scripts.records.weights import read_record
 from scripts.settings import check_setting
+from scripts.tiling.choice import LARGEST_SIDE
 
 __all__ = [
+    "UNSAID",
     "MaskAndCenterNet",
     "check_device",
     "join_state_dicts",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 PARTS = ("mask_network", "center_network")
+# settings of weights whose record does not say them: nothing is rescaled for these, and their training saw small crops
+UNSAID: Mapping[str, Any] = {"voxel_size_model": None, "largest_tile_side": LARGEST_SIDE}
 
 
 class MaskAndCenterNet(nn.Module):

@@ -14,12 +14,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from scripts.tiling.choice import LARGEST_SIDE
-
 __all__ = [
     "RECORDED",
     "SETTINGS",
-    "UNSAID",
     "Kind",
     "check_classes",
     "check_setting",
@@ -170,8 +167,6 @@ SETTINGS: dict[str, Kind] = RESULT | {
     "device": Kind("cpu, cuda, cuda:1 ...", _device),
 }
 RECORDED = tuple(RESULT)
-# what holds of weights whose record does not say it: they are never rescaled for, and saw no more than small crops
-UNSAID: Mapping[str, Any] = {"voxel_size_model": None, "largest_tile_side": LARGEST_SIDE}
 
 
 def check_setting(name: str, value: Any, source: str = "") -> None:

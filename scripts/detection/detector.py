@@ -29,12 +29,12 @@ from scripts.detection.checks import check_mask
 from scripts.detection.plan import Plan, check_disk, make_plan
 from scripts.detection.streaming import check_streams, computed, detect_streamed
 from scripts.inferer import TomogramInferer
-from scripts.networks import check_device
+from scripts.networks import UNSAID, check_device
 from scripts.outputs import SaveDetectiond
 from scripts.records.trust import trusted_root
 from scripts.records.weights import file_digest, read_record
 from scripts.settings import SETTINGS as KINDS
-from scripts.settings import UNSAID, check_classes, check_setting, is_code
+from scripts.settings import check_classes, check_setting, is_code
 from scripts.sources.tomogram import Tomogram
 from scripts.tiling.tiles import tile_of
 

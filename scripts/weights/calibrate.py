@@ -16,8 +16,8 @@ from custom_transforms.files.whole_files import atomic_path
 from custom_transforms.units import following
 from custom_transforms.volumes.read import read_tomogram
 from scripts.datalist import load_datalist
+from scripts.networks import UNSAID
 from scripts.records.weights import read_record
-from scripts.settings import UNSAID
 from scripts.weights.center_thresholds import CalibrationSample
 from scripts.weights.thresholds import choose_thresholds
 

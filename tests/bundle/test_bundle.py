@@ -100,6 +100,7 @@ def test_thresholds_and_voxel_size_become_the_defaults_of_the_bundle(tree, weigh
         '"particle_diameter": 180.0,',
         '"mask_threshold": 0.35,',
         '"min_size": 99.0,',
+        '"largest_tile_side": 96,',
     ]
     record = json.loads(read_zip(made, "docs/provenance.json"))
     assert record["thresholds"] == overlay and record["voxel_size_angstrom"] == 8.5
