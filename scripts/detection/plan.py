@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,13 @@ def make_plan(
         options = _shrinking_tiles(tile)
     else:
         room = 0.8 * torch.cuda.mem_get_info(device)[0] if on_cuda else (limit - BASE) / 2
-        options = [one for one in _chosen_tiles(seen, overlap, largest_side) if forward_bytes(network, one) <= room]
+        # counting a forward pass takes a fifth of a second: no more of them than it needs
+        chosen = _chosen_tiles(seen, overlap, largest_side)
+        options = list(dropwhile(lambda one: forward_bytes(network, one) > room, chosen))
         options = options or [(SMALLEST_TILE, SMALLEST_TILE, SMALLEST_TILE)]
         if not stream:  # rather smaller tiles than volumes on the disk
-            kept = [one for one in options if np.prod(one) >= SMALL_TILE and needs.in_memory(one) <= limit]
-            options = kept or options
+            large = (one for one in options if np.prod(one) >= SMALL_TILE)
+            options = list(dropwhile(lambda one: needs.in_memory(one) > limit, large)) or options
     for sides in options:
         path = "streamed" if (stream if stream is not None else needs.in_memory(sides) > limit) else "memory"
         need = needs.in_memory(sides) if path == "memory" else needs.streamed(sides)

@@ -27,7 +27,7 @@ def forward_bytes(network: torch.nn.Module, tile: Sequence[int]) -> int:
     return _forward_bytes(network, tuple(int(side) for side in tile))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _forward_bytes(network: torch.nn.Module, tile: tuple[int, ...]) -> int:
     try:
         shadow = copy.deepcopy(network).to("meta")
