@@ -70,7 +70,7 @@ def move_networks(
         note(detect_one(detector, one.meta["filename_or_obj"]))
         moved.append(open_candidates(find_detections(folder / FOLDER / one.name)[0]))
     hits, counts = zip(*(_found(some, held) for some in (candidates, moved)), strict=True)
-    better = hits[1] >= hits[0] and (counts[1], -hits[1]) < (counts[0], -hits[0])
+    better = hits[1] > hits[0] and counts[1] <= counts[0]
     note(
         f"networks moved in {steps} steps: of {sum(map(len, held))} examples that they did not see {hits[1]} have a "
         f"center within half the radius, {hits[0]} before; {counts[1]} candidates, {counts[0]} before. "
