@@ -118,9 +118,10 @@ def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, cap
         Detector(options)
 
 
-def test_networks_that_are_no_better_leave_no_trace(found, monkeypatch, capsys):
+@pytest.mark.parametrize("after", [(2, 41), (1, 20), (0, 20)])  # more candidates; no more examples; fewer of them
+def test_networks_that_are_no_better_leave_no_trace(after, found, monkeypatch, capsys):
     monkeypatch.setattr(move, "trained", lambda detector, *_: (detector.network.center_network, 0))
-    content = found.call(scores=((1, 40), (2, 41)))  # more candidates
+    content = found.call(scores=((1, 40), after))
     assert "Not better: the networks stay as they are" in capsys.readouterr().err
     assert content["networks"] is None
     assert not list((found.path / "taught").glob("moved*"))
