@@ -304,6 +304,15 @@ def test_the_plan_counts_the_tiles_and_shrinks_them_to_the_memory(image):
         make_plan((100, 200, 300), network, memory=0.1, **options)
 
 
+def test_a_plan_measures_no_more_tiles_than_it_needs(monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "scripts.detection.plan.forward_bytes", lambda _, tile: measured.append(tile) or 500 * int(np.prod(tile))
+    )
+    plan = make_plan((128, 240, 256), torch.nn.Identity(), memory=40, largest_side=256)
+    assert set(measured) == {plan.tile} == {(128, 240, 256)}
+
+
 def test_a_plan_without_a_tile_takes_one_that_fits_and_keeps_volumes_in_memory_if_it_can():
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 90, 3, padding=1), torch.nn.Conv3d(90, 2, 3, padding=1))
     shape = (128, 256, 256)

@@ -27,7 +27,7 @@ def forward_bytes(network: torch.nn.Module, tile: Sequence[int]) -> int:
     return _forward_bytes(network, tuple(int(side) for side in tile))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)  # one tomogram tries 17 tiles at most; each entry keeps its network alive
 def _forward_bytes(network: torch.nn.Module, tile: tuple[int, ...]) -> int:
     try:
         shadow = copy.deepcopy(network).to("meta")
