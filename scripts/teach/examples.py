@@ -15,7 +15,7 @@ from scripts.preparation.inputs import TomogramInput
 from scripts.preparation.lists import Lists
 from scripts.teach.candidates import Candidates
 
-__all__ = ["OTHER", "UNANSWERED", "Examples", "match_examples", "read_lists"]
+__all__ = ["OTHER", "UNANSWERED", "Examples", "match_examples", "named", "read_lists"]
 
 OTHER = "other"  # class of counter-examples
 UNANSWERED = "?"  # class of what was asked and is not answered
@@ -56,6 +56,11 @@ def read_lists(
     for one, candidate in zip(inputs, candidates, strict=True):
         found.append(lists.particles_of(one, candidate.run.shape_zyx, candidate.run.voxel_size_zyx))
     return found, lists.notes
+
+
+def named(particles: ParticleList) -> np.ndarray:
+    """Which rows are examples of a class, not counter-examples or questions without an answer; shape (n,), bool."""
+    return np.array([str(name) not in (OTHER, UNANSWERED) for name in particles.class_name], dtype=bool)
 
 
 def match_examples(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ STEPS, BATCH, CROP, RATE = 150, 2, 48, 0.001
 SHIFT, RIM = 12, 4  # voxels: from a crop's middle to the example at most; the outermost of a crop do not count
 WARM_UP = 10  # steps
 REACH = 0.6  # of the diameter: so far around an example its target counts
+EMPTY = 0.3  # of the diameter: so far around what is like no example there is no center
 SURE = 0.1  # below it in both maps the general networks are sure that nothing is there
 NARROW = 16  # channels; gradients of smaller layers are wrong in bfloat16 with channels last (oneDNN)
 
@@ -40,8 +41,8 @@ class Lesson:
     centers_zyx: np.ndarray
 
 
-def lesson_of(detector: Detector, candidates: Candidates, centers_xyz: np.ndarray) -> Lesson:
-    """What the examples of a tomogram and the general networks say of its voxels."""
+def lesson_of(detector: Detector, candidates: Candidates, centers_xyz: np.ndarray, unlike_xyz: np.ndarray) -> Lesson:
+    """What the examples of a tomogram, what is like none of them and the general networks say of its voxels."""
     volume, inferer = torch.from_numpy(np.asarray(candidates.image[:], np.float32)), detector.inferer
     own, seen = tuple(volume.shape), inferer.seen_shape(volume.shape, dict(candidates.meta))
     if own != seen:
@@ -52,31 +53,48 @@ def lesson_of(detector: Detector, candidates: Candidates, centers_xyz: np.ndarra
     sure = (torch.sigmoid(mask) < SURE) & (center < SURE)
     target = torch.where(sure, 0.0, -1.0).numpy()
     scale, spacing = np.divide(seen, own), np.asarray(candidates.run.voxel_size_zyx) * np.divide(own, seen)
-    centers = (centers_xyz[:, ::-1] / candidates.run.voxel_size_zyx + 0.5) * scale - 0.5
-    target = painted(target, centers, spacing, float(candidates.settings["particle_diameter"]))
+    centers, unlike = (
+        (some[:, ::-1] / candidates.run.voxel_size_zyx + 0.5) * scale - 0.5 for some in (centers_xyz, unlike_xyz)
+    )
+    target = painted(target, centers, unlike, spacing, float(candidates.settings["particle_diameter"]))
     missing = [(0, max(CROP - side, 0)) for side in seen]
     image = np.pad(volume.numpy(), missing, "symmetric")
     target = np.pad(target, missing, constant_values=-1)
     return Lesson(torch.from_numpy(image)[None], torch.from_numpy(target)[None], centers)
 
 
-def painted(target: np.ndarray, centers_zyx: np.ndarray, spacing_zyx: np.ndarray, diameter: float) -> np.ndarray:
+def painted(
+    target: np.ndarray, centers_zyx: np.ndarray, unlike_zyx: np.ndarray, spacing_zyx: np.ndarray, diameter: float
+) -> np.ndarray:
     """The target with a Gaussian of a quarter of the diameter around each center, and nothing else within `REACH`.
+
+    Around what is unlike, within `EMPTY`, it is 0 where no center is near.
 
     Examples
     --------
-    >>> painted(np.full((1, 1, 5), -1.0), np.array([[0.0, 0.0, 1.0]]), np.full(3, 10.0), 40.0).round(2)
-    array([[[ 0.61,  1.  ,  0.61,  0.14, -1.  ]]])
+    >>> known = np.full((1, 1, 6), -1.0)
+    >>> center, unlike = np.array([[0.0, 0.0, 1.0]]), np.array([[0.0, 0.0, 4.0]])
+    >>> painted(known, center, unlike, np.full(3, 10.0), 40.0).round(2)
+    array([[[0.61, 1.  , 0.61, 0.14, 0.  , 0.  ]]])
     """
-    reach, value = REACH * diameter, np.zeros_like(target)
-    for center in centers_zyx:
-        low = np.maximum(np.ceil(center - reach / spacing_zyx), 0).astype(int)
-        high = np.minimum(np.floor(center + reach / spacing_zyx) + 1, target.shape).astype(int)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        squared = sum(((a - c) * s) ** 2 for a, c, s in zip(np.ogrid[box], center, spacing_zyx, strict=True))
-        here = np.where(squared <= reach**2, np.exp(-8 * squared / diameter**2), 0)
+    value, target = np.zeros_like(target), target.copy()
+    for box, squared in _balls(target.shape, unlike_zyx, spacing_zyx, EMPTY * diameter):
+        target[box][squared <= (EMPTY * diameter) ** 2] = 0
+    for box, squared in _balls(target.shape, centers_zyx, spacing_zyx, REACH * diameter):
+        here = np.where(squared <= (REACH * diameter) ** 2, np.exp(-8 * squared / diameter**2), 0)
         np.maximum(value[box], here, out=value[box], casting="same_kind")
     return np.where(value > 0, value, target)
+
+
+def _balls(
+    shape: tuple[int, ...], centers_zyx: np.ndarray, spacing_zyx: np.ndarray, reach: float
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """The box around each center, and the square of the distance in it, in Å."""
+    for center in centers_zyx:
+        low = np.maximum(np.ceil(center - reach / spacing_zyx), 0).astype(int)
+        high = np.minimum(np.floor(center + reach / spacing_zyx) + 1, shape).astype(int)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        yield box, sum(((a - c) * s) ** 2 for a, c, s in zip(np.ogrid[box], center, spacing_zyx, strict=True))
 
 
 def trained(detector: Detector, lessons: Sequence[Lesson], minutes: float) -> tuple[torch.nn.Module, int]:

@@ -16,10 +16,13 @@ from scripts.detection.detector import Detector
 from scripts.detection.single import detect_one
 from scripts.matching.points import match_radius
 from scripts.networks import save_tensors
+from scripts.particles.particle_list import ParticleList
 from scripts.records.weights import file_digest, read_record, write_record
 from scripts.sources.detections import find_detections
+from scripts.teach.alike import alike
 from scripts.teach.candidates import Candidates, open_candidates
-from scripts.teach.lessons import lesson_of, trained
+from scripts.teach.examples import match_examples, named
+from scripts.teach.lessons import Lesson, lesson_of, trained
 from scripts.weights.join import compact
 
 __all__ = ["FILE", "move_networks"]
@@ -27,19 +30,29 @@ __all__ = ["FILE", "move_networks"]
 FILE, FOLDER = "moved.pt", "moved"
 FEWEST = 8  # examples
 HELD_OUT = 4, 3  # one example in so many, and at least so many, decide whether the moved networks are better
+STILL = 0.8  # of those that the general networks found, the moved ones have to find among fewer candidates
 
 
 def move_networks(
-    candidates: Sequence[Candidates], examples: Sequence[np.ndarray], minutes: float, folder: Path
+    candidates: Sequence[Candidates],
+    lists: Sequence[ParticleList],
+    others: Sequence[ParticleList] | None,
+    minutes: float,
+    folder: Path,
 ) -> list[Candidates] | None:
     """Train CenterNet on the examples, detect again, and compare by examples that training did not see.
+
+    It also learns from the candidates that are most and least like the examples, `alike`: without the first it is sure
+    of the few it has seen and loses others of the class, without the second it keeps everything else.
 
     Parameters
     ----------
     candidates : sequence
         What the general networks found, of each tomogram.
-    examples : sequence of ndarray, shape (n, 3)
-        X, Y, Z in Å, of each tomogram; of any class.
+    lists : sequence of ParticleList
+        Examples of each tomogram, of any class; rows of `OTHER` are counter-examples.
+    others : sequence of ParticleList, optional
+        More counter-examples.
     minutes : float
         Training ends then, or after `STEPS` steps.
     folder : Path
@@ -55,22 +68,25 @@ def move_networks(
     FileNotFoundError, ValueError
         If the examples are too few, or the networks are gone or not of one center map.
     """
-    training, held = _held_out(examples)
-    detectors = [_detector(one, _networks_of(candidates[0]), folder) for one in candidates]
-    lessons = [
-        lesson_of(detector, one, centers)
-        for detector, one, centers in zip(detectors, candidates, training, strict=True)
-        if len(centers)
-    ]
-    network, steps = trained(detectors[0], lessons, minutes)
-    file = _save(network, detectors[0], candidates[0], folder / FILE)
+    weights = _networks_of(candidates[0])
+    training, held = _held_out(lists)
+    used = [number for number, one in enumerate(training) if named(one).any()]
+    lessons = _lessons(
+        [candidates[number] for number in used],
+        [training[number] for number in used],
+        None if others is None else [others[number] for number in used],
+        [_detector(candidates[number], weights, folder) for number in used],
+    )
+    detector = _detector(candidates[0], weights, folder)
+    network, steps = trained(detector, lessons, minutes)
+    file = _save(network, detector, candidates[0], folder / FILE)
     moved = []
     for one in candidates:
         detector = _detector(one, file, folder)
         note(detect_one(detector, one.meta["filename_or_obj"]))
         moved.append(open_candidates(find_detections(folder / FOLDER / one.name)[0]))
     hits, counts = zip(*(_found(some, held) for some in (candidates, moved)), strict=True)
-    better = hits[1] > hits[0] and counts[1] <= counts[0]
+    better = hits[1] >= max(STILL * hits[0], 1) and counts[1] <= counts[0]
     note(
         f"networks moved in {steps} steps: of {sum(map(len, held))} examples that they did not see {hits[1]} have a "
         f"center within half the radius, {hits[0]} before; {counts[1]} candidates, {counts[0]} before. "
@@ -84,20 +100,37 @@ def move_networks(
     return None
 
 
-def _held_out(examples: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The examples of each tomogram to train on, and those that decide."""
-    owner = np.repeat(np.arange(len(examples)), [len(one) for one in examples])
+def _lessons(
+    candidates: Sequence[Candidates],
+    lists: Sequence[ParticleList],
+    others: Sequence[ParticleList] | None,
+    detectors: Sequence[Detector],
+) -> list[Lesson]:
+    """What is known of each tomogram: its examples, and the candidates that are most and least like them."""
+    found = []
+    guesses = zip(*alike(candidates, match_examples(candidates, lists, others)), strict=True)
+    for detector, one, own, (more, unlike) in zip(detectors, candidates, lists, guesses, strict=True):
+        centers = np.concatenate([own.centers_xyz_angstrom[named(own)], more])
+        found.append(lesson_of(detector, one, centers, unlike))
+    return found
+
+
+def _held_out(lists: Sequence[ParticleList]) -> tuple[list[ParticleList], list[np.ndarray]]:
+    """The lists without the examples that decide, and these: X, Y, Z in Å, of each tomogram."""
+    rows = [np.flatnonzero(named(one)) for one in lists]
+    owner = np.repeat(np.arange(len(lists)), [len(one) for one in rows])
     if len(owner) < FEWEST:
         raise ValueError(
             f"--minutes: expected at least {FEWEST} examples to move the networks, got {len(owner)}. Give "
             "more, or leave it out."
         )
-    centers, order = np.concatenate(examples), np.random.default_rng(0).permutation(len(owner))
-    count = max(len(order) // HELD_OUT[0], HELD_OUT[1])
-    held, training = (
-        [centers[rows[owner[rows] == number]] for number in range(len(examples))]
-        for rows in (order[:count], order[count:])
-    )
+    order = np.random.default_rng(0).permutation(len(owner))
+    out = order[: max(len(order) // HELD_OUT[0], HELD_OUT[1])]
+    training, held, every = [], [], np.concatenate(rows)
+    for number, one in enumerate(lists):
+        aside = np.isin(np.arange(len(one)), every[out[owner[out] == number]])
+        training.append(one.select(~aside))
+        held.append(one.centers_xyz_angstrom[aside])
     return training, held
 
 

@@ -12,12 +12,11 @@ from custom_transforms.files.whole_files import check_folder
 from custom_transforms.measuring.taught import Taught, write_taught
 from scripts.console import note, tell
 from scripts.detection.detect import detect
-from scripts.particles.particle_list import ParticleList
 from scripts.sources.detections import find_detections
 from scripts.teach.ask import most_useful, unsure, write_questions
 from scripts.teach.candidates import Candidates, common_settings, open_candidates
 from scripts.teach.classes import learn_classes, standardised
-from scripts.teach.examples import OTHER, UNANSWERED, Examples, match_examples, read_lists
+from scripts.teach.examples import OTHER, Examples, match_examples, read_lists
 from scripts.teach.move import FILE as MOVED
 from scripts.teach.move import move_networks
 from scripts.teach.picks import check_target, write_picks
@@ -88,7 +87,7 @@ def teach(
     about_list = from_format, None if binning is None else float(binning), tomograms_star
     lists, notes = read_lists(candidates, particles, *about_list)
     others = None if counter_examples is None else read_lists(candidates, counter_examples, *about_list)[0]
-    moved = move_networks(candidates, [_centers(one) for one in lists], float(minutes), folder) if minutes else None
+    moved = move_networks(candidates, lists, others, float(minutes), folder) if minutes else None
     if moved is not None:
         candidates = moved
         settings, weights = common_settings(candidates)
@@ -108,12 +107,6 @@ def teach(
     _write(candidates, file, folder, report)
     if ask:
         _ask(candidates, examples, taught, values, ask, folder)
-
-
-def _centers(particles: ParticleList) -> np.ndarray:
-    """X, Y, Z in Å of the examples of any class."""
-    named = [str(name) not in (OTHER, UNANSWERED) for name in particles.class_name]
-    return particles.centers_xyz_angstrom[np.array(named, dtype=bool)]
 
 
 def _runs(named: Sequence[str], folder: Path) -> list[Path]:

@@ -16,19 +16,48 @@ from scripts.detection.single import detect_one
 from scripts.networks import MaskAndCenterNet
 from scripts.records.weights import file_digest
 from scripts.teach import lessons, move
+from scripts.teach.alike import alike
+from scripts.teach.examples import Examples
 from scripts.teach.teach import teach
 from tests.conftest import ROOT
 from tests.detection.detect_scene import setting  # noqa: F401
 
 
-def test_targets_are_known_around_examples_and_nowhere_else():
+def test_targets_are_known_around_examples_and_what_is_unlike_them_and_nowhere_else():
     centers, spacing = np.array([[3.0, 8.5, 9.0], [3.0, 8.5, 13.0]]), np.array([20.0, 10.0, 10.0])
-    target = lessons.painted(np.full((7, 18, 24), -1.0), centers, spacing, 50.0)
+    unlike = np.array([[3.0, 9.0, 15.0], [1.0, 1.0, 22.0]])  # the first overlaps an example, which counts
+    target = lessons.painted(np.full((7, 18, 24), -1.0), centers, unlike, spacing, 50.0)
     places = np.stack(np.indices(target.shape), -1)
-    distance = np.min([np.linalg.norm((places - one) * spacing, axis=-1) for one in centers], axis=0)
-    known = distance <= lessons.REACH * 50
-    assert np.array_equal(target >= 0, known)
-    np.testing.assert_allclose(target[known], np.exp(-0.5 * (distance[known] / 12.5) ** 2))
+    distance, other = (
+        np.min([np.linalg.norm((places - one) * spacing, axis=-1) for one in some], axis=0)
+        for some in (centers, unlike)
+    )
+    center, empty = distance <= lessons.REACH * 50, other <= lessons.EMPTY * 50
+    assert np.array_equal(target >= 0, center | empty) and (center & empty).any()
+    np.testing.assert_allclose(target[center], np.exp(-0.5 * (distance[center] / 12.5) ** 2))
+    assert (target[empty & ~center] == 0).all() and (empty & ~center).any()
+
+
+def test_guesses_are_the_candidates_most_and_least_like_any_class_and_never_what_the_user_said():
+    random = np.random.default_rng(0)
+    kind = np.repeat([0, 1, 2], [40, 40, 120])  # two classes, and the rest
+    values = random.normal(0, 1, (200, 6)) + 4 * np.eye(3, 6)[kind]
+    known = np.full(200, "", dtype=object)
+    known[[*range(6)]], known[[*range(40, 46)]], known[[100, 101]] = "a", "b", "other"
+    places, cut = random.uniform(0, 1000, (200, 3)), 90  # two tomograms
+    tomograms = [
+        SimpleNamespace(table=places[rows], descriptors=values[rows], centers_xyz_angstrom=places[rows])
+        for rows in (slice(None, cut), slice(cut, None))
+    ]
+    more, unlike = alike(tomograms, Examples([known[:cut], known[cut:]]))
+    rows = {tuple(place): number for number, place in enumerate(places)}
+    chosen = [[rows[tuple(place)] for one in some for place in one] for some in (more, unlike)]
+    assert all(tuple(place) in map(tuple, places[:cut]) for place in more[0])
+    assert len(chosen[0]) == 24 and not set(chosen[0]) & set(chosen[1])
+    assert (known[chosen[0]] == "").all() and (kind[chosen[0]] < 2).mean() > 0.9
+    assert {100, 101} < set(chosen[1]) and (kind[chosen[1]] == 2).mean() > 0.9 and len(chosen[1]) > 60
+    nothing = alike(tomograms, Examples([np.full(cut, ""), np.full(200 - cut, "")]))
+    assert [len(one) for some in nothing for one in some] == [0, 0, 0, 0]
 
 
 class Center(torch.nn.Module):
@@ -48,7 +77,7 @@ def test_training_learns_the_examples_holds_norms_and_leaves_the_general_network
     for name, value in {"STEPS": 15, "CROP": 16, "RATE": 0.05, "SHIFT": 2}.items():
         monkeypatch.setattr(lessons, name, value)
     center = np.array([[14.0, 15.0, 16.0]])
-    target = lessons.painted(np.zeros((24, 30, 32)), center, np.full(3, 10.0), 80.0).astype(np.float32)
+    target = lessons.painted(np.zeros((24, 30, 32)), center, center[:0], np.full(3, 10.0), 80.0).astype(np.float32)
     image = torch.from_numpy(target + np.random.default_rng(0).normal(0, 0.1, target.shape).astype(np.float32))[None]
     lesson = lessons.Lesson(image, torch.from_numpy(target)[None], center)
     general = Center()
@@ -97,9 +126,9 @@ def found(general, tmp_path, monkeypatch):
 
 
 def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, capsys):
-    content = found.call()
+    content = found.call(scores=((5, 40), (4, 40)))
     moved = found.path / "taught" / "moved.pt"
-    assert "2 have a center within half the radius, 1 before" in capsys.readouterr().err
+    assert "4 have a center within half the radius, 5 before" in capsys.readouterr().err
     assert content["networks"] == "moved.pt" and content["weights_sha256"] == file_digest(moved)
     options = {name: value for name, value in found.options.items() if name != "weights"}
     options |= {"teach": str(found.path / "taught" / "taught.json"), "output_dir": str(found.path / "again")}
@@ -118,10 +147,12 @@ def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, cap
         Detector(options)
 
 
-@pytest.mark.parametrize("after", [(2, 41), (1, 20), (0, 20)])  # more candidates; no more examples; fewer of them
-def test_networks_that_are_no_better_leave_no_trace(after, found, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "before, after", [(4, (5, 41)), (5, (3, 20)), (0, (0, 20))]
+)  # more candidates; fewer found; none
+def test_networks_that_are_no_better_leave_no_trace(before, after, found, monkeypatch, capsys):
     monkeypatch.setattr(move, "trained", lambda detector, *_: (detector.network.center_network, 0))
-    content = found.call(scores=((1, 40), after))
+    content = found.call(scores=((before, 40), after))
     assert "Not better: the networks stay as they are" in capsys.readouterr().err
     assert content["networks"] is None
     assert not list((found.path / "taught").glob("moved*"))
