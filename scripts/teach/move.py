@@ -22,7 +22,7 @@ from scripts.sources.detections import find_detections
 from scripts.teach.alike import alike
 from scripts.teach.candidates import Candidates, open_candidates
 from scripts.teach.examples import match_examples, named
-from scripts.teach.lessons import Lesson, lesson_of, trained
+from scripts.teach.lessons import lesson_of, trained
 from scripts.weights.join import compact
 
 __all__ = ["FILE", "move_networks"]
@@ -30,7 +30,7 @@ __all__ = ["FILE", "move_networks"]
 FILE, FOLDER = "moved.pt", "moved"
 FEWEST = 8  # examples
 HELD_OUT = 4, 3  # one example in so many, and at least so many, decide whether the moved networks are better
-STILL = 0.8  # of those that the general networks found, the moved ones have to find among fewer candidates
+STILL = 0.9  # of these, and of what is most like the examples, that the general ones found, the moved have to find
 
 
 def move_networks(
@@ -70,26 +70,26 @@ def move_networks(
     """
     weights = _networks_of(candidates[0])
     training, held = _held_out(lists)
-    used = [number for number, one in enumerate(training) if named(one).any()]
-    lessons = _lessons(
-        [candidates[number] for number in used],
-        [training[number] for number in used],
-        None if others is None else [others[number] for number in used],
-        [_detector(candidates[number], weights, folder) for number in used],
-    )
-    detector = _detector(candidates[0], weights, folder)
-    network, steps = trained(detector, lessons, minutes)
-    file = _save(network, detector, candidates[0], folder / FILE)
+    more, unlike = alike(candidates, match_examples(candidates, training, others))
+    detectors = [_detector(one, weights, folder) for one in candidates]
+    lessons = []
+    for number, (detector, one) in enumerate(zip(detectors, candidates, strict=True)):
+        own = training[number].centers_xyz_angstrom[named(training[number])]
+        if len(own):
+            lessons.append(lesson_of(detector, one, np.concatenate([own, more[number]]), unlike[number]))
+    network, steps = trained(detectors[0], lessons, minutes)
+    file = _save(network, detectors[0], candidates[0], folder / FILE)
     moved = []
     for one in candidates:
-        detector = _detector(one, file, folder)
-        note(detect_one(detector, one.meta["filename_or_obj"]))
+        note(detect_one(_detector(one, file, folder), one.meta["filename_or_obj"]))
         moved.append(open_candidates(find_detections(folder / FOLDER / one.name)[0]))
-    hits, counts = zip(*(_found(some, held) for some in (candidates, moved)), strict=True)
+    asked = [np.concatenate(both) for both in zip(held, more, strict=True)]
+    hits, counts = zip(*(_found(some, asked) for some in (candidates, moved)), strict=True)
     better = hits[1] >= max(STILL * hits[0], 1) and counts[1] <= counts[0]
     note(
-        f"networks moved in {steps} steps: of {sum(map(len, held))} examples that they did not see {hits[1]} have a "
-        f"center within half the radius, {hits[0]} before; {counts[1]} candidates, {counts[0]} before. "
+        f"networks moved in {steps} steps: of {sum(map(len, held))} examples that they did not see and the "
+        f"{sum(map(len, more))} candidates most like the others {hits[1]} have a center within half the radius, "
+        f"{hits[0]} before; {counts[1]} candidates, {counts[0]} before. "
         + ("The moved networks are used" if better else "Not better: the networks stay as they are")
     )
     if better:
@@ -98,21 +98,6 @@ def move_networks(
     file.unlink()
     file.with_suffix(".json").unlink()
     return None
-
-
-def _lessons(
-    candidates: Sequence[Candidates],
-    lists: Sequence[ParticleList],
-    others: Sequence[ParticleList] | None,
-    detectors: Sequence[Detector],
-) -> list[Lesson]:
-    """What is known of each tomogram: its examples, and the candidates that are most and least like them."""
-    found = []
-    guesses = zip(*alike(candidates, match_examples(candidates, lists, others)), strict=True)
-    for detector, one, own, (more, unlike) in zip(detectors, candidates, lists, guesses, strict=True):
-        centers = np.concatenate([own.centers_xyz_angstrom[named(own)], more])
-        found.append(lesson_of(detector, one, centers, unlike))
-    return found
 
 
 def _held_out(lists: Sequence[ParticleList]) -> tuple[list[ParticleList], list[np.ndarray]]:
@@ -170,10 +155,10 @@ def _save(network: torch.nn.Module, detector: Detector, candidates: Candidates, 
     return file
 
 
-def _found(candidates: Sequence[Candidates], held: Sequence[np.ndarray]) -> tuple[int, int]:
-    """How many examples have a center within half the radius, and how many candidates there are."""
+def _found(candidates: Sequence[Candidates], places: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many of the places (X, Y, Z in Å) have a center within half the radius, and how many candidates there are."""
     hits = 0
-    for one, centers in zip(candidates, held, strict=True):
+    for one, centers in zip(candidates, places, strict=True):
         if len(one.table) and len(centers):
             reach = match_radius(float(one.settings["particle_diameter"]) / 2, one.run.voxel_size_zyx)
             hits += int((cKDTree(one.centers_xyz_angstrom).query(centers)[0] <= reach).sum())

@@ -43,8 +43,8 @@ def test_guesses_are_the_candidates_most_and_least_like_any_class_and_never_what
     kind = np.repeat([0, 1, 2], [40, 40, 120])  # two classes, and the rest
     values = random.normal(0, 1, (200, 6)) + 4 * np.eye(3, 6)[kind]
     known = np.full(200, "", dtype=object)
-    known[[*range(6)]], known[[*range(40, 46)]], known[[100, 101]] = "a", "b", "other"
-    places, cut = random.uniform(0, 1000, (200, 3)), 90  # two tomograms
+    known[[*range(6)]], known[[*range(40, 46)]], known[[160, 161]] = "a", "b", "other"
+    places, cut = random.uniform(0, 1000, (200, 3)), 150  # two tomograms, the second without examples
     tomograms = [
         SimpleNamespace(table=places[rows], descriptors=values[rows], centers_xyz_angstrom=places[rows])
         for rows in (slice(None, cut), slice(cut, None))
@@ -55,7 +55,9 @@ def test_guesses_are_the_candidates_most_and_least_like_any_class_and_never_what
     assert all(tuple(place) in map(tuple, places[:cut]) for place in more[0])
     assert len(chosen[0]) == 24 and not set(chosen[0]) & set(chosen[1])
     assert (known[chosen[0]] == "").all() and (kind[chosen[0]] < 2).mean() > 0.9
-    assert {100, 101} < set(chosen[1]) and (kind[chosen[1]] == 2).mean() > 0.9 and len(chosen[1]) > 60
+    assert {160, 161} < set(chosen[1]) and (kind[chosen[1]] == 2).mean() > 0.9 and len(chosen[1]) > 30
+    one_sided = alike(tomograms, Examples([known[:cut], np.full(200 - cut, "")]))
+    assert all(len(some[0]) and not len(some[1]) for some in one_sided)
     nothing = alike(tomograms, Examples([np.full(cut, ""), np.full(200 - cut, "")]))
     assert [len(one) for some in nothing for one in some] == [0, 0, 0, 0]
 
@@ -126,9 +128,9 @@ def found(general, tmp_path, monkeypatch):
 
 
 def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, capsys):
-    content = found.call(scores=((5, 40), (4, 40)))
+    content = found.call(scores=((10, 40), (9, 40)))
     moved = found.path / "taught" / "moved.pt"
-    assert "4 have a center within half the radius, 5 before" in capsys.readouterr().err
+    assert "9 have a center within half the radius, 10 before" in capsys.readouterr().err
     assert content["networks"] == "moved.pt" and content["weights_sha256"] == file_digest(moved)
     options = {name: value for name, value in found.options.items() if name != "weights"}
     options |= {"teach": str(found.path / "taught" / "taught.json"), "output_dir": str(found.path / "again")}
@@ -148,7 +150,7 @@ def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, cap
 
 
 @pytest.mark.parametrize(
-    "before, after", [(4, (5, 41)), (5, (3, 20)), (0, (0, 20))]
+    "before, after", [(4, (5, 41)), (10, (8, 20)), (0, (0, 20))]
 )  # more candidates; fewer found; none
 def test_networks_that_are_no_better_leave_no_trace(before, after, found, monkeypatch, capsys):
     monkeypatch.setattr(move, "trained", lambda detector, *_: (detector.network.center_network, 0))
