@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 from numba import njit
@@ -12,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from custom_transforms.units import as_voxel_size_zyx, voxel_zyx_to_angstrom_xyz
 from custom_transforms.volumes.lazy import LabelVolume
-from custom_transforms.volumes.parallel import as_float_volume, run_parallel, slab_bounds
+from custom_transforms.volumes.parallel import as_float_volume, run_parallel, slab_bounds, thread_count
 
 __all__ = [
     "PARTICLE_COLUMNS",
@@ -251,7 +250,7 @@ def sums_by_label(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
     ndarray, shape (n + 1, 6), int64
         Of labels 0..n: voxels, probability in units of 2^-30, z, y, x, voxels on a face. The row of label 0 is zero.
     """
-    slabs = slab_bounds(len(labels), max(1, -(-len(labels) // numba.get_num_threads())))
+    slabs = slab_bounds(len(labels), max(1, -(-len(labels) // thread_count())))
     highest = max(run_parallel(lambda a, b: int(labels[a:b].max()), slabs), default=0)
     sums = [np.zeros((highest + 1, 6), dtype=np.int64) for _ in slabs]
     run_parallel(lambda k, ab: _add_up(labels, probability, ab[0], ab[1], sums[k]), enumerate(slabs))

@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
+import torch
 
-__all__ = ["as_float_volume", "run_parallel", "slab_bounds", "squared_axis_weights"]
+__all__ = ["as_float_volume", "run_parallel", "slab_bounds", "squared_axis_weights", "thread_count"]
+
+
+def thread_count() -> int:
+    """How many threads work on a volume: as many as PyTorch has, all cores or ``OMP_NUM_THREADS``.
+
+    Not ``numba.get_num_threads()``: asked for the first time, it sets PyTorch's threads to all cores, and on a machine
+    that others use, too, networks then train several times as slowly.
+    """
+    return torch.get_num_threads()
 
 
 def run_parallel(function: Callable[..., Any], jobs: Iterable[tuple]) -> list:
     """Call ``function(*job)`` for every job and return the results in the order of the jobs.
 
-    As many threads as ``numba.get_num_threads()`` says (all cores, ``NUMBA_NUM_THREADS``, or what
-    ``numba.set_num_threads`` set).
+    As many threads as `thread_count` says.
 
     Examples
     --------
@@ -28,7 +36,7 @@ def run_parallel(function: Callable[..., Any], jobs: Iterable[tuple]) -> list:
     [3, 7]
     """
     listed = list(jobs)
-    threads = min(numba.get_num_threads(), len(listed))
+    threads = min(thread_count(), len(listed))
     if threads <= 1:
         return [function(*job) for job in listed]
     with ThreadPoolExecutor(threads) as pool:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy.special import logit
@@ -197,4 +197,4 @@ def _growth_of_the_original() -> list[dict[str, Any]]:
 
 def _row(bench: str, path: str, scene: str, shape: tuple, **values: Any) -> dict[str, Any]:
     size = " x ".join(map(str, shape))
-    return {"bench": bench, "path": path, "scene": scene, "size": size, "threads": numba.get_num_threads(), **values}
+    return {"bench": bench, "path": path, "scene": scene, "size": size, "threads": torch.get_num_threads(), **values}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -64,12 +64,12 @@ def test_threads_and_the_order_of_seeds_change_nothing(method):
     seeds, _ = find_seeds(center_map, 0.2, 15.0, VOXEL)
     settings_: dict[str, Any] = {"method": method, "radius_max": 40.0, "voxel_size_zyx": VOXEL}
     many = assign_instances(mask, center_map, seeds, **settings_)
-    threads = numba.get_num_threads()
+    threads = torch.get_num_threads()
     try:
-        numba.set_num_threads(1)
+        torch.set_num_threads(1)
         one = assign_instances(mask, center_map, seeds[::-1], **settings_)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     assert np.array_equal(many[0], one[0])
     assert np.array_equal(many[1], one[1][::-1])
 

@@ -1,8 +1,8 @@
 """mask_from_probability and the components behind it, against scipy."""
 
-import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -55,12 +55,12 @@ def test_threshold_is_exclusive_in_single_precision_and_nan_is_background():
 
 def test_number_of_threads_changes_no_component():
     mask = np.random.default_rng(2).random((70, 9, 11)) < 0.4
-    threads = numba.get_num_threads()
+    threads = torch.get_num_threads()
     try:
-        numba.set_num_threads(1)
+        torch.set_num_threads(1)
         one = find_components(mask)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     assert np.array_equal(one.component, find_components(mask).component)
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from custom_transforms.measuring.particle_table import (
     PARTICLE_COLUMNS,
@@ -64,13 +64,13 @@ def test_neighbors_are_the_other_particles_with_voxels_within_the_distance():
 
 
 def test_number_of_threads_changes_no_digit():
-    threads = numba.get_num_threads()
+    threads = torch.get_num_threads()
     many = measure_particles(*random_instances(), **SETTINGS)
     try:
-        numba.set_num_threads(1)
+        torch.set_num_threads(1)
         pd.testing.assert_frame_equal(measure_particles(*random_instances(), **SETTINGS), many, check_exact=True)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 def test_nothing_gives_an_empty_table_with_all_columns():

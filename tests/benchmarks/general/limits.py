@@ -9,6 +9,8 @@ clutter, lipid), and from these the signal-to-noise ratio d' of a matched filter
 orientation: d' ^ 2 is the sum over frequencies of the particle's power over that of the rest. No linear detector does
 better on a particle that stands alone. One that has to search a million voxels in many orientations needs a d' of 5
 to 6 to keep false particles rare; neighbours come on top, and so does the place, right to half a radius.
+
+It also says how far the scores are from the probability of being right: the expected calibration error, in ten bins.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from tests.benchmarks.general.data import SCENES, TEST, TEST_SEED, TEST_TOMOGRAM
 
 WINDOW = 48  # voxels; longer than any particle of the scenes
 EDGES = (0.0, 4.0, 6.0, 8.0, 12.0, 20.0, np.inf)  # of d'
+REACHABLE = 8.0  # d' from which on we mean to find all
 CENTER = ["z_angstrom", "y_angstrom", "x_angstrom"]
 
 
@@ -83,8 +86,8 @@ def _spectra(imaged: np.ndarray, density: np.ndarray, rest: np.ndarray) -> tuple
     return cross / count, own / count, power / count
 
 
-def table_of(arguments: tuple[str, int, Path, Path, Path]) -> pd.DataFrame:
-    """Every particle of one test tomogram: d', and whether its center was found."""
+def table_of(arguments: tuple[str, int, Path, Path, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of one test tomogram every particle: d', whether its center was found; every detection: score, whether right."""
     name, index, maps, folder, detections = arguments
     torch.set_num_threads(1)
     scene = load_scene(SCENES / f"test_{name}.json", maps)
@@ -95,11 +98,19 @@ def table_of(arguments: tuple[str, int, Path, Path, Path]) -> pd.DataFrame:
         raise ValueError(f"{tomogram}: expected the particles that are simulated now, got others. Run data.py again.")
     found = pd.read_csv(detections / name / tomogram / f"{tomogram}_particles.csv").query("label > 0")
     reach = match_radius(true["diameter_angstrom"] / 2, scene["voxel_size"])
-    hit, near = (
-        np.isin(np.arange(len(true)), match_points(found[CENTER].to_numpy(), true[CENTER].to_numpy(), wide).true)
-        for wide in (reach, 2 * reach)
+    pairs = [match_points(found[CENTER].to_numpy(), true[CENTER].to_numpy(), wide) for wide in (reach, 2 * reach)]
+    hit, near = (np.isin(np.arange(len(true)), some.true) for some in pairs)
+    right = np.isin(np.arange(len(found)), pairs[0].predicted)
+    return (
+        pd.DataFrame({"scene": name, "index": index, "snr": ratio, "found": hit, "near": near}),
+        pd.DataFrame({"scene": name, "score": found["score"], "right": right}),
     )
-    return pd.DataFrame({"scene": name, "index": index, "snr": ratio, "found": hit, "near": near})
+
+
+def calibration_error(score: np.ndarray, right: np.ndarray) -> float:
+    """The mean difference of score and share of right ones in ten bins, by how many are in them."""
+    bins = np.clip((score * 10).astype(int), 0, 9)
+    return float(sum(abs((score - right)[bins == one].sum()) for one in range(10)) / len(score))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -119,9 +130,13 @@ def main(maps: Path, folder: Path, detections: Path, output: Path, scenes: list[
     jobs = [(name, index, maps, folder, detections) for name in scenes for index in range(TEST_TOMOGRAMS)]
     with ProcessPoolExecutor(workers) as pool:
         parts = list(tqdm(pool.map(table_of, jobs), total=len(jobs), unit="tomogram"))
-    table = pd.concat(parts)
+    table, detections_of = (pd.concat(some) for some in zip(*parts, strict=True))
     write_json(output, {name: rows.drop(columns="scene").to_dict("list") for name, rows in table.groupby("scene")})
     print(markdown(table))
+    for name, rows in [*detections_of.groupby("scene", sort=False), ("all", detections_of)]:
+        error = calibration_error(rows["score"].to_numpy(float), rows["right"].to_numpy(float))
+        reachable = table[(table["snr"] > REACHABLE) & table["scene"].isin(rows["scene"])]
+        print(f"{name}: calibration error {error:.3f}; of d' above {REACHABLE:g} found {reachable['found'].mean():.3f}")
 
 
 if __name__ == "__main__":
