@@ -30,7 +30,7 @@ __all__ = ["FILE", "move_networks"]
 FILE, FOLDER = "moved.pt", "moved"
 FEWEST = 8  # examples
 HELD_OUT = 4, 3  # one example in so many, and at least so many, decide whether the moved networks are better
-STILL = 0.95  # of these, and of what is most like the examples, that the general ones found, the moved have to find
+STILL = 0.9  # of these, and of what is most like the examples, that the general ones found, the moved have to find
 
 
 def move_networks(
