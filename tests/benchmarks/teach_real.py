@@ -13,7 +13,9 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot
 from scipy.spatial import cKDTree
 
 from scripts.demo.demo_real import PARTICLE_DIAMETER, VOXEL_SIZE, annotated_particles, fetch_tomogram
@@ -21,6 +23,8 @@ from scripts.detection.detect import detect
 from scripts.sources.detections import find_detections
 from scripts.teach.candidates import Candidates, open_candidates
 from scripts.teach.classes import learn_classes, standardised
+
+HEIGHTS, REACH = (56, 68), 6  # voxels: slices of the picture, and how far from one a center is still shown
 
 
 def picked(candidates: Candidates, annotated: np.ndarray, count: int) -> list[dict[str, float]]:
@@ -41,8 +45,29 @@ def picked(candidates: Candidates, annotated: np.ndarray, count: int) -> list[di
     return rows
 
 
+def draw(candidates: Candidates, chosen: np.ndarray, places: np.ndarray, path: Path) -> None:
+    """Two heights: what these examples (rows of the candidates) keep in red, the rest yellow; crosses: annotated."""
+    values, _, _ = standardised(candidates.descriptors)
+    known = np.full(len(values), "", dtype=object)
+    known[chosen] = "vlp"
+    learnt = learn_classes(values, known, ["vlp"]).classes[0]
+    kept = 1 / (1 + np.exp(-(values @ learnt.weights + learnt.bias))) >= learnt.threshold
+    figure, axes = pyplot.subplots(1, len(HEIGHTS), figsize=(5 * len(HEIGHTS), 5), layout="constrained")
+    centers, marked = candidates.centers_xyz_angstrom / VOXEL_SIZE, places / VOXEL_SIZE
+    for axis, z in zip(axes, HEIGHTS, strict=True):
+        axis.imshow(np.asarray(candidates.image[z - 1 : z + 2]).mean(axis=0), cmap="gray", vmin=-1.5, vmax=3)
+        axis.autoscale(False)
+        near = np.abs(centers[:, 2] - z) <= REACH
+        for radius, color, rows in ((REACH * 2, "red", near & kept), (2, "yellow", near & ~kept)):
+            for x, y in centers[rows, :2]:
+                axis.add_patch(pyplot.Circle((x, y), radius, fill=False, color=color))
+        axis.plot(*marked[np.abs(marked[:, 2] - z) <= REACH, :2].T, "c+", markersize=10)
+        axis.set_axis_off()
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
-    """Detect, and print a row for each number of examples."""
+    """Detect, print a row for each number of examples, and draw what one choice of three keeps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/teach_real", type=Path)
     parser.add_argument("--voxel_size_model", default=80.0, type=float)
@@ -69,6 +94,10 @@ def main() -> None:
             f"in {every:.0%}), {others.mean():.1f} of {len(candidates.table) - near.sum()} not annotated; area under "
             f"the curve {order.mean():.3f}"
         )
+    matplotlib.use("Agg")
+    picture = given.output_dir / "teach_real.webp"
+    draw(candidates, rows[[1, 3, 5]], places, picture)
+    print(picture)
 
 
 if __name__ == "__main__":
