@@ -184,7 +184,7 @@ def fully_supervised(folder: Path, snr: float, name: str, steps: int) -> dict:
         : mine.sum(), ::-1
     ]  # half of the crops are around these
     lesson.centers_zyx = np.concatenate([lesson.centers_zyx, others / learn.run.voxel_size_zyx])
-    with mock.patch.object(lessons, "STEPS", steps):
+    with mock.patch.multiple(lessons, STEPS=steps, MOVED=1.0):
         network, _ = lessons.trained(detector, [lesson], 1e9)
     detector.network.center_network = network
     image = torch.from_numpy(np.asarray(test.image[:], np.float32))[None, None]

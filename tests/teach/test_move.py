@@ -87,7 +87,11 @@ def test_training_learns_the_examples_holds_norms_and_leaves_the_general_network
     detector = SimpleNamespace(root=ROOT, network=SimpleNamespace(center_network=general))
     moved, steps = lessons.trained(detector, [lesson], 10.0)
     again, _ = lessons.trained(detector, [lesson], 10.0)
+    monkeypatch.setattr(lessons, "MOVED", 1.0)
+    whole, _ = lessons.trained(detector, [lesson], 10.0)
     assert steps == 15
+    for name, value in moved.named_parameters():
+        torch.testing.assert_close(value, before[name] + 0.75 * (whole.state_dict()[name] - before[name]))
     assert all(torch.equal(value, before[name]) for name, value in general.state_dict().items())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in moved.state_dict().items())
     assert torch.equal(moved.norm.running_mean, general.norm.running_mean)
