@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -129,9 +129,7 @@ class Work:
             prepared = labels_as_given(grid.pick(labels), grid.new_voxel_size_zyx, region, self.options.ignore_shell)
         else:
             if found is None:
-                assert self.lists is not None  # so tasks are
-                found = find_particles(self.lists, one, size, voxel)
-            assert self.specs is not None
+                found = find_particles(cast(Lists, self.lists), one, size, voxel)
             look: dict[str, Any] = {
                 "unit": "particle",
                 "file": sys.stderr,
@@ -141,7 +139,7 @@ class Work:
             with tqdm(total=len(found.particles), desc=one.name, **look) as bar:
                 prepared = label_particles(
                     found.particles.with_centers(grid.move_centers(found.particles.centers_xyz_angstrom)),
-                    self.specs,
+                    cast(ShapeSpecs, self.specs),
                     grid.new_size_zyx,
                     grid.new_voxel_size_zyx,
                     self.options,
