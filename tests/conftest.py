@@ -115,8 +115,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+def _one_thread() -> None:
+    """Two processes run the tests; threads of both on two cores wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
