@@ -34,7 +34,7 @@ def main() -> None:
     for axis in axes[1]:
         axis.set_xlabel("examples")
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     figure.savefig(PICTURE, dpi=110, pil_kwargs={"quality": 85})
 
 
@@ -48,12 +48,11 @@ def draw(axis: plt.Axes, rows: dict[str, pd.DataFrame]) -> None:
     moved = rows["moved"]
     moved = moved[(moved["minutes"] > 0) & (moved["scene"] == "first")].groupby("examples")["f1"].mean()
     axis.plot(moved.index, moved, marker="s", color="C3", label="teach --minutes 5")
-    for key, marker, label in (("templates", "^", "template matching*"), ("full", "_", "all labelled, trained*")):
-        part = rows[key]
-        if key == "full" and len(part):
-            axis.axhline(part["f1_best_threshold"].max(), color="k", ls="--", label=label)
-        elif len(part):
-            axis.plot(part["examples"], part["f1_best_threshold"], marker=marker, ls="", color="C2", label=label)
+    for aligned, marker, label in ((False, "^", "templates, orientations known*"), (True, "v", "templates, found*")):
+        part = rows["templates"][rows["templates"]["aligned"] == aligned]
+        axis.plot(part["examples"], part["f1_best_threshold"], marker=marker, ls="", color="C2", label=label)
+    for height in rows["full"]["f1_best_threshold"]:
+        axis.axhline(height, color="k", ls="--", label="all labelled, trained*")
     axis.set_xscale("log")
     axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
     axis.minorticks_off()
