@@ -3,11 +3,11 @@
     python -m tests.benchmarks.teach_templates --maps DIR --output_dir runs/teach --snr 0.7
 
 On the tomograms of `tests.benchmarks.teach`. The template is the mean of the examples' boxes, each turned by its
-**true** orientation, inside a ball that holds the particle; with ``--align`` by the one that fits the mean of the
-others best, found in rounds, as a user would have to. It is turned through
-orientations that cover all evenly, given the missing wedge of the tomogram, and correlated with the **other** tomogram,
-whose mean and deviation under the ball are taken out at every voxel (Roseman 2003). Peaks of the best orientation are
-the picks. Their threshold is the **best** there is, by the truth. So the F1 is what this way could reach at most.
+**true** orientation, inside a ball that holds the particle; with ``--align`` by the one that fits the mean best, found
+in rounds, as a user would have to. It is turned through orientations that cover all evenly, given the missing wedge of
+the tomogram, and correlated with the **other** tomogram, whose mean and deviation under the ball are taken out at every
+voxel (Roseman 2003). Peaks of the best orientation are the picks. Their threshold is the **best** there is, by the
+truth. So the F1 is what this way could reach at most.
 """
 
 from __future__ import annotations
