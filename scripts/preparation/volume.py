@@ -117,7 +117,7 @@ def is_box(region: str) -> bool:
     return re.fullmatch(r"\s*-?\d*:-?\d*(\s*,\s*-?\d*:-?\d*){2}\s*", region) is not None
 
 
-def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
+def read_region(region: str, name: str, size_zyx: Sequence[int], option: str = "--region") -> np.ndarray:
     """A bool mask, shape (Z, Y, X), of the annotated part of a tomogram.
 
     ``region`` is a mask file, or a box ``z0:z1,y0:y1,x0:x1`` in voxels, where
@@ -135,5 +135,5 @@ def read_region(region: str, name: str, size_zyx: Sequence[int]) -> np.ndarray:
     else:
         mask = read_region_mask(region, size_zyx)
     if not mask.any():
-        raise ValueError(f"--region {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
+        raise ValueError(f"{option} {region} holds no voxel of {name}; its size is {tuple(size_zyx)} (Z, Y, X).")
     return mask

@@ -13,9 +13,11 @@ from custom_transforms.files.names import tomogram_base_name
 from scripts.particles.particle_list import ParticleList
 from scripts.preparation.inputs import TomogramInput
 from scripts.preparation.lists import Lists
+from scripts.preparation.volume import is_box, read_region
+from scripts.sources.labels_and_lists import files_by_tomogram
 from scripts.teach.candidates import Candidates
 
-__all__ = ["OTHER", "UNANSWERED", "Examples", "match_examples", "named", "read_lists"]
+__all__ = ["OTHER", "UNANSWERED", "Examples", "match_examples", "named", "read_lists", "rest_of"]
 
 OTHER = "other"  # class of counter-examples
 UNANSWERED = "?"  # class of what was asked and is not answered
@@ -61,6 +63,38 @@ def read_lists(
 def named(particles: ParticleList) -> np.ndarray:
     """Which rows are examples of a class, not counter-examples or questions without an answer; shape (n,), bool."""
     return np.array([str(name) not in (OTHER, UNANSWERED) for name in particles.class_name], dtype=bool)
+
+
+def rest_of(candidates: Sequence[Candidates], lists: Sequence[ParticleList], complete: str) -> list[ParticleList]:
+    """Counter-examples: what was found where the list names every particle of its classes, and no example is.
+
+    Parameters
+    ----------
+    candidates, lists : sequences
+        Of each tomogram; one without examples has no counter-examples.
+    complete : str
+        A mask file ("masks/{name}.mrc"), or a box z0:z1,y0:y1,x0:x1 in voxels, as of `read_region`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a mask is missing or of another shape, or holds no voxel.
+    """
+    names = [tomogram_base_name(one.name) for one in candidates]
+    files = {} if is_box(complete) else files_by_tomogram(complete, names, "volume")
+    found = []
+    for one, name, own in zip(candidates, names, lists, strict=True):
+        examples, centers = own.select(named(own)).centers_xyz_angstrom, one.centers_xyz_angstrom
+        aside = np.zeros(len(centers), dtype=bool)
+        if len(examples):
+            shape = one.run.shape_zyx
+            region = read_region(str(files[name].path) if files else complete, name, shape, "--complete")
+            voxels = np.rint(centers[:, ::-1] / one.run.voxel_size_zyx).astype(int)
+            aside = region[tuple(np.clip(voxels, 0, np.array(shape) - 1).T)]
+            rows, _, near = _nearest(one, examples)
+            aside[rows[near]] = False
+        found.append(ParticleList(centers[aside]))
+    return found
 
 
 def match_examples(

@@ -12,11 +12,12 @@ from custom_transforms.files.whole_files import check_folder
 from custom_transforms.measuring.taught import Taught, write_taught
 from scripts.console import note, tell
 from scripts.detection.detect import detect
+from scripts.particles.particle_list import ParticleList
 from scripts.sources.detections import find_detections
 from scripts.teach.ask import most_useful, unsure, write_questions
 from scripts.teach.candidates import Candidates, common_settings, open_candidates
 from scripts.teach.classes import learn_classes, standardised
-from scripts.teach.examples import OTHER, Examples, match_examples, read_lists
+from scripts.teach.examples import OTHER, Examples, match_examples, read_lists, rest_of
 from scripts.teach.move import FILE as MOVED
 from scripts.teach.move import move_networks
 from scripts.teach.picks import check_target, write_picks
@@ -31,6 +32,7 @@ def teach(
     *detections: str,
     particles: str | None = None,
     counter_examples: str | None = None,
+    complete: str | None = None,
     output_dir: str = "taught",
     ask: int = 0,
     minutes: float = 0,
@@ -56,6 +58,9 @@ def teach(
         class other are counter-examples, rows of the class ? are passed over.
     counter_examples : str
         A list of particles that are of none of the classes.
+    complete : str
+        Where the list names every particle of its classes: a mask file ('masks/{name}.mrc') or a box z0:z1,y0:y1,x0:x1
+        in voxels. What else was found there is a counter-example, in tomograms with examples.
     output_dir : str
         Folder for the results.
     ask : int
@@ -87,6 +92,10 @@ def teach(
     about_list = from_format, None if binning is None else float(binning), tomograms_star
     lists, notes = read_lists(candidates, particles, *about_list)
     others = None if counter_examples is None else read_lists(candidates, counter_examples, *about_list)[0]
+    if complete is not None:
+        rest = rest_of(candidates, lists, complete)
+        others = rest if others is None else [ParticleList.concat(both) for both in zip(others, rest, strict=True)]
+        notes.append(f"{sum(map(len, rest))} candidates where the list is complete are counter-examples")
     moved = move_networks(candidates, lists, others, float(minutes), folder) if minutes else None
     if moved is not None:
         candidates = moved

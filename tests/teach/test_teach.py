@@ -89,6 +89,27 @@ def taught(**changed):
     })  # fmt: skip
 
 
+def test_where_the_list_is_complete_all_else_is_a_counter_example(detection, tmp_path, capsys):
+    folder, centers, balls = detection
+    here = centers[:, 2] < 60
+    file = examples_file(tmp_path / "balls.csv", centers[balls & here])
+    code, text = run(folder, file, tmp_path / "out", "--complete", ":,:,:60", capsys=capsys)
+    rest = int((~balls & here).sum())
+    assert code == 0 and f"{rest} candidates where the list is complete are counter-examples" in text
+    assert f"{int((balls & here).sum())} ball, {rest} other, among 84 candidates" in text
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, :, :60] = 1
+    write_mrc(tmp_path / "TS_01_mask.mrc", mask, VOXEL)
+    again = run(folder, file, tmp_path / "masked", "--complete", tmp_path / "{name}_mask.mrc", capsys=capsys)
+    assert again[0] == 0 and f"{rest} other" in again[1]
+    kept = [pd.read_csv(tmp_path / one / "TS_01" / "TS_01_particles.csv")["label"] for one in ("out", "masked")]
+    assert kept[0].equals(kept[1]) and ((kept[0] > 0) == balls).mean() > 0.95
+    code, text = run(folder, file, tmp_path / "none", "--complete", "5:5,:,:", capsys=capsys)
+    assert code == 1 and "--complete 5:5,:,: holds no voxel of TS_01; its size is (32, 96, 112) (Z, Y, X)." in text
+    code, text = run(folder, file, tmp_path / "none", "--complete", tmp_path / "gone.mrc", capsys=capsys)
+    assert code == 1 and "gone.mrc" in text
+
+
 def test_descriptors_know_no_turn_about_the_beam_no_mirror_and_no_place():
     image, labels, centers, _ = scene()
     before = describe_particles(-image, labels, table_of(labels, centers), VOXEL, DIAMETER)
