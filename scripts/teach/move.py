@@ -71,14 +71,13 @@ def move_networks(
     weights = _networks_of(candidates[0])
     training, held = _held_out(lists)
     more, unlike = alike(candidates, match_examples(candidates, training, others))
-    detectors = [_detector(one, weights, folder) for one in candidates]
-    lessons = []
-    for number, (detector, one) in enumerate(zip(detectors, candidates, strict=True)):
-        own = training[number].centers_xyz_angstrom[named(training[number])]
+    general, lessons = _detector(candidates[0], weights, folder), []
+    for one, particles, like, other in zip(candidates, training, more, unlike, strict=True):
+        own = particles.centers_xyz_angstrom[named(particles)]
         if len(own):
-            lessons.append(lesson_of(detector, one, np.concatenate([own, more[number]]), unlike[number]))
-    network, steps = trained(detectors[0], lessons, minutes)
-    file = _save(network, detectors[0], candidates[0], folder / FILE)
+            lessons.append(lesson_of(_detector(one, weights, folder), one, np.concatenate([own, like]), other))
+    network, steps = trained(general, lessons, minutes)
+    file = _save(network, general, candidates[0], folder / FILE)
     moved = []
     for one in candidates:
         note(detect_one(_detector(one, file, folder), one.meta["filename_or_obj"]))

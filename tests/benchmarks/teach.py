@@ -92,11 +92,17 @@ def truth_of(folder: Path, snr: float, part: str) -> pd.DataFrame:
     return table[table["label"] > 0].reset_index(drop=True)
 
 
-def classes_of(candidates: Candidates, truth: pd.DataFrame) -> np.ndarray:
-    """The true class of each candidate, "" for none: one-to-one at half the radius."""
-    reach = match_radius(truth["diameter_angstrom"].to_numpy(float) / 2, candidates.run.voxel_size_zyx, 0.5)
-    found = match_points(candidates.centers_xyz_angstrom, truth[COLUMNS].to_numpy(float), reach)
-    names = np.full(len(candidates.table), "", dtype=object)
+def drawn(truth: pd.DataFrame, name: str, count: int, draw: int) -> pd.DataFrame:
+    """So many particles of a class, of those that no face cuts."""
+    free = truth[(truth["class"] == name) & ~truth["touches_border"]]
+    return free.iloc[np.random.default_rng(draw).choice(len(free), count, replace=False)]
+
+
+def classes_of(centers_xyz: np.ndarray, truth: pd.DataFrame, voxel_size_zyx: np.ndarray) -> np.ndarray:
+    """The true class of each center (Å), "" for none: one-to-one at half the radius."""
+    reach = match_radius(truth["diameter_angstrom"].to_numpy(float) / 2, voxel_size_zyx, 0.5)
+    found = match_points(centers_xyz, truth[COLUMNS].to_numpy(float), reach)
+    names = np.full(len(centers_xyz), "", dtype=object)
     names[found.predicted] = truth["class"].to_numpy()[found.true]
     return names
 
@@ -138,9 +144,7 @@ def best(logits: np.ndarray, right: np.ndarray, particles: int) -> float:
 def moved(folder: Path, snr: float, name: str, count: int, draw: int, minutes: float) -> dict:
     """Teach from examples drawn among the true particles, detect the other tomogram, and score the class there."""
     truths = {part: truth_of(folder, snr, part) for part in SEEDS}
-    own = truths["examples"]
-    free = np.flatnonzero((own["class"] == name) & ~own["touches_border"])
-    chosen = own.loc[np.random.default_rng(draw).choice(free, count, replace=False), ["class", *COLUMNS]]
+    chosen = drawn(truths["examples"], name, count, draw)[["class", *COLUMNS]]
     place = folder / "moved" / f"{snr:g}_{name}_{count}_{draw}_{minutes:g}"
     if (place / "row.json").is_file():
         return json.loads((place / "row.json").read_text(encoding="utf-8"))
@@ -157,10 +161,7 @@ def moved(folder: Path, snr: float, name: str, count: int, draw: int, minutes: f
     detect_one(detector, str(folder / f"{snr:g}" / "test" / "teach_000" / "tomogram.mrc"))
     table = pd.read_csv(f"{find_detections(place / 'test')[0]}_particles.csv", keep_default_na=False)
     table = table[table["dropped_by"].isin(["", "class"])]
-    reach = match_radius(truths["test"]["diameter_angstrom"].to_numpy(float) / 2, np.full(3, 10.0), 0.5)
-    pairs = match_points(table[COLUMNS].to_numpy(float), truths["test"][COLUMNS].to_numpy(float), reach)
-    right = np.zeros(len(table), bool)
-    right[pairs.predicted] = (truths["test"]["class"] == name).to_numpy()[pairs.true]
+    right = classes_of(table[COLUMNS].to_numpy(float), truths["test"], np.full(3, 10.0)) == name
     kept, particles = (table["dropped_by"] == "").to_numpy(), int((truths["test"]["class"] == name).sum())
     row = {
         "snr": snr, "class": name, "examples": count, "draw": draw, "minutes": minutes, "particles": particles,
@@ -180,10 +181,8 @@ def fully_supervised(folder: Path, snr: float, name: str, steps: int) -> dict:
     detector = Detector({**(learn.run.record.inputs.edits or {}), **learn.settings, "output_dir": str(folder)})
     lesson = lessons.lesson_of(detector, learn, places[mine], places[:0])
     lesson.target.clamp_(min=0)  # nothing is left open
-    others = np.random.default_rng(0).permutation(places[~mine])[
-        : mine.sum(), ::-1
-    ]  # half of the crops are around these
-    lesson.centers_zyx = np.concatenate([lesson.centers_zyx, others / learn.run.voxel_size_zyx])
+    others = np.random.default_rng(0).permutation(places[~mine])[: mine.sum()]  # half of the crops are around these
+    lesson.centers_zyx = np.concatenate([lesson.centers_zyx, others[:, ::-1] / learn.run.voxel_size_zyx])
     with mock.patch.multiple(lessons, STEPS=steps, MOVED=1.0):
         network, _ = lessons.trained(detector, [lesson], 1e9)
     detector.network.center_network = network
@@ -191,11 +190,11 @@ def fully_supervised(folder: Path, snr: float, name: str, steps: int) -> dict:
     with torch.no_grad():
         center_map = detector.inferer(image, detector.network)[0, 1].numpy()
     peaks, heights = find_seeds(center_map, 0.05, float(learn.settings["min_distance"]), test.run.voxel_size_zyx)
-    true = truths["test"]
-    reach = match_radius(true["diameter_angstrom"].to_numpy(float) / 2, test.run.voxel_size_zyx, 0.5)
-    pairs = match_points(peaks[:, ::-1] * test.run.voxel_size_zyx[::-1], true[COLUMNS].to_numpy(float), reach)
-    right, particles = np.zeros(len(peaks), bool), int((true["class"] == name).sum())
-    right[pairs.predicted] = (true["class"] == name).to_numpy()[pairs.true]
+    centers, voxel_size = (peaks * test.run.voxel_size_zyx)[:, ::-1], test.run.voxel_size_zyx
+    right, particles = (
+        classes_of(centers, truths["test"], voxel_size) == name,
+        int((truths["test"]["class"] == name).sum()),
+    )
     return {
         "snr": snr, "class": name, "examples": int(mine.sum()), "steps": steps, "particles": particles,
         "f1_best_threshold": best(heights, right, particles),
@@ -206,7 +205,10 @@ def measure(folder: Path, snr: float, threshold: float | None, maps: str) -> lis
     """All classes of one setting."""
     learn, test = (detected(folder, snr, part, threshold, maps) for part in SEEDS)
     truths = {part: truth_of(folder, snr, part) for part in SEEDS}
-    labelled, right = classes_of(learn, truths["examples"]), classes_of(test, truths["test"])
+    labelled, right = (
+        classes_of(one.centers_xyz_angstrom, truths[part], one.run.voxel_size_zyx)
+        for one, part in zip((learn, test), SEEDS, strict=True)
+    )
     rows = []
     for name in CLASSES:
         particles = int((truths["test"]["class"] == name).sum())

@@ -10,6 +10,7 @@ examples is tried. The annotation is incomplete, so a part of what is not annota
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -27,31 +28,30 @@ from scripts.teach.classes import learn_classes, standardised
 HEIGHTS, REACH = (56, 68), 6  # voxels: slices of the picture, and how far from one a center is still shown
 
 
+def kept_by(candidates: Candidates, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """How like these examples (rows of the candidates) each candidate is, and whether it is kept."""
+    values, mean, scale = standardised(candidates.descriptors)
+    known = np.full(len(values), "", dtype=object)
+    known[list(chosen)] = "vlp"
+    taught = learn_classes(values, known, ["vlp"]).taught(mean, scale, candidates.settings, None)
+    score = taught.probabilities(candidates.descriptors)[:, 0]
+    return score, score >= taught.classes[0].threshold
+
+
 def picked(candidates: Candidates, annotated: np.ndarray, count: int) -> list[dict[str, float]]:
     """What each choice of so many examples keeps; ``annotated`` are rows of the candidates."""
-    values, _, _ = standardised(candidates.descriptors)
-    rows = []
+    rows, others = [], np.setdiff1d(np.arange(len(candidates.table)), annotated)
     for chosen in combinations(annotated, count):
-        known = np.full(len(values), "", dtype=object)
-        known[list(chosen)] = "vlp"
-        learnt = learn_classes(values, known, ["vlp"]).classes[0]
-        score = 1 / (1 + np.exp(-(values @ learnt.weights + learnt.bias)))
+        score, kept = kept_by(candidates, chosen)
         rest = np.setdiff1d(annotated, chosen)
-        others = np.setdiff1d(np.arange(len(values)), annotated)
-        rows.append({
-            "kept": (score[rest] >= learnt.threshold).sum(), "others": (score[others] >= learnt.threshold).sum(),
-            "order": (score[rest][:, None] > score[others]).mean(),
-        })  # fmt: skip
+        order = (score[rest][:, None] > score[others]).mean()
+        rows.append({"kept": kept[rest].sum(), "others": kept[others].sum(), "order": order})
     return rows
 
 
-def draw(candidates: Candidates, chosen: np.ndarray, places: np.ndarray, path: Path) -> None:
+def draw(candidates: Candidates, chosen: Sequence[int], places: np.ndarray, path: Path) -> None:
     """Two heights: what these examples (rows of the candidates) keep in red, the rest yellow; crosses: annotated."""
-    values, _, _ = standardised(candidates.descriptors)
-    known = np.full(len(values), "", dtype=object)
-    known[chosen] = "vlp"
-    learnt = learn_classes(values, known, ["vlp"]).classes[0]
-    kept = 1 / (1 + np.exp(-(values @ learnt.weights + learnt.bias))) >= learnt.threshold
+    _, kept = kept_by(candidates, chosen)
     figure, axes = pyplot.subplots(1, len(HEIGHTS), figsize=(5 * len(HEIGHTS), 5), layout="constrained")
     centers, marked = candidates.centers_xyz_angstrom / VOXEL_SIZE, places / VOXEL_SIZE
     for axis, z in zip(axes, HEIGHTS, strict=True):

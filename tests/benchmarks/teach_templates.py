@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from custom_transforms.labelling.seeds import find_seeds
 from scripts.matching.points import match_points, match_radius
-from tests.benchmarks.teach import CLASSES, SEEDS, best, detected, truth_of
+from tests.benchmarks.teach import CLASSES, SEEDS, best, detected, drawn, truth_of
 
 VOXEL = 10.0  # Å
 TILT = 58.0  # degrees, about Y: the middle of what the scenes draw
@@ -133,19 +133,16 @@ def matched(folder: Path, snr: float, name: str, count: int, draw: int, angles: 
         part: -mrcfile.read(folder / f"{snr:g}" / part / "teach_000" / "tomogram.mrc").astype(np.float32)
         for part in SEEDS
     }
-    own = truth["examples"]
-    free = np.flatnonzero((own["class"] == name) & ~own["touches_border"])
-    chosen = own.iloc[np.random.default_rng(draw).choice(free, min(count, len(free)), replace=False)]
+    chosen = drawn(truth["examples"], name, count, draw)
+    sizes = truth["examples"].query("`class` == @name and not touches_border")["diameter_angstrom"]
     start = time.perf_counter()
-    reach = own.loc[free, "diameter_angstrom"].max() / 2
-    half = int(np.ceil(1.5 * reach / VOXEL)) + RIM
+    half = int(np.ceil(0.75 * sizes.max() / VOXEL)) + RIM
     point = MIDDLE if align else REFERENCE
     boxes = boxes_of(image["examples"], chosen[point].to_numpy(float), half)
     known = Rotation.from_quat(chosen[["qx", "qy", "qz", "qw"]].to_numpy(float))
     template = aligned_mean(boxes, orientations(angles)) if align else mean_of(boxes, known)
     highest = correlation(image["test"], template, orientations(angles))
-    distance = float(own.loc[free, "diameter_angstrom"].median()) * 0.75
-    peaks, heights = find_seeds(highest, 0.05, distance, np.full(3, VOXEL))
+    peaks, heights = find_seeds(highest, 0.05, 0.75 * float(sizes.median()), np.full(3, VOXEL))
     wanted = truth["test"]
     radius = match_radius(wanted["diameter_angstrom"].to_numpy(float) / 2, np.full(3, VOXEL), 0.5)
     order = np.argsort(-heights)[: 10 * int((wanted["class"] == name).sum())]
