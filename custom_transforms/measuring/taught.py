@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from custom_transforms.files.json_object import read_object, to_json
 from custom_transforms.files.whole_files import atomic_path
@@ -80,7 +81,7 @@ class Taught:
         """Probability (n, classes) of particles that `describe_particles` described."""
         values = np.clip((np.asarray(descriptors, float) - self.mean) / self.scale, -CLIP, CLIP)
         logits = [values @ one.weights + one.bias for one in self.classes]
-        return 1 / (1 + np.exp(-np.clip(np.stack(logits, axis=1), -30, 30)))
+        return expit(np.stack(logits, axis=1))
 
     def classify(self, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Name (n,) of each particle's class, "" for none, and the probability of that, or the highest of all.

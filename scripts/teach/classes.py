@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from custom_transforms.measuring.taught import CLIP, Taught, TaughtClass
@@ -113,7 +114,7 @@ def _in_probabilities(name: str, fit: Fit, positive: np.ndarray) -> LearntClass:
     held, n = fit.held, int(positive.sum())
     slope, offset = _calibration(fit.scores, positive, held.most_particles)
     everything = not np.isfinite(held.threshold)
-    threshold = 0.0 if everything else float(1 / (1 + np.exp(-(slope * held.threshold + offset))))
+    threshold = 0.0 if everything else float(expit(slope * held.threshold + offset))
     if everything:
         said = f"keeps all candidates; {n} examples give no better choice: give more"
     else:

@@ -92,15 +92,14 @@ def teach(
     about_list = from_format, None if binning is None else float(binning), tomograms_star
     lists, notes = read_lists(candidates, particles, *about_list)
     others = None if counter_examples is None else read_lists(candidates, counter_examples, *about_list)[0]
-    if complete is not None:
-        rest = rest_of(candidates, lists, complete)
-        others = rest if others is None else [ParticleList.concat(both) for both in zip(others, rest, strict=True)]
-        notes.append(f"{sum(map(len, rest))} candidates where the list is complete are counter-examples")
-    moved = move_networks(candidates, lists, others, float(minutes), folder) if minutes else None
+    moved = None
+    if minutes:
+        unlike = _counter_examples(candidates, lists, others, complete)
+        moved = move_networks(candidates, lists, unlike, float(minutes), folder)
     if moved is not None:
         candidates = moved
         settings, weights = common_settings(candidates)
-    examples = match_examples(candidates, lists, others)
+    examples = match_examples(candidates, lists, _counter_examples(candidates, lists, others, complete))
     for text in [*notes, *_about(examples, sum(map(len, lists)))]:
         note(text)
     values, mean, scale = standardised(np.concatenate([one.descriptors for one in candidates]))
@@ -116,6 +115,20 @@ def teach(
     _write(candidates, file, folder, report)
     if ask:
         _ask(candidates, examples, taught, values, ask, folder)
+
+
+def _counter_examples(
+    candidates: Sequence[Candidates],
+    lists: Sequence[ParticleList],
+    others: Sequence[ParticleList] | None,
+    complete: str | None,
+) -> Sequence[ParticleList] | None:
+    """The user's, and of these candidates those that are no example where the list is complete."""
+    if complete is None:
+        return others
+    rest = rest_of(candidates, lists, complete)
+    note(f"{sum(map(len, rest))} candidates where the list is complete are counter-examples")
+    return rest if others is None else [ParticleList.concat(both) for both in zip(others, rest, strict=True)]
 
 
 def _runs(named: Sequence[str], folder: Path) -> list[Path]:

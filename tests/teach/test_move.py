@@ -14,6 +14,7 @@ import torch
 from scripts.detection.detector import Detector
 from scripts.detection.single import detect_one
 from scripts.networks import MaskAndCenterNet
+from scripts.particles.particle_list import ParticleList
 from scripts.records.weights import file_digest
 from scripts.teach import lessons, move
 from scripts.teach.alike import alike
@@ -151,6 +152,19 @@ def test_better_networks_are_kept_and_detect_takes_them_with_the_file(found, cap
     moved.unlink()
     with pytest.raises(FileNotFoundError, match="moved.pt: expected the networks that teach moved, beside"):
         Detector(options)
+
+
+def test_where_the_list_is_complete_what_the_moved_networks_found_is_a_counter_example(found, monkeypatch, capsys):
+    asked = []
+
+    def rest_of(candidates, lists, complete):
+        asked.append(candidates)
+        return [ParticleList(np.zeros((0, 3)))] * len(lists)
+
+    monkeypatch.setattr("scripts.teach.teach.rest_of", rest_of)
+    found.call(complete=":,:,:")
+    assert len(asked) == 2 and found.path / "taught" / "moved" in asked[1][0].run.prefix.parents
+    assert capsys.readouterr().err.count("0 candidates where the list is complete are counter-examples") == 2
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,16 @@ def taught(**changed):
     })  # fmt: skip
 
 
+def test_a_threshold_among_the_lowest_probabilities_still_chooses():
+    """The examples look like nothing else: all probabilities are tiny, and so is the threshold."""
+    weights, values = np.zeros(COUNT), np.zeros((2, COUNT))
+    weights[0], values[:, 0] = 10.0, (-3.2, -3.4)
+    one = TaughtClass("ball", weights, 0.0, float(np.exp(-33.0)), 20)
+    chosen = taught(mean=np.zeros(COUNT), scale=np.ones(COUNT), classes=(one,)).classify(values)
+    assert chosen[0].tolist() == ["ball", ""]
+    np.testing.assert_allclose(chosen[1], np.exp((-32.0, -34.0)))
+
+
 def test_where_the_list_is_complete_all_else_is_a_counter_example(detection, tmp_path, capsys):
     folder, centers, balls = detection
     here = centers[:, 2] < 60
