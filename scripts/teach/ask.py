@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from custom_transforms.measuring.taught import Taught
 from scripts.particles.csv_table import table_text
@@ -20,6 +21,7 @@ from scripts.teach.examples import UNANSWERED, Examples
 __all__ = ["COLUMNS", "most_useful", "unsure", "write_questions"]
 
 POOL = 5  # times as many as are asked for are unsure; of these the most different are taken
+FAR = 36.0  # decision value beyond which a probability is 1 in double precision
 COLUMNS = ["tomogram", "class", "x_angstrom", "y_angstrom", "z_angstrom", "class_score"]
 
 
@@ -29,7 +31,8 @@ def unsure(taught: Taught, probability: np.ndarray) -> tuple[np.ndarray, np.ndar
     ``probability`` (n, classes) is what `Taught.probabilities` gives.
     """
     thresholds = np.array([one.threshold or 0.5 for one in taught.classes])
-    margins = np.abs(np.log(probability / (1 - probability)) - np.log(thresholds / (1 - thresholds)))
+    found, decision = (np.clip(logit(some), -FAR, FAR) for some in (probability, thresholds))
+    margins = np.abs(found - decision)
     return margins.min(axis=1), margins.argmin(axis=1)
 
 

@@ -21,7 +21,7 @@ from custom_transforms.teach import KeepTaughtd
 from custom_transforms.volumes.lazy import LabelVolume
 from scripts.command_line.parser import main
 from scripts.outputs import SaveDetectiond
-from scripts.teach.ask import most_useful
+from scripts.teach.ask import most_useful, unsure
 from scripts.teach.classes import learn_classes
 
 SHAPE, VOXEL, DIAMETER = (32, 96, 112), np.full(3, 10.0), 60.0
@@ -97,6 +97,15 @@ def test_a_threshold_among_the_lowest_probabilities_still_chooses():
     chosen = taught(mean=np.zeros(COUNT), scale=np.ones(COUNT), classes=(one,)).classify(values)
     assert chosen[0].tolist() == ["ball", ""]
     np.testing.assert_allclose(chosen[1], np.exp((-32.0, -34.0)))
+
+
+def test_what_is_surest_is_far_from_a_decision_and_never_divided_by():
+    one = TaughtClass("ball", np.zeros(COUNT), 0.0, 1.0, 20)
+    other = TaughtClass("rod", np.zeros(COUNT), 0.0, 0.5, 20)
+    with np.errstate(all="raise"):
+        margins, nearest = unsure(taught(classes=(one, other)), np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.6]]))
+    assert np.isfinite(margins).all() and nearest.tolist() == [1, 0, 1]
+    np.testing.assert_allclose(margins, [36.0, 0.0, np.log(1.5)])
 
 
 def test_where_the_list_is_complete_all_else_is_a_counter_example(detection, tmp_path, capsys):
