@@ -22,7 +22,7 @@ import numpy as np
 
 from custom_transforms.labelling.assign import mark_labels
 from custom_transforms.labelling.blocks import Blocks, Box, FoundPieces, Pieces, corner_of, find_pieces, points_inside
-from custom_transforms.labelling.classes import SeedClasses, ball_offsets, mean_in_balls
+from custom_transforms.labelling.classes import SeedClasses, ball_offsets, sums_in_balls
 from custom_transforms.labelling.components import find_components
 from custom_transforms.labelling.flood import Ball, flood_all, nearest_all, touched_components
 from custom_transforms.labelling.plateaus import PeakRuns, find_peak_runs, one_peak_per_plateau, reaches_a_face
@@ -106,25 +106,30 @@ def classes_in_blocks(
     class_maps: Sequence[Any], names: Sequence[str], peaks: np.ndarray, radius: float, voxel_size_zyx: np.ndarray,
     blocks: Blocks,
 ) -> SeedClasses:  # fmt: skip
-    """The classes of peaks; see `score_classes`."""
+    """The classes of peaks; see `score_classes`.
+
+    A ball that several blocks share is added up from its parts, so that no block is read with what lies around it: of
+    compressed chunks that would be several times as many. The sums are those of whole balls, to the bit for maps of
+    float16, of which float64 adds up thousands without rounding.
+    """
     offsets = ball_offsets(radius, voxel_size_zyx)
-    scores = np.zeros((len(peaks), len(class_maps)))
-    for _, _, (here, found) in blocks.map(partial(_classes_of_block, class_maps, peaks, offsets, blocks)):
-        scores[here] = found
-    return SeedClasses(tuple(names), scores)
+    sums, counts = np.zeros((len(peaks), len(class_maps))), np.zeros(len(peaks), dtype=np.int64)
+    for _, _, (near, added, voxels) in blocks.map(partial(_classes_of_block, class_maps, peaks, offsets, blocks)):
+        sums[near] += added
+        counts[near] += voxels
+    return SeedClasses(tuple(names), sums / counts[:, None])
 
 
 def _classes_of_block(
     class_maps: Sequence[Any], peaks: np.ndarray, offsets: np.ndarray, blocks: Blocks, box: Box
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which peaks lie in a block, and their scores (n, classes)."""
-    here = points_inside(peaks, box)
-    scores = np.zeros((len(here), len(class_maps)))
-    if here.size:
-        grown, _ = blocks.grown(box, offsets.max(axis=0))
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which peaks have voxels of their balls in a block; their sums (n, classes) and how many voxels these are."""
+    near = points_inside(peaks, blocks.grown(box, offsets.max(axis=0))[0])
+    sums, counts = np.zeros((len(near), len(class_maps))), np.zeros(len(near), dtype=np.int64)
+    if near.size:
         for column, one in enumerate(class_maps):
-            scores[:, column] = mean_in_balls(_floats(one, grown), peaks[here] - corner_of(grown), offsets)
-    return here, scores
+            sums[:, column], counts = sums_in_balls(_floats(one, box), peaks[near] - corner_of(box), offsets)
+    return near, sums, counts
 
 
 def peaks_of_block(center_map: Any, box: Box, limit: np.float32, weights: np.ndarray, blocks: Blocks) -> PeakRuns:

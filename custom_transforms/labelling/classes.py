@@ -20,8 +20,8 @@ __all__ = [
     "SeedClasses",
     "Seeds",
     "ball_offsets",
-    "mean_in_balls",
     "score_classes",
+    "sums_in_balls",
     "with_classes",
 ]
 
@@ -175,7 +175,7 @@ def score_classes(
     ([1], [[0.0, 0.1]])
     """
     offsets = ball_offsets(radius, voxel_size_zyx)
-    columns = [mean_in_balls(as_float_volume(one, "class map"), peaks, offsets) for one in class_maps]
+    columns = [np.divide(*sums_in_balls(as_float_volume(one, "class map"), peaks, offsets)) for one in class_maps]
     return SeedClasses(tuple(names), np.stack(columns, axis=1))
 
 
@@ -187,24 +187,22 @@ def ball_offsets(radius: float, voxel_size_zyx: Any) -> np.ndarray:
     return np.ascontiguousarray(grid[((grid * size) ** 2).sum(axis=1) <= radius**2])
 
 
-def mean_in_balls(values: np.ndarray, peaks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Means (n,) of a volume over the voxels at ``offsets`` of each peak that lie inside it."""
-    means = np.zeros(len(peaks))
-    _mean_in_balls(values, np.ascontiguousarray(peaks, dtype=np.int64).reshape(-1, 3), offsets, means)
-    return means
+def sums_in_balls(values: np.ndarray, peaks: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (n,) of a volume over the voxels at ``offsets`` of each peak that lie inside it; how many these are."""
+    sums, counts = np.zeros(len(peaks)), np.zeros(len(peaks), dtype=np.int64)
+    _sums_in_balls(values, np.ascontiguousarray(peaks, dtype=np.int64).reshape(-1, 3), offsets, sums, counts)
+    return sums, counts
 
 
 @njit(nogil=True, cache=True)
-def _mean_in_balls(values, peaks, offsets, means):
+def _sums_in_balls(values, peaks, offsets, sums, counts):
     nz, ny, nx = values.shape
     for k in range(peaks.shape[0]):
-        total, count = 0.0, 0
         for o in range(offsets.shape[0]):
             z, y, x = peaks[k, 0] + offsets[o, 0], peaks[k, 1] + offsets[o, 1], peaks[k, 2] + offsets[o, 2]
             if 0 <= z < nz and 0 <= y < ny and 0 <= x < nx:
-                total += values[z, y, x]
-                count += 1
-        means[k] = total / count
+                sums[k] += values[z, y, x]
+                counts[k] += 1
 
 
 def with_classes(table: pd.DataFrame, classes: SeedClasses) -> pd.DataFrame:
