@@ -72,6 +72,32 @@ def test_near_a_center_of_one_class_the_zero_of_the_others_counts_as_much():
     assert loss(confused, target).item() == pytest.approx(0.5 * 21 / weight.sum().item())
 
 
+def test_class_weight_adds_the_cross_entropy_of_the_class_where_a_center_is_near():
+    generator = torch.Generator().manual_seed(2)
+    prediction = torch.rand(2, 3, 3, 4, 5, generator=generator)
+    target = torch.rand(2, 4, 3, 4, 5, generator=generator)  # the last channel holds weights
+    target[:, :3] *= torch.rand(2, 1, 3, 4, 5, generator=generator)
+    target[0, :3, 0] = -1
+    prediction[0, :, 0] = float("nan")
+    total, weights = 0.0, 0.0
+    for item, z, y, x in torch.cartesian_prod(*map(torch.arange, (2, 3, 4, 5))).tolist():
+        truth, maps = target[item, :3, z, y, x], prediction[item, :, z, y, x].double()
+        if truth.max() > 0.5:
+            weight = (1 + 4 * truth.max()) * target[item, 3, z, y, x]
+            total += weight * (torch.logsumexp(10 * maps, 0) - 10 * maps[truth.argmax()])
+            weights += weight
+    assert weights > 20
+    more = CenterLoss(4.0, class_weight=0.3)(prediction, target) - CenterLoss(4.0)(prediction, target)
+    assert more.item() == pytest.approx(0.3 * (total / weights).item(), rel=1e-4)
+
+
+def test_class_weight_changes_nothing_where_there_is_one_map_or_no_center():
+    prediction, target = _batch()
+    assert CenterLoss(class_weight=1.0)(prediction, target).item() == CenterLoss()(prediction, target).item()
+    far = torch.full((1, 2, 3, 4, 5), 0.4)
+    assert CenterLoss(class_weight=1.0)(1 - far, far).item() == CenterLoss()(1 - far, far).item()
+
+
 def test_center_loss_without_weight_is_the_plain_mean_squared_error():
     prediction, target = _batch()
     torch.testing.assert_close(CenterLoss(0.0)(prediction, target), torch.nn.functional.mse_loss(prediction, target))
@@ -140,6 +166,7 @@ def test_shapes_that_do_not_fit_are_named(loss):
         (lambda: CenterLoss(kind="focal"), "kind: expected one of mse, smooth_l1, got 'focal'"),
         (lambda: CenterLoss(-1.0), "positive_weight: expected a number >= 0, got -1.0"),
         (lambda: CenterLoss(beta=0.0), "beta: expected a number above 0, got 0.0"),
+        (lambda: CenterLoss(class_weight=-0.1), "class_weight: expected a number >= 0, got -0.1"),
         (lambda: MaskLoss(lambda_ce=-1.0), "expected numbers >= 0, got 1.0 and -1.0"),
         (lambda: MaskLoss(smooth=0.0), "smooth: expected a number above 0"),
     ],
