@@ -273,13 +273,8 @@ class TomogramInferer(Inferer):
                     maps, first, end = maps[:, before[0] : before[0] + shape[0]], 0, shape[0]
                 inside = region if region is not None and tuple(region.shape) == shape else None
                 if ahead:  # the GPU goes on with the next layer while this one is handed over
-                    # the last one in parts as deep as the others: memory for the copies is dear, and used again
                     depth = grid.starts[0][1] if len(grid.starts[0]) > 1 else end - first
-                    arriving = [
-                        self._planes(*to_host(maps[:, a - first : a - first + depth], self.map_dtype), a,
-                                     min(a + depth, end), inside)
-                        for a in range(first, end, depth)
-                    ]  # fmt: skip
+                    arriving = self._arriving(maps, first, end, depth, inside)
                     slab.move(last - z)
                     yield from waiting
                     waiting = chain.from_iterable(arriving)
@@ -287,6 +282,20 @@ class TomogramInferer(Inferer):
                     yield from self._planes(maps, None, first, end, inside)
                     slab.move(last - z)
             yield from waiting
+
+    def _arriving(
+        self, maps: torch.Tensor, first: int, end: int, depth: int, region: Any
+    ) -> list[Iterator[tuple[int, int, torch.Tensor]]]:
+        """Begin to copy planes to the CPU.
+
+        In parts as deep as the layers before the last, which is deeper: memory for the copies is dear, and used again.
+        """
+        return [
+            self._planes(
+                *to_host(maps[:, a - first : a - first + depth], self.map_dtype), a, min(a + depth, end), region
+            )
+            for a in range(first, end, depth)
+        ]
 
     def predict_tiles(
         self, volume: Any, network: Callable[..., torch.Tensor], tiles: Sequence[Index]
