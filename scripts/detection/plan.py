@@ -270,7 +270,7 @@ def _streamed_bytes(size: Sequence[int], seen: Sequence[int], tile: Sequence[int
     """Peak of the streamed path: the slab of tiles and the planes on their way to the disk, or the smallest block."""
     plane = max(int(one[1]) * int(one[2]) for one in (size, seen))
     maps, stored = 1 + classes, 2 if classes == 1 else 2 + classes  # of several center maps the highest is one more
-    slab = plane * (4 * maps * tile[0] + 32 * (6 * maps + 4 * stored))  # and 32 planes on their way, copied and rounded
+    slab = plane * (4 * maps * tile[0] + 32 * (7 * maps + 5 * stored))  # and 32 planes on their way, copied and rounded
     grown = np.minimum(_smallest_block(reach) + 2 * halo_of(reach), size).astype(np.float64)
     return 1.1 * max(slab, BLOCK * grown.prod(), plane * 32 * 12)
 
