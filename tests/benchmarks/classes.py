@@ -4,7 +4,7 @@
 
 Classes of mixed size stand in one scene (`SCENE`), at SNR 0.1 to 0.5: 8 tomograms train, 2 choose the thresholds, 4
 test. Both networks start from the shipped ones, or from ``--pretrained``: CenterNet with a map for each class, MaskNet
-for a seventh of the epochs, as the shipped one leaves out most of the shells. All by the commands of a user. *All* adds
+for a sixth of the epochs, as the shipped one leaves out most of the shells. All by the commands of a user. *All* adds
 up the counts of the classes; *class ignored* matches the same centers by place alone, so that what is lost to
 classification is seen. What is finished is not done again, and training goes on where it stopped.
 
@@ -48,7 +48,7 @@ def train(folder: Path, names: list[str], epochs: int, diameter: float, pretrain
     """CenterNet with a map for each class, joined with a MaskNet of the same tomograms; returns the weights."""
     weights = folder / "model.pt"
     parts = {
-        "mask": [str(max(epochs // 7, 1)), "--learning_rate", "0.001"],
+        "mask": [str(max(epochs // 6, 1)), "--learning_rate", "0.001"],
         "center": [
             str(epochs), "--learning_rate", "0.002", "--classes", str(names), "--center_balance", "2",
             "--particle_diameter", f"{diameter:g}",
