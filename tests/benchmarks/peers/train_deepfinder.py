@@ -55,6 +55,12 @@ def read(path: Path) -> np.ndarray:
         return np.array(file.data)
 
 
+def particles(data: Path, item: dict) -> list[dict[str, str]]:
+    """The rows of a tomogram's true particles that are seen in it."""
+    with (data / item["particles"]).open() as file:
+        return [row for row in csv.DictReader(file) if int(row["label"]) > 0]
+
+
 def train(items: list[dict], data: Path, classes: list[str], minutes: float, batch: int, output: Path) -> None:
     """Train from scratch and write ``output/weights.h5``."""
     trainer = Train(Ncl=len(classes) + 1, dim_in=PATCH)
@@ -64,11 +70,9 @@ def train(items: list[dict], data: Path, classes: list[str], minutes: float, bat
     trainer.flag_direct_read, trainer.flag_batch_bootstrap = 0, True
     objects = []
     for number, item in enumerate(items):
-        with (data / item["particles"]).open() as file:
-            for row in csv.DictReader(file):
-                if int(row["label"]) > 0:
-                    place = {axis: round(float(row[f"{axis}_vox"])) for axis in "xyz"}
-                    objects.append({"tomo_idx": number, "label": classes.index(row["class"]) + 1, **place})
+        for row in particles(data, item):
+            place = {axis: round(float(row[f"{axis}_vox"])) for axis in "xyz"}
+            objects.append({"tomo_idx": number, "label": classes.index(row["class"]) + 1, **place})
     clock = Clock(60 * minutes)
     trainer.set_observer(clock)
     images, targets = ([str(data / item[key]) for item in items] for key in ("image", "classes"))
@@ -106,10 +110,8 @@ def main(data: Path, minutes: float, batch: int, output: Path, threads: int, see
         train(training, data, classes, minutes, batch, output)
     diameters: dict[str, list[float]] = {name: [] for name in classes}
     for item in training:
-        with (data / item["particles"]).open() as file:
-            for row in csv.DictReader(file):
-                if int(row["label"]) > 0:
-                    diameters[row["class"]].append(float(row["diameter_angstrom"]))
+        for row in particles(data, item):
+            diameters[row["class"]].append(float(row["diameter_angstrom"]))
     voxel_size = listed["voxel_size"]
     radii = {name: max(1, round(float(np.median(of)) / 2 / voxel_size)) for name, of in diameters.items()}
     segment = Segment(Ncl=len(classes) + 1, path_weights=str(output / "weights.h5"), patch_size=TILE)
